@@ -1,8 +1,8 @@
 //! The fixed workloads whose instructions `ci/instructions` counts under callgrind.
 //!
-//! Instructions of one binary are the same on a busy machine and on a quiet one, so a figure can be
-//! kept in the repository and compared. `ci/instructions` runs this program; by itself it measures
-//! nothing.
+//! A binary executes the same number of instructions on a busy machine as on an idle one. So the figures
+//! can be kept in the repository and compared. `ci/instructions` runs this program, which measures nothing
+//! by itself.
 
 use std::{hint::black_box, path::Path};
 
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
             tracing_subscriber::registry().with(log.layer()).init();
             let _span =
                 tracing::info_span!("request", session_id = "s-1907", request_id = "r-4711").entered();
-            // The first makes the buffers of the thread.
+            // Not counted: the first event allocates the buffers of the thread.
             audit_event(0);
             audit_events(events.parse()?);
             log.close()?;
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
             for _ in 0..times.parse()? {
                 for record in read(dir)? {
                     let record = record?;
-                    // What somebody looks at who looks for something.
+                    // The members that a typical search looks at.
                     black_box((record.timestamp(), record.action(), record.actor(), record.outcome()));
                 }
             }
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The event of docs/benchmarks.md.
+/// Emits the event of docs/benchmarks.md.
 fn audit_event(number: u64) {
     tracing::info!(
         target: "audit",
@@ -65,14 +65,14 @@ fn audit_events(events: u64) {
     (1..=events).for_each(audit_event);
 }
 
-/// Events and spans that are not ours, in a stack with the audit layer or without it.
+/// Emits events and spans that are not audit events, in a stack with or without the audit layer.
 fn beside_another_layer(what: &str, side: &str, dir: &Path) -> Result<()> {
     let others = fmt::layer().json().with_writer(std::io::sink);
     let log = AuditLog::open(dir)?;
     let stack = tracing_subscriber::registry().with(others);
     match side {
         "with" => stack.with(log.layer()).init(),
-        // What any layer costs that has a filter of its own and wants nothing.
+        // The cost of any layer that has its own filter and does nothing.
         "with-idle" => stack.with(Idle.with_filter(filter_fn(|_| true))).init(),
         _ => stack.init(),
     }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Ships logs with rsyslog and docs/forwarding/rsyslog.conf, kills both sides, and says what arrived.
+"""Ships logs with rsyslog and docs/forwarding/rsyslog.conf, kills both sides, and checks what arrived.
 
 `agents.py ship COMMAND WORKDIR` is what `ci/agents` runs; COMMAND is tracing-audit. `agents.py receive PROTOCOL PORT FILE`
-is the receiver. Only the standard library, and rsyslogd."""
+is the receiver. Needs only the standard library and rsyslogd."""
 
 import collections
 import fcntl
@@ -56,7 +56,7 @@ class Stream:
 
 
 def receive_octets(stream, keep, _sync):
-    """RFC 6587: the length, a space, the message. There is no answer."""
+    """Receives RFC 6587: the length, a space, the message. There is no answer."""
     while True:
         length = int(stream.until(b" "))
         stream.take(1)
@@ -64,7 +64,7 @@ def receive_octets(stream, keep, _sync):
 
 
 def receive_relp(stream, keep, sync):
-    """RELP: number, command, length, data, line feed; each is answered when it is durable."""
+    """Receives RELP: number, command, length, data, line feed. Each is acknowledged when it is durable."""
     while True:
         number = stream.until(b" ")
         stream.take(1)
@@ -109,12 +109,12 @@ def receive(protocol, port, path):
 
 
 class LongChain:
-    """A chain of lines as docs/format.md describes them, of any length."""
+    """A chain of lines of any length, in the format of docs/format.md."""
 
     def __init__(self, log, number, identity):
         self.log, self.number, self.id = log, number, identity
         self.seq, self.hash, self.segment, self.after, self.file = 0, "0" * 64, 0, [], None
-        # Held, so that no other writer goes on with this chain.
+        # Held so that no other writer continues this chain.
         control = log / "control"
         control.mkdir(mode=0o700, exist_ok=True)
         self.lock = os.open(control / f"chain-{number:03}.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -125,7 +125,7 @@ class LongChain:
         stamp = "2026-11-29T08:00:00.%09dZ" % self.seq
         record = {"seq": self.seq, "ts": stamp, "kind": kind, **members, "durable": self.seq - 1, "_prev_hash": self.hash}
         if length:
-            # The line has 76 bytes more than the body: the hash and the line feed, without one bracket.
+            # The line is 76 bytes longer than the body: the hash and the line feed, less one bracket.
             room = length - 76 - len(self.encode(record))
             record["fields"]["dump"] = "é" * (room // 2) + "x" * (room % 2)
         body = self.encode(record)
@@ -196,7 +196,7 @@ class Run:
             active, relp = recipe.index("    action(type"), recipe.index("    # With ack")
             recipe = recipe[:active] + recipe[relp:]
             recipe = re.sub(r'^    #(module|action|    action)', r"    \1", recipe, flags=re.MULTILINE)
-            # `module` stands outside of a ruleset.
+            # `module` belongs outside a ruleset.
             recipe = substitute(recipe, '    module(load="omrelp")\n', "")
             recipe = substitute(recipe, 'module(load="imfile")', 'module(load="imfile")\nmodule(load="omrelp")')
         recipe = substitute(recipe, "/var/lib/myapp/audit-log", str(self.log))
@@ -205,7 +205,7 @@ class Run:
         recipe = substitute(recipe, 'port="6514"', f'port="{self.port}"')
         if default_size:
             recipe = substitute(recipe, 'global(maxMessageSize="64k")', "")
-        # What rsyslog says of itself; else it goes to syslog(3).
+        # The messages of rsyslog itself, which otherwise go to syslog(3).
         recipe += f'\nglobal(processInternalMessages="on")\naction(type="omfile" file="{directory / "said"}")\n'
         (directory / "rsyslog.conf").write_text(recipe)
 
@@ -245,7 +245,7 @@ class Run:
         self.start("rsyslogd")
 
     def arrived(self):
-        # A last line without its end is one that the kill of the receiver tore.
+        # An incomplete last line was torn by the kill of the receiver.
         try:
             return self.arrived_path.read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
@@ -260,7 +260,7 @@ class Run:
         return [line for line in lines or self.lines() if line not in arrived]
 
     def wait_for_all(self, seconds):
-        """Waits until every line of now is there, or nothing came for 3 seconds; returns those that are missing."""
+        """Waits until all present lines have arrived, or nothing came for 3 seconds. Returns the missing lines."""
         end, size, quiet, lines = time.monotonic() + seconds, -1, time.monotonic(), self.lines()
         while time.monotonic() < end:
             now = self.arrived_path.stat().st_size if self.arrived_path.exists() else 0
@@ -294,7 +294,7 @@ def wait(condition, seconds, why):
 
 
 def write_long_lines(log, stopped):
-    """Segments with lines of all lengths up to the longest; new ones appear until `stopped`."""
+    """Writes segments with lines of all lengths up to the longest, until `stopped`."""
     chain = LongChain(log, 100, "5f1c2a9be07d4c3388a1d6e2b94f7013")
     lengths = [MAX_LINE, MAX_LINE - 1, 8 << 10, (8 << 10) + 1, 16 << 10, 32 << 10, 600, 50_000, MAX_LINE]
     while True:
@@ -307,7 +307,7 @@ def write_long_lines(log, stopped):
 
 
 def kill_both(run):
-    """A log that grows, while rsyslogd and the receiver are killed. Returns what each of both lost."""
+    """Kills rsyslogd and the receiver while a log grows. Returns how many lines each kill lost."""
     run.start("receiver")
     run.start("rsyslogd")
     demo = subprocess.Popen([run.command, "demo", str(run.log), "--events", "3000"], stdout=subprocess.DEVNULL)
@@ -323,7 +323,7 @@ def kill_both(run):
         if demo.wait(60) != 0:
             fail("the demo failed")
         by_rsyslogd = run.wait_for_all(30)
-        # It no longer reads: what rsyslogd sends now lies in the buffers of TCP.
+        # The receiver no longer reads: what rsyslogd sends now stays in the buffers of TCP.
         run.processes["receiver"].send_signal(signal.SIGSTOP)
         time.sleep(1)
         run.stop("receiver")
@@ -337,19 +337,19 @@ def kill_both(run):
 
 
 def verify(run):
-    """Every line arrived, byte for byte, and without the repeats they are a copy that verifies."""
+    """Checks that every line arrived byte for byte, and that the lines without repeats are a copy that verifies."""
     lines, arrived = run.lines(), run.arrived()
     known, times = set(lines), collections.Counter(arrived)
     strange = [line for line in times if line not in known]
     if strange:
-        fail(f"{len(strange)} messages are no line of the log, e.g. {strange[0][:200]}")
+        fail(f"{len(strange)} messages are not lines of the log, e.g. {strange[0][:200]}")
     if run.missing():
         fail(f"{len(run.missing())} lines are missing")
     longest = max(len(line) + 1 for line in lines)
     if longest != MAX_LINE:
         fail(f"the longest line has {longest} bytes")
     copy = run.directory / "copy"
-    # Each chain in its order; which line belongs to which chain is told by what it links to.
+    # Each chain in its order; the link of a line shows which chain it belongs to.
     number = re.compile(rb'\{"seq":(\d+),')
     copy.write_bytes(b"".join(line + b"\n" for line in sorted(times, key=lambda line: int(number.match(line)[1]))))
     for what in (str(run.log), f"file:{copy}"):
@@ -370,7 +370,7 @@ def ship(command, workdir):
         if not by_receiver:
             fail("the kill of the receiver lost nothing, so agents.md is wrong about TCP")
         print(f"   lost by the kill of the receiver, which TCP does not tell: {by_receiver} lines; they are sent again")
-        # What agents.md says to do then.
+        # As agents.md recommends in this case.
         run.send_again()
         run.wait_for_all(30)
         verify(run)
@@ -395,7 +395,7 @@ def ship(command, workdir):
 
 
 def odd_moments(run):
-    """A kill while a file is short, a stop while the receiver is down, files that go, and inodes that come again."""
+    """Tests a kill while a file is short, a stop while the receiver is down, removed files, and reused inodes."""
     def all_there(moment):
         missing = run.wait_for_all(20)
         if missing:
@@ -407,16 +407,16 @@ def odd_moments(run):
     chain.begin_segment()
     chain.begin_segment()
     all_there("the first lines")
-    # rsyslog names a position by the inode, and from 512 bytes on by the first 512 bytes too.
+    # rsyslog names a position by the inode, and from 512 bytes on also by the first 512 bytes.
     first_line = chain.file.tell()
     if first_line >= 512:
-        fail(f"the first line has {first_line} bytes, so this shows nothing")
+        fail(f"the first line has {first_line} bytes, so this test proves nothing")
     run.stop("rsyslogd")
     chain.event(700)
     run.start("rsyslogd")
     all_there("a file that was short at the kill")
 
-    # A stop in order takes the lines in hand for sent; a kill does not.
+    # An orderly stop takes the lines in hand for sent; a kill does not.
     for how in (signal.SIGKILL, signal.SIGTERM):
         run.stop("receiver")
         chain.event(50_000)
@@ -458,7 +458,7 @@ def odd_moments(run):
 
 
 def is_cut(run):
-    """Without the setting of the recipe a long line is cut, and the receiver cannot tell."""
+    """Shows that without the setting of the recipe a long line is cut, and the receiver cannot notice."""
     run.start("receiver")
     run.start("rsyslogd")
     chain = LongChain(run.log, 0, "5f1c2a9be07d4c3388a1d6e2b94f7013")
@@ -478,5 +478,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["receive"]:
         receive(*sys.argv[2:])
     else:
-        # rsyslogd leaves the directory in which it is started.
+        # rsyslogd changes its working directory.
         ship(str(pathlib.Path(sys.argv[2]).resolve()), pathlib.Path(sys.argv[3]).resolve())

@@ -121,9 +121,9 @@ def strict(line):
         refuse("white space stands outside of strings, or something behind the object")
     members, fields = outside.count(":"), record.get("fields")
     if members != len(record) + (len(fields) if type(fields) is dict else 0) and members != count_members(record):
-        refuse("a member stands twice in an object")
+        refuse("a member occurs twice in an object")
     if outside.count("{") + outside.count("[") > DEPTH and deepest(outside) > DEPTH:
-        refuse("objects or lists stand too deep in each other")
+        refuse("objects or lists are nested too deeply")
     if "\\u" in text:
         json.dumps(record, ensure_ascii=False).encode()  # refuses lone surrogates
     return record
@@ -204,7 +204,7 @@ def parse(offset, line):
         return Bad(offset, str(error) if type(error) is ValueError else "is no record: it is not strict JSON")
     seq, durable, kind, time = record["seq"], record.get("durable", 0), record.get("kind"), record.get("ts")
     if not whole(seq, 1) or not whole(durable):
-        return Bad(offset, "is no record: its number or its durable mark is no whole number")
+        return Bad(offset, "is no record: its number or its durable mark is not a whole number")
     if hashlib.sha256(b"\0" + line[:-HASH_BYTES] + b"}").hexdigest() != tail[2].decode():
         return Bad(offset, "has another hash than it says: the hash does not match", seq)
     own = None
@@ -292,7 +292,7 @@ def check(job):
     return Piece(offset, summary, [] if summary else checked)
 
 
-NO_END, TOO_LONG = "it has no end", "it is longer than 60 KiB"
+NO_END, TOO_LONG = "it is incomplete", "it is longer than 60 KiB"
 
 
 def read_lines(file, job):
@@ -583,8 +583,8 @@ class Follow:
         if begins:
             self.odd.make_certain()
             if self.void_mark >= line.seq:
-                text = (f"the segment declares everything from record {line.seq} on void, but up to record "
-                        f"{self.void_mark} it had been durable")
+                text = (f"the segment declares everything from record {line.seq} on void, but the chain was "
+                        f"durable up to record {self.void_mark}")
                 self.wrong("voided", text, place, records=(line.seq, self.void_mark), is_certain=True)
             self.void_mark = 0
         problem = None
@@ -595,7 +595,7 @@ class Follow:
         elif own and self.id not in (None, own["id"]):
             problem = "the segment belongs to a chain with another id"
         elif own and self.line > 1:
-            problem = "a `segment` line stands inside a file"
+            problem = "a `segment` line is not the first line of its file"
         if problem:
             self.wrong("renamed_segment", problem, place, at=line.seq, records=(line.seq, line.seq))
         if own:
@@ -622,7 +622,7 @@ class Follow:
             # It goes on where the chain stood before: nothing is missing, and that line was one too many.
             odd = self.jump[2]
             if odd:
-                odd.kind, odd.text = "inserted", "a line stands where it does not belong"
+                odd.kind, odd.text = "inserted", "the line is in the wrong place"
                 odd.records = (odd.records[1] + 1, odd.records[1] + 1)
             self.jump = None
         elif line.seq > self.next:
@@ -634,7 +634,7 @@ class Follow:
         else:
             self.marked(line.durable)  # wherever it stands, that record was durable when it was written
             is_copy = line.hash == self.good.hash
-            text = "the line stands a second time" if is_copy else "a line stands where it does not belong"
+            text = "the line occurs a second time" if is_copy else "the line is in the wrong place"
             odd = self.wrong("duplicate" if is_copy else "inserted", text, place, records=(line.seq, line.seq),
                              is_certain=begins)
             if not begins:
@@ -681,7 +681,7 @@ class Follow:
                 self.recovered.add(own["segment"])
             self.recoveries += 1
             cause = printable(own["cause"])
-            self.notes.add("recovery", f"record {seq}: the chain went on after a recovery ({cause})")
+            self.notes.add("recovery", f"record {seq}: the chain was continued after a recovery ({cause})")
         elif kind == "unconfirmed":
             ranges = own["records"]
             self.unconfirmed += sum(last - first + 1 for first, last in ranges)
@@ -711,7 +711,7 @@ class Follow:
         self.line += 1
         if not self.files[-1].is_short:
             self.files[-1].is_short = True
-            text = f"the file ends here, and the next segment says that {file.counted} bytes of it count"
+            text = f"the file ends here, but the next segment says that {file.counted} bytes of it count"
             self.wrong("deleted", text, (file.number, self.line, file.bytes), is_certain=True)
 
 
@@ -1096,19 +1096,20 @@ class Judge:
             self.stillborn_end()
             return good, "closed"
         self.find("not_closed", None, good.seq or None, "the chain ends without `close`, and " + (
-            "nobody holds it" if self.is_held is False else
-            "whether somebody holds it is not known: it is unclean, or still being written"))
+            "no writer holds it" if self.is_held is False else
+            "whether a writer holds it is not known: it is unclean, or still being written"))
         return good, "ended without close"
 
     def files(self):
         for number, (counted, named_by) in sorted(self.chain.absent.items()):
             if counted and named_by > self.floor + 1:
-                self.find("missing_segment", (number, 0, 0), None, f"the file is gone, and {counted} bytes of it count")
+                text = f"the file is missing, but {counted} bytes of it count"
+                self.find("missing_segment", (number, 0, 0), None, text)
         for file in self.chain.files:
             if file.is_of_row and not file.looks_stillborn and not (self.floor and file.named_by <= self.floor + 1):
                 self.find("destroyed", (file.number, 1, 0), None,
-                          f"the file was given up when it held at most one line, and now has {file.bytes} bytes: it "
-                          "was overwritten, or what it held was destroyed")
+                          f"the file was given up when it held at most one line, but now has {file.bytes} bytes: it "
+                          "was overwritten, or its content was destroyed")
 
     def start(self):
         """A chain begins at record 1, or behind what retention removed."""
@@ -1150,7 +1151,7 @@ class Judge:
             self.is_torn = True
             lines = self.follow.good.records - torn.before.records
             self.find("torn_tail", torn.place, torn.at,
-                      f"from here on the end of the chain was never durable and is torn ({lines} good lines in it): "
+                      f"the end of the chain from here on was never durable and is torn ({lines} good lines in it): "
                       f"{torn.text}")
         return torn.before
 
@@ -1170,11 +1171,11 @@ class Judge:
         offset, length = self.chain.unfinished
         place = (self.follow.files[-1].number, self.follow.line + 1, offset)
         if self.follow.next <= self.durable:
-            self.find("malformed", place, self.follow.next, f"the line is no record: it has no end ({length} bytes)")
+            self.find("malformed", place, self.follow.next, f"the line is no record: it is incomplete ({length} bytes)")
         elif not self.is_held and not self.is_torn:
             self.is_torn = True
             self.find("torn_tail", place, self.follow.next,
-                      f"the last line has no end ({length} bytes) and was never durable")
+                      f"the last line is incomplete ({length} bytes) and was never durable")
 
     def stillborn_end(self):
         """Behind the end of a chain that was closed, a file without a good line is one that somebody had begun, or what
@@ -1187,23 +1188,23 @@ class Judge:
         follow = self.follow
         reach = follow.next - 1 + follow.holes  # bad lines at the end may be what is looked for
         if not follow.later and reach < follow.mark:
-            self.find("ahead", None, follow.mark, f"the chain ends with record {reach}, and its own lines say that "
+            self.find("ahead", None, follow.mark, f"the chain ends with record {reach}, but its own lines say that "
                                                   f"record {follow.mark} was durable")
         for claim in self.claims:
             who, seq = claim.who, claim.seq
             if follow.later and seq > reach:
                 continue  # what stands in a later format is not judged
             if not self.is_meant(claim):
-                self.find("missing_chain", None, None, f"{who} names a chain with another id, which is gone")
+                self.find("missing_chain", None, None, f"{who} names a chain with another id, which is missing")
             elif seq > reach:
-                self.find("ahead", None, seq, f"the chain ends with record {reach}, and {who} names record {seq}: it "
-                                              "was cut, or copied before that")
+                self.find("ahead", None, seq, f"the chain ends with record {reach}, but {who} names record {seq}: it "
+                                              "was truncated, or copied before that")
             elif seq < self.floor:
                 if claim.is_kept:
                     self.not_checked.append(f"chain {self.chain.name}: the head for record {seq} (the record was "
                                             "removed by retention)")
             elif self.hash_of(seq) not in (None, claim.hash):
-                self.find("head_mismatch", None, seq, f"the hash does not match: {who} names another hash of this "
+                self.find("head_mismatch", None, seq, f"the hash does not match: {who} names a different hash for this "
                                                       "record, so the chain was rewritten")
 
     def hash_of(self, seq):
@@ -1216,9 +1217,9 @@ class Judge:
         known, behind = self.found.get(self.floor), self.found.get(self.floor + 1)
         if known and known[0] != self.floor_hash:
             self.find("head_mismatch", None, self.floor,
-                      "the hash does not match: the record has another one than the chain goes on from")
+                      "the hash does not match: the record does not have the hash that the chain continues from")
         elif not known and behind and behind[1] != self.floor_hash:
-            self.find("head_mismatch", None, self.floor, "the record behind this one does not link to it")
+            self.find("head_mismatch", None, self.floor, "the next record does not link to this one")
 
     def head(self, good):
         """The last durable record that is there: (seq, hash)."""
@@ -1300,7 +1301,7 @@ class Report:
         for file in follow.files:
             if file.void and file.records and file.number not in follow.recovered:
                 self.note(chain.name, "undeclared", f"{file.void} bytes of segment {file.number} are void, and no "
-                                                    "`recovery` record tells how they came there")
+                                                    "`recovery` record explains them")
             elif file.void:
                 self.note(chain.name, "void", f"{file.void} bytes of segment {file.number} are void")
             elif not file.records:
@@ -1308,14 +1309,14 @@ class Report:
                 why = "" if file.number in named else ": " + TORN_OR_DESTROYED
                 self.note(chain.name, "stillborn", f"segment {file.number} {what}{why}")
         for number in chain.leftovers if not is_held else ():  # who holds the chain may be about to remove them
-            self.note(chain.name, "leftover", f"segment {number} was removed by retention and is there again")
+            self.note(chain.name, "leftover", f"segment {number} was removed by retention and exists again")
         if is_held:
             what = "; its last line is being written" if chain.unfinished else ""
             self.note(chain.name, "live", f"a writer holds the chain{what}")
 
     def missing(self, chain, claims):
         for claim in claims:
-            text = f"{claim.who} names record {claim.seq}, and the chain is gone"
+            text = f"{claim.who} names record {claim.seq}, but the chain is missing"
             self.findings.add("missing_chain", chain, None, claim.seq, text)
 
     def limits(self, chains, heads):
@@ -1370,7 +1371,7 @@ def verify(directory, heads, pool=None):
         chains.setdefault(name, Chain(directory, name))
     report = Report(directory)
     for name in foreign:
-        report.notes.add("foreign", f"{ascii(name)} is no part of the log")
+        report.notes.add("foreign", f"{ascii(name)} is not part of the log")
     for name, chain in sorted(chains.items()):
         chain.advance(pool)
         with Lock(directory, name) as lock:

@@ -1,4 +1,4 @@
-//! What the methods of a log return that wait as tasks.
+//! The future that the `_async` methods of a log return.
 
 use std::{
     fmt,
@@ -9,17 +9,21 @@ use std::{
 
 use crate::error::Error;
 
-/// A wait for a log, as a future: what every method whose name ends in `_async` returns.
+/// The future returned by every method of [`AuditLog`](crate::AuditLog) whose name ends in `_async`.
 ///
-/// It borrows nothing, so it can be spawned, and needs no particular runtime. What it waits for was begun by the call
-/// itself; dropping it ends the wait and nothing else. A wait bound begins when it is first awaited.
+/// It borrows nothing, so it can be spawned, and it needs no particular runtime. The call itself starts the
+/// operation; the future only waits for it. Dropping the future ends the wait and nothing else.
 ///
-/// It keeps a handle on the log. The last handle that is dropped closes the log and blocks its thread, for at most the
-/// wait bound: on a runtime, end with [`close_async`](crate::AuditLog::close_async), or keep a handle outside of tasks.
+/// The wait bound is measured from the first poll. It needs a timer thread, which the first wait of a log
+/// starts; if the system refuses that thread, waits have no bound.
+///
+/// The future holds a handle to the log. Dropping the last handle closes the log and blocks the thread for at
+/// most the wait bound. On a runtime, end with [`close_async`](crate::AuditLog::close_async), or keep a handle
+/// outside of tasks.
 ///
 /// # Panics
 ///
-/// As every `async` block, when it is polled again after it was ready.
+/// Panics if it is polled again after it was ready, like every `async` block.
 #[must_use = "what was asked for has begun, but only awaiting tells how it ended"]
 pub struct AuditFuture<T>(Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>);
 

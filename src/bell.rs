@@ -1,39 +1,42 @@
-//! Threads that sleep until a bell rings, all woken by one call.
+//! An event count: threads sleep until the bell rings, and one call wakes all of them.
 //!
-//! Threads that are woken one after the other run, and their processors sleep again, before the next one is
-//! called; so each call wakes a processor too. A futex(2) of our own in place of the condition variable was
-//! tried: with 1, 2, 8 and 64 threads that wait for durable events it gains nothing.
+//! If threads are woken by one call each, a woken thread often runs, and its processor idles again, before the
+//! next call. Each call then has to wake a processor too. A hand-written futex(2) instead of the condition
+//! variable was measured with 1, 2, 8 and 64 threads that wait for durable events. It gained nothing.
 
 use std::{sync::PoisonError, time::Duration};
 
 use crate::sync::{Condvar, Mutex};
 
+/// A counter of rings that threads can sleep on.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
-    /// Guards how often it rang. Held only to look and to count.
+    /// Guards how often the bell rang. Held only to read or increment the count.
     rings: Mutex<u32>,
     rung: Condvar,
 }
 
 impl Bell {
-    /// How often it rang: what a thread that wants to hear the next time must not miss.
+    /// Returns how often the bell rang. A thread reads this before it checks its condition, and passes it to `sleep`:
+    /// a ring in between is then not missed.
     pub(crate) fn rings(&self) -> u32 {
         *self.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes everybody who sleeps.
+    /// Wakes all threads that sleep.
     pub(crate) fn ring(&self) {
         let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
         *rings = rings.wrapping_add(1);
+        // Woken threads take the lock first; they must not find it held.
         drop(rings);
         self.rung.notify_all();
     }
 
-    /// Sleeps until it has rung since it was `heard`, or the time is over; also shorter.
-    pub(crate) fn sleep(&self, heard: u32, time: Duration) {
+    /// Sleeps until the bell has rung since `rings` returned `seen`, or `timeout` has passed. May return early.
+    pub(crate) fn sleep(&self, seen: u32, timeout: Duration) {
         let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        if *rings == heard {
-            drop(self.rung.wait_timeout(rings, time));
+        if *rings == seen {
+            drop(self.rung.wait_timeout(rings, timeout));
         }
     }
 }
@@ -52,7 +55,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(10);
 
     #[test]
-    fn who_sleeps_is_woken_by_a_ring_or_at_the_end_of_the_time() {
+    fn a_sleeping_thread_is_woken_by_a_ring_or_at_the_timeout() {
         let bell = Bell::default();
         let (begun, mut sleeps) = (Instant::now(), 0);
         // A sleep may end early, but that is rare.
@@ -61,10 +64,10 @@ mod tests {
             sleeps += 1;
         }
         assert!(sleeps < 10, "it did not sleep, {sleeps} times");
-        // A ring between the look and the sleep is not missed.
-        let (heard, begun) = (bell.rings(), Instant::now());
+        // A ring between `rings` and `sleep` is not missed.
+        let (seen, begun) = (bell.rings(), Instant::now());
         bell.ring();
-        bell.sleep(heard, LONG);
+        bell.sleep(seen, LONG);
         assert!(begun.elapsed() < LONG, "it missed the ring");
         for _ in 0..100 {
             one_ring_wakes_all(&bell);
@@ -79,11 +82,11 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..THREADS {
                 scope.spawn(|| {
-                    let mut heard = bell.rings();
+                    let mut seen = bell.rings();
                     listening.fetch_add(1, Ordering::Release);
                     while !is_over.load(Ordering::Acquire) {
-                        bell.sleep(heard, LONG);
-                        heard = bell.rings();
+                        bell.sleep(seen, LONG);
+                        seen = bell.rings();
                     }
                 });
             }
@@ -93,6 +96,6 @@ mod tests {
             is_over.store(true, Ordering::Release);
             bell.ring();
         });
-        assert!(begun.elapsed() < LONG, "somebody slept to the end");
+        assert!(begun.elapsed() < LONG, "a thread slept until the timeout");
     }
 }

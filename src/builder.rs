@@ -1,4 +1,4 @@
-//! Every knob, its default, its check.
+//! Every setting, with its default and its check.
 
 use std::{path::Path, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-/// The smallest queue: a few of the longest events fit, and a quarter of it too.
+/// The smallest queue. A few of the longest events fit, even in the quarter reserved for critical ones.
 const MIN_QUEUE_BYTES: u64 = MIB;
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -28,7 +28,7 @@ const MAX_SERVICE: usize = 256;
 
 /// Settings of a log that is about to be opened.
 ///
-/// Made by [`AuditLog::builder`]; every setting has a default, and [`open`](Self::open) checks all.
+/// Created by [`AuditLog::builder`]. Every setting has a default, and [`open`](Self::open) checks them all.
 ///
 /// # Examples
 ///
@@ -51,9 +51,9 @@ const MAX_SERVICE: usize = 256;
 #[must_use = "nothing happens until `open` is called"]
 pub struct Builder {
     plan: Plan,
-    /// Names that cannot be compared, and the setting that they were given to.
+    /// Names that cannot be matched, each with its setting. Setters do not fail, so `open` reports them.
     bad_names: Vec<(&'static str, String)>,
-    /// Names that were given to `explicit` and are no named members.
+    /// Names given to `explicit` that are not named members. `open` reports them too.
     bad_members: Vec<String>,
 }
 
@@ -96,64 +96,67 @@ impl Builder {
         Self { plan, bad_names: Vec::new(), bad_members: Vec::new() }
     }
 
-    /// The name of the program in each `open` record, at most 256 bytes. Default: the name of the
+    /// Sets the program name written to each `open` record, at most 256 bytes. Default: the name of the
     /// executable.
     pub fn service(mut self, service: impl Into<String>) -> Self {
         self.plan.service = service.into();
         self
     }
 
-    /// When records are synced to disk. Default: [`FlushMode::default`], hybrid.
+    /// Sets when records are synced to disk. Default: [`FlushMode::default`], hybrid.
     pub fn flush_mode(mut self, mode: FlushMode) -> Self {
         self.plan.flush_mode = mode;
         self
     }
 
-    /// When a new segment begins. Default: daily, or at 256 MiB.
+    /// Sets when a new segment begins. Default: daily, or at 256 MiB.
     pub fn rotation(mut self, rotation: Rotation) -> Self {
         self.plan.rotation = rotation;
         self
     }
 
-    /// Which old segments are removed. Default: none, ever.
+    /// Sets which old segments are removed. Default: none, ever.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.plan.retention = retention;
         self
     }
 
-    /// Accepts chain 000 only: a second opener, in this or another process, gets [`Error::Locked`] instead of a chain
-    /// of its own. It waits before it does: see [`wait_for_chain`](Self::wait_for_chain). Default: off.
+    /// Restricts the log to chain 000. A second opener, in this or another process, gets [`Error::Locked`] instead of
+    /// its own chain, after the wait of [`wait_for_chain`](Self::wait_for_chain). Default: off.
     pub fn exclusive(mut self, exclusive: bool) -> Self {
         self.plan.exclusive = exclusive;
         self
     }
 
-    /// How long `open` waits for a chain that another process took less than a second ago, before it makes a new one,
-    /// or with `exclusive` returns [`Error::Locked`]. So processes that live for a moment share a few chains, and
-    /// those that live long and start together wait once. Where every chain is held for longer, `open` tries for 100 ms
-    /// in any case, because a verification looks at locks for a moment. At most an hour. Default: 250 ms.
+    /// Sets how long `open` waits for a chain that another process took less than a second ago. Default: 250 ms.
+    ///
+    /// After this time, `open` creates a new chain, or with `exclusive` returns [`Error::Locked`]. The wait lets
+    /// short-lived processes share a few chains; long-lived processes that start together wait once. If every chain
+    /// has been held for longer than a second, `open` still retries for 100 ms, because a verification holds locks for
+    /// a moment.
     pub fn wait_for_chain(mut self, wait: Duration) -> Self {
         self.plan.wait_for_chain = wait;
         self
     }
 
-    /// The lowest level of audit events: below it, an event is not one. Default: `INFO`.
+    /// Sets the least severe level of audit events; an event below it is not one. Default: `INFO`.
     pub fn level(mut self, level: Level) -> Self {
         self.plan.rules.level = level;
         self
     }
 
-    /// The least severe level of the spans from which events inherit. If it is set,
-    /// [`ensure_attached`](AuditLog::ensure_attached) requires that spans of this level reach the log; if not, only those of
-    /// [`level`](Self::level), and spans of lower levels are used where they exist. The log asks `tracing` for this level,
-    /// so a lower one makes more call sites active. Default: `DEBUG`, or `level` if that is lower.
+    /// Sets the least severe level of the spans from which events inherit. Default: `DEBUG`, or `level` if that is lower.
+    ///
+    /// If it is set, [`ensure_attached`](AuditLog::ensure_attached) requires that spans of this level reach the log.
+    /// If not, it requires only those of [`level`](Self::level), and spans of lower levels are used where they exist.
+    /// The log requests this level from `tracing`, so a lower one makes more call sites active.
     pub fn span_level(mut self, level: Level) -> Self {
         self.plan.rules.span_level = Some(level);
         self
     }
 
-    /// More actions that are critical, beside the ten built in. Only letters and digits are
-    /// compared, without case. Default: none.
+    /// Adds critical actions to the ten built-in ones. Only letters and digits are compared, ignoring
+    /// case. Default: none.
     pub fn critical_actions<I>(mut self, actions: I) -> Self
     where
         I: IntoIterator<Item: AsRef<str>>,
@@ -166,9 +169,11 @@ impl Builder {
         self
     }
 
-    /// Decides about severity before the critical actions do; `None` leaves it to them. Called on
-    /// the emitting thread for every audit event without a `severity` that is understood; after a panic in
-    /// it the event is critical, because nobody can say any more that it is not. Default: no closure.
+    /// Sets a closure that decides the severity of an event; `None` leaves it to the critical actions. Default: no
+    /// closure.
+    ///
+    /// It is called on the emitting thread, for every audit event that has no `severity` or one that is not
+    /// recognised. If it panics, the event is critical, since it might have been.
     pub fn classify<F>(mut self, classify: F) -> Self
     where
         F: Fn(&Candidate<'_>) -> Option<Severity> + Send + Sync + 'static,
@@ -177,10 +182,12 @@ impl Builder {
         self
     }
 
-    /// More span fields that events inherit, beside who and where: `actor`, `session_id`, `request_id`, `source`,
-    /// `trace_id` and `span_id`. What happened (`action`, `resource`, `outcome`, `reason`) is inherited only if it is
-    /// named here, because spans of libraries have fields of these names too. Other names stand under `fields`.
-    /// Default: none.
+    /// Adds span fields that events inherit. Default: none.
+    ///
+    /// Always inherited are the fields for who and where: `actor`, `session_id`, `request_id`, `source`, `trace_id` and
+    /// `span_id`. The fields for what happened (`action`, `resource`, `outcome`, `reason`) are inherited only if named
+    /// here, because spans of libraries have fields with these names too. Fields with other names are recorded under
+    /// `fields`.
     pub fn inherit<I>(mut self, names: I) -> Self
     where
         I: IntoIterator<Item: Into<String>>,
@@ -189,9 +196,10 @@ impl Builder {
         self
     }
 
-    /// Events inherit only from spans whose target is one of these or something in it: `my_app` covers
-    /// `my_app::http`, and not `my_apple`. A span has the target of the module that makes it, unless it says another. Spans
-    /// with the target `audit` always count. Default: from all spans.
+    /// Limits inheritance to spans with one of these targets, or a target below one. Default: all spans.
+    ///
+    /// `my_app` covers `my_app::http` but not `my_apple`. The target of a span is the module that creates it, unless the
+    /// span sets another. Spans with the target `audit` are always used.
     pub fn inherit_from<I>(mut self, targets: I) -> Self
     where
         I: IntoIterator<Item: Into<String>>,
@@ -200,9 +208,10 @@ impl Builder {
         self
     }
 
-    /// Named members that a record shall have from its event itself, or from [`enrich`](Self::enrich): where such a
-    /// member is inherited from a span, or missing, `incomplete` names it. For code that may hold the guard of a span
-    /// over an `.await`, which gives the `actor` of one task to another. Default: none.
+    /// Adds named members that must come from the event itself or from [`enrich`](Self::enrich). Default: none.
+    ///
+    /// If such a member is missing, or inherited from a span, the record lists it in `incomplete`. Use this for code
+    /// that may hold a span guard across an `.await`, which gives the `actor` of one task to another.
     pub fn explicit<I>(mut self, names: I) -> Self
     where
         I: IntoIterator<Item: AsRef<str>>,
@@ -216,11 +225,14 @@ impl Builder {
         self
     }
 
-    /// Adds to each audit event what neither it nor its spans say: a tenant from a task-local, the trace of another
-    /// library. Called on the emitting thread, before the severity is decided, and never for an event that is lost
-    /// before. Values are redacted and cut like those of the event. Audit events emitted from the closure are counted as
-    /// lost, not recorded. After a panic in it the event is recorded with what was added until then, and `incomplete`
-    /// names `enrich`. Default: no closure.
+    /// Sets a closure that adds to each audit event what neither it nor its spans have. Default: no closure.
+    ///
+    /// Examples are a tenant from a task-local and the trace id of another library.
+    ///
+    /// It is called on the emitting thread, before the severity is decided, and not for an event that is already lost.
+    /// Values are redacted and cut like those of the event. Audit events emitted from the closure are counted as lost,
+    /// not recorded. If the closure panics, the event is recorded with the fields added so far, and `incomplete` lists
+    /// `enrich`.
     ///
     /// # Examples
     ///
@@ -245,11 +257,12 @@ impl Builder {
         self
     }
 
-    /// More names of fields whose value is withheld, beside `password`, `token`, `secret` and their like. Names are
-    /// split into words at separators, at digits and at changes of case, and a field is withheld when the words of one
-    /// of these names stand together in its own, without regard to case: `iban` covers `customerIban` and not `ibanez`.
-    /// A name of a script without capitals covers every name that contains it.
-    /// The field `severity` cannot be withheld, since each record says its severity. Default: none.
+    /// Adds field names whose values are withheld, besides `password`, `token`, `secret` and the like. Default: none.
+    ///
+    /// Names are split into words at separators, at digits and at changes of case. A field is withheld if its name
+    /// contains the words of one of these names side by side, ignoring case: `iban` covers `customerIban` but not
+    /// `ibanez`. A name in a script without capitals covers every name that contains it. The field `severity` cannot be
+    /// withheld, since every record has its severity.
     pub fn redact<I>(mut self, names: I) -> Self
     where
         I: IntoIterator<Item: AsRef<str>>,
@@ -262,9 +275,11 @@ impl Builder {
         self
     }
 
-    /// Names of fields whose value is recorded, although [`redact`](Self::redact) or a built-in name covers them. Only
-    /// whole names, compared by letters and digits without case: `token_count` takes `tokenCount` out, and not `token`.
-    /// `return` has the values that `#[instrument(ret)]` reports recorded. Default: none.
+    /// Adds field names whose values are recorded although [`redact`](Self::redact) or a built-in name covers them.
+    /// Default: none.
+    ///
+    /// Only whole names match, compared by letters and digits and ignoring case: `token_count` exempts `tokenCount` but
+    /// not `token`. With `return`, the values that `#[instrument(ret)]` reports are recorded.
     pub fn keep<I>(mut self, names: I) -> Self
     where
         I: IntoIterator<Item: AsRef<str>>,
@@ -277,69 +292,75 @@ impl Builder {
         self
     }
 
-    /// How many bytes of events may be queued or not yet durable, at least 1 MiB. A quarter is kept
-    /// for critical events. Default: 16 MiB.
+    /// Sets how many bytes of events may be queued or not yet durable, at least 1 MiB. A quarter is
+    /// reserved for critical events. Default: 16 MiB.
     pub fn queue_bytes(mut self, bytes: u64) -> Self {
         self.plan.queue_bytes = bytes;
         self
     }
 
-    /// How long anything of this log blocks a caller at most, from 1 ms to 1 h. Default: 5 s.
+    /// Sets the longest time that this log blocks a caller, from 1 ms to 1 h. Default: 5 s.
     pub fn wait_bound(mut self, bound: Duration) -> Self {
         self.plan.wait_bound = bound;
         self
     }
 
-    /// Free bytes below which the log says that space is low; 0 turns it off. Default: 64 MiB.
+    /// Sets the number of free bytes below which the log reports low space; 0 turns this off. Default: 64 MiB.
     pub fn low_space(mut self, bytes: u64) -> Self {
         self.plan.low_space = bytes;
         self
     }
 
-    /// Makes directories 0750 and segments 0640 instead of 0700 and 0600, so that a log shipper in the
-    /// group can read them. Lock files are 0600 in any case: who can read one can hold it, and keep writers out.
-    /// Default: off.
+    /// Creates directories with mode 0750 and segments with 0640, instead of 0700 and 0600. Default: off.
+    ///
+    /// A log shipper in the group can then read them. Lock files are always 0600: a process that can read one can hold
+    /// its lock and keep writers out (flock(2)).
     pub fn group_readable(mut self, readable: bool) -> Self {
         self.plan.group_readable = readable;
         self
     }
 
-    /// Accepts NFS, SMB and 9p, whose locks and syncs the promises of this library cannot rest on, and file systems that
-    /// several machines have at the same time (Ceph, Lustre, GPFS, OCFS2, GFS2), whose locks may be those of one machine.
-    /// Default: off.
+    /// Allows network and cluster file systems. Default: off.
+    ///
+    /// NFS, SMB and 9p do not have the locks and syncs that this library depends on. File systems mounted on several
+    /// machines at once (Ceph, Lustre, GPFS, OCFS2, GFS2) may lock within one machine only.
     pub fn allow_network_fs(mut self, allow: bool) -> Self {
         self.plan.allow_network_fs = allow;
         self
     }
 
-    /// Whether the log prints a line to standard error when critical events are lost or the disk refuses them, at most
-    /// one a minute. Turn it off where standard error is a terminal interface, and hear
-    /// [`on_notice`](Self::on_notice) instead. Default: on.
+    /// Sets whether the log prints a line to standard error when critical events are lost or the disk refuses them.
+    /// Default: on.
+    ///
+    /// It prints at most one line a minute. Turn it off where standard error is a terminal interface, and use
+    /// [`on_notice`](Self::on_notice) instead.
     pub fn stderr(mut self, print: bool) -> Self {
         self.plan.stderr = print;
         self
     }
 
-    /// What a routine event does when its part of the queue is full. Default: [`OnFull::Block`].
+    /// Sets what happens to a routine event when its part of the queue is full. Default: [`OnFull::Block`].
     pub fn on_full(mut self, on_full: OnFull) -> Self {
         self.plan.on_full = on_full;
         self
     }
 
-    /// What happens when a critical event cannot be recorded. Default: [`OnFailure::Continue`].
+    /// Sets what happens when a critical event cannot be recorded. Default: [`OnFailure::Continue`].
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
         self.plan.on_failure = on_failure;
         self
     }
 
-    /// Called with each operator notice, on a dedicated thread. At most 256 notices wait for it;
-    /// more are counted in [`Stats::notices_dropped`](crate::Stats::notices_dropped). Audit events
-    /// emitted from it are counted as lost, not recorded. Default: no closure.
+    /// Sets a closure that is called with each operator notice, on a dedicated thread. Default: no closure.
     ///
-    /// A log is opened before the subscriber exists that its layer goes to. So that what the closure says through
-    /// `tracing` is heard, notices wait for a subscriber with the layer to be installed with `init()` or
-    /// `set_global_default`: for a second after `open` at most, and not beyond `close`. Those of opening stand in
-    /// [`AuditLog::recovery`] too, at once.
+    /// At most 256 notices wait for it; further ones are dropped and counted in
+    /// [`Stats::notices_dropped`](crate::Stats::notices_dropped). Audit events emitted from the closure are counted as
+    /// lost, not recorded.
+    ///
+    /// A log is opened before the subscriber that will contain its layer exists. The closure may report notices through
+    /// `tracing`, so notices are held back until a subscriber with the layer is installed with `init()` or
+    /// `set_global_default`. This delay lasts at most one second after `open`, and not beyond `close`. The notices of
+    /// opening are also in [`AuditLog::recovery`], without delay.
     pub fn on_notice<F>(mut self, on_notice: F) -> Self
     where
         F: Fn(&Notice) + Send + 'static,
@@ -348,19 +369,22 @@ impl Builder {
         self
     }
 
-    /// Called with the durable head of this log, at most once in each interval (10 ms to 24 h), for those who keep
-    /// it where the log's owner cannot write: a log that is cut or rewritten below a kept head is found to be
-    /// damaged. Only a head that is not the one given last is given; while nothing becomes durable there is none.
-    /// The first comes one interval after `open`.
+    /// Sets a closure that is called with the durable head of this log, at most once in each interval (10 ms to 24 h).
+    /// Default: no closure.
     ///
-    /// It is called on a dedicated thread, which it may block: then heads in between are passed over, and nothing
-    /// else waits. A panic in it is caught, and the next head is given as if it had returned. Audit events emitted
-    /// from it are counted as lost, not recorded. At the end of the log, by [`close`](AuditLog::close) or with the
-    /// last handle, it is given the last head at once, and the end waits for it to return, within the wait bound.
-    /// A process that is killed loses what became durable since the last call, so choose the interval by how much
-    /// of the end of the log may be cut off unseen. Default: no closure.
+    /// Store the heads where the owner of the log cannot write. If the log is truncated or rewritten below a stored
+    /// head, a verification with that head finds it damaged.
     ///
-    /// The closure sees one chain, that which this log writes: keep the heads of every process.
+    /// The first call comes one interval after `open`. There is no call while nothing new becomes durable. The closure
+    /// runs on a dedicated thread and may block it: heads in between are then skipped, and nothing else waits. A panic
+    /// in it is caught, and the calls continue. Audit events emitted from it are counted as lost, not recorded.
+    ///
+    /// When the log ends, by [`close`](AuditLog::close) or with its last handle, the closure gets the last head at
+    /// once. Closing waits for it to return, within the wait bound. In a process that is killed, the closure is not
+    /// called for what became durable since its last call. So choose the interval by how much of the end of the log may
+    /// be cut off undetected.
+    ///
+    /// The closure sees one chain, the one that this log writes: store the heads of every process.
     pub fn on_head<F>(mut self, interval: Duration, on_head: F) -> Self
     where
         F: Fn(Head) + Send + 'static,
@@ -369,32 +393,34 @@ impl Builder {
         self
     }
 
-    /// Makes the disk of this log obey a switch, for tests of an application only. Needs the feature
-    /// `fault-injection`. Default: none.
+    /// Injects disk faults into this log through a switch, for tests of an application only. Needs the
+    /// feature `fault-injection`. Default: none.
     #[cfg(feature = "fault-injection")]
     pub fn faults(mut self, faults: &crate::Faults) -> Self {
         self.plan.faults = Some(faults.clone());
         self
     }
 
-    /// Opens the log: makes the directory (0700) if need be, takes the lowest chain that is free,
-    /// recovers it and what others left without `close`, and writes an `open` record. When this
-    /// returns, that record is durable.
+    /// Opens the log, and returns when its `open` record is durable.
+    ///
+    /// Creates the directory (mode 0700) if it does not exist and takes the lowest-numbered free chain. It recovers this
+    /// chain, and those that other processes left without `close`.
     ///
     /// # Errors
     ///
     /// [`Error::Setting`] for a value out of range, [`Error::InsecureDirectory`] for a directory that is a
     /// symlink, belongs to another user or is writable by others, [`Error::NetworkFileSystem`],
-    /// [`Error::Locked`] where `exclusive` was asked for, [`Error::NoChain`], and [`Error::Io`] with
-    /// the path for anything that the system refuses.
+    /// [`Error::Locked`] with `exclusive`, [`Error::NoChain`], and [`Error::Io`] with the path for any
+    /// operation that the system refuses.
     pub fn open(self) -> Result<AuditLog, Error> {
         self.check()?;
         wiring::start(self.plan).map(AuditLog::of)
     }
 
-    /// Everything that is set and can be compared.
+    /// Returns every setting that can be compared, as text.
     #[cfg(all(test, feature = "serde"))]
     pub(crate) fn everything(&self) -> String {
+        // Without `..`, so that a new setting does not compile until it is compared.
         let Self { plan, bad_names, bad_members } = self;
         let Plan {
             dir,
@@ -427,18 +453,19 @@ impl Builder {
     }
 
     fn check(&self) -> Result<(), Error> {
-        in_range("dir", !self.plan.dir.as_os_str().is_empty(), "it names no directory")?;
+        in_range("dir", !self.plan.dir.as_os_str().is_empty(), "the path is empty")?;
         let (size, interval) = match self.plan.flush_mode {
             FlushMode::Immediate => (1, MIN_INTERVAL),
             FlushMode::Batched { size, interval } => (size, interval),
             FlushMode::Hybrid { batch_size, batch_interval, .. } => (batch_size, batch_interval),
         };
-        in_range("flush_mode", size >= 1, "a batch has at least 1 record")?;
+        in_range("flush_mode", size >= 1, "a batch must have at least 1 record")?;
         in_range(
             "flush_mode",
             (MIN_INTERVAL..=HOUR).contains(&interval),
-            "the interval of a batch is from 1 ms to 1 h",
+            "the batch interval must be from 1 ms to 1 h",
         )?;
+        // The longest line must fit a segment.
         in_range(
             "rotation",
             self.plan.rotation.max_bytes >= MIN_SEGMENT_BYTES,
@@ -449,7 +476,7 @@ impl Builder {
         in_range(
             "wait_bound",
             (MIN_INTERVAL..=HOUR).contains(&self.plan.wait_bound),
-            "the bound is from 1 ms to 1 h",
+            "the bound must be from 1 ms to 1 h",
         )?;
         in_range(
             "on_head",
@@ -457,28 +484,32 @@ impl Builder {
                 .on_head
                 .as_ref()
                 .is_none_or(|on_head| (MIN_HEAD_INTERVAL..=DAY).contains(&on_head.interval)),
-            "the interval of heads is from 10 ms to 24 h",
+            "the interval of heads must be from 10 ms to 24 h",
         )?;
-        in_range("service", self.plan.service.len() <= MAX_SERVICE, "a name has at most 256 bytes")?;
+        in_range("service", self.plan.service.len() <= MAX_SERVICE, "the name must be at most 256 bytes")?;
         if let Some((setting, name)) = self.bad_names.first() {
             let reason = format!("{name:?} has no letter or digit to compare, or more than 128");
             return Err(Error::Setting { setting, reason });
         }
         if let Some(name) = self.bad_members.first() {
-            let reason = format!("{name:?} is no named member; `actor` and `action` are, see the README");
+            let reason =
+                format!("{name:?} is not a named member, such as `actor` or `action`; see docs/events.md");
             return Err(Error::Setting { setting: "explicit", reason });
         }
         let rules = &self.plan.rules;
+        // After all names were added, because `keep` can exempt what `redact` covers, in either order.
         in_range(
             "redact",
             !rules.redact.covers("severity"),
-            "`severity` cannot be withheld, because each record says how severe it is",
+            "`severity` cannot be withheld, because every record has its severity",
         )?;
         in_range(
             "inherit_from",
             !rules.inherit_from.iter().any(String::is_empty),
-            "an empty target would be every target; leave it out",
+            "an empty target would match every target; leave it out",
         )?;
+        // Call sites that tracing compiles out would be missing without an error. The default of `span_level` is not
+        // checked, because spans below `level` are optional then.
         in_range(
             "span_level",
             rules.span_level.is_none_or(|level| level <= tracing::level_filters::STATIC_MAX_LEVEL),
@@ -501,7 +532,7 @@ fn in_range(setting: &'static str, good: bool, reason: &str) -> Result<(), Error
 fn check_retention(retention: &Retention) -> Result<(), Error> {
     let Retention { max_age, max_bytes, max_segments, min_age, require_forwarded, unless_free_below } =
         retention;
-    in_range("retention", *max_segments != Some(0), "at least 1 segment is kept")?;
+    in_range("retention", *max_segments != Some(0), "`max_segments` must be at least 1")?;
     in_range(
         "retention",
         *max_age != Some(Duration::ZERO) && *max_bytes != Some(0),
@@ -510,18 +541,19 @@ fn check_retention(retention: &Retention) -> Result<(), Error> {
     in_range(
         "retention",
         max_age.zip(*min_age).is_none_or(|(max, min)| max >= min),
-        "`min_age` is longer than `max_age`, which would remove nothing by age",
+        "`min_age` is longer than `max_age`, so nothing would be removed by age",
     )?;
     if let Some(name) = require_forwarded.iter().find(|name| !is_forwarder_name(name)) {
         let reason = format!(
-            "{name:?} is no name of a forwarder: 1 to 32 characters, of `a` to `z`, `0` to `9` and `-`"
+            "{name:?} is not a forwarder name: 1 to 32 characters from `a` to `z`, `0` to `9` and `-`"
         );
         return Err(Error::Setting { setting: "retention", reason });
     }
+    // `forward-required` must fit one sector, which a disk writes as a whole or not at all.
     in_range(
         "retention",
         require_forwarded.iter().map(|name| name.len() + 1).sum::<usize>() <= MAX_FORWARD_REQUIRED,
-        "the names of all forwarders take at most 512 bytes, with one for the end of each",
+        "the names of all forwarders must take at most 512 bytes, including 1 byte after each",
     )?;
     in_range(
         "retention",

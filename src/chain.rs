@@ -11,24 +11,24 @@ use crate::{error::ParseError, segment_name::ChainNumber};
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// What the first record of a chain links to.
+    /// The hash that the first record of a chain links to.
     pub(crate) const ZERO: Self = Self([0; 32]);
 
-    /// How many hexadecimal digits a digest has.
+    /// The number of hexadecimal digits of a digest.
     pub(crate) const HEX_LEN: usize = 64;
 
-    /// The 32 bytes of the hash.
+    /// Returns the 32 bytes of the hash.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The hash of a record's body: the RFC 6962 leaf hash, SHA-256 over a zero byte and the body.
+    /// Returns the hash of a record's body: the RFC 6962 leaf hash, SHA-256 over a zero byte and the body.
     pub(crate) fn of_body(body: &[u8]) -> Self {
         Self::of_split_body(body, b"")
     }
 
-    /// The same for a body that stands in two places.
+    /// Returns the hash of a body that is held in two slices.
     pub(crate) fn of_split_body(start: &[u8], end: &[u8]) -> Self {
         let mut hasher = Sha256::new();
         hasher.update([0]);
@@ -37,12 +37,12 @@ impl Digest {
         Self(hasher.finalize().into())
     }
 
-    /// A plain SHA-256, of something that is no record.
+    /// Returns the plain SHA-256 of bytes that are not a record.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The digest as lower-case hexadecimal digits.
+    /// Returns the digest as lower-case hexadecimal digits.
     pub(crate) fn hex(&self) -> [u8; Self::HEX_LEN] {
         let mut hex = [0; Self::HEX_LEN];
         for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
@@ -51,17 +51,17 @@ impl Digest {
         hex
     }
 
-    /// Reads exactly 64 lower-case hexadecimal digits; anything else is `None`, because a reader
-    /// that also took upper case would let single flipped bits pass.
+    /// Parses exactly 64 lower-case hexadecimal digits and returns `None` for anything else. If upper
+    /// case were accepted too, a single flipped bit could go undetected.
     pub(crate) fn from_hex(hex: &[u8]) -> Option<Self> {
         let hex: &[u8; Self::HEX_LEN] = hex.try_into().ok()?;
-        // All digits, judged at the end: without a way out, and in bytes only, many are done at once.
+        // No early return, and only byte operations: the compiler vectorises such a loop. `bad` is checked at the end.
         let mut values = [0_u8; Self::HEX_LEN];
         let mut bad = 0;
         for (value, byte) in values.iter_mut().zip(hex) {
             let (digit, letter) = (byte.wrapping_sub(b'0'), byte.wrapping_sub(b'a'));
             bad |= digit.saturating_sub(9).min(letter.saturating_sub(5));
-            // Whichever it is not is far above.
+            // The digit value where it is one, else the letter value: the wrong one of the two is always larger.
             *value = digit.min(letter.wrapping_add(10));
         }
         let mut bytes = [0; 32];
@@ -74,7 +74,7 @@ impl Digest {
     }
 }
 
-/// A plain SHA-256 over what comes in pieces.
+/// A plain SHA-256 over bytes that arrive in several slices.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hasher(Sha256);
 
@@ -113,10 +113,10 @@ impl FromStr for Digest {
     }
 }
 
-/// The last durable record of a chain: which chain, which sequence number, which hash.
+/// The last durable record of a chain: its chain, its sequence number and its hash.
 ///
-/// A head that is kept elsewhere (printed, mailed, stored in another system) is what makes a cut
-/// or a rewritten log detectable: hand it to [`Verifier::expect_head`](crate::Verifier::expect_head).
+/// A head that is kept elsewhere (printed, mailed, stored in another system) makes a truncated or
+/// rewritten log detectable: pass it to [`Verifier::expect_head`](crate::Verifier::expect_head).
 /// Prints and parses as `<chain>/<sequence number>:<hash>`, e.g. `000/42:9f3c…`.
 #[doc(alias = "hash chain")]
 #[doc(alias = "checkpoint")]
@@ -128,19 +128,19 @@ pub struct Head {
 }
 
 impl Head {
-    /// The number of the chain in its log, `0` for a log that one process alone wrote.
+    /// Returns the number of the chain in its log: `0` for a log written by a single process.
     #[must_use]
     pub fn chain(&self) -> u16 {
         self.chain.get()
     }
 
-    /// The sequence number of the record, counted from 1 over the whole chain.
+    /// Returns the sequence number of the record, counted from 1 over the whole chain.
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.seq
     }
 
-    /// The hash of the record.
+    /// Returns the hash of the record.
     #[must_use]
     pub fn hash(&self) -> Digest {
         self.hash
@@ -171,33 +171,33 @@ impl FromStr for Head {
     }
 }
 
-/// Proof for the caller that an event is durable: its place in the chain and its hash.
+/// Proof for the caller that an event is durable: its position in the chain and its hash.
 ///
-/// What [`AuditLog::confirm`](crate::AuditLog::confirm) returns. It can be verified later like any
-/// other [`Head`]; prints and parses the same way.
+/// Returned by [`AuditLog::confirm`](crate::AuditLog::confirm). It can be verified later like any
+/// other [`Head`], and prints and parses the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Receipt(pub(crate) Head);
 
 impl Receipt {
-    /// The number of the chain that holds the record.
+    /// Returns the number of the chain that holds the record.
     #[must_use]
     pub fn chain(&self) -> u16 {
         self.0.chain()
     }
 
-    /// The sequence number of the record in its chain.
+    /// Returns the sequence number of the record in its chain.
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.0.seq
     }
 
-    /// The hash of the record.
+    /// Returns the hash of the record.
     #[must_use]
     pub fn hash(&self) -> Digest {
         self.0.hash
     }
 
-    /// The same place as a head, to hand to a [`Verifier`](crate::Verifier).
+    /// Returns the same position as a head, to pass to a [`Verifier`](crate::Verifier).
     #[must_use]
     pub fn head(&self) -> Head {
         self.0
@@ -228,7 +228,7 @@ impl FromStr for Receipt {
 mod tests {
     use super::*;
 
-    /// Not every value where a test runs a thousand times slower.
+    /// Tests every n-th value only under Miri, which runs a thousand times slower.
     const STEP: usize = if cfg!(miri) { 37 } else { 1 };
 
     #[test]
@@ -241,11 +241,11 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_read_back_at_every_place() {
-        for place in 0..32 {
+    fn every_byte_is_read_back_at_every_position() {
+        for position in 0..32 {
             for value in 0..=255 {
                 let mut bytes = [0x5A; 32];
-                bytes[place] = value;
+                bytes[position] = value;
                 assert_eq!(Digest::from_hex(&Digest(bytes).hex()), Some(Digest(bytes)));
             }
         }

@@ -1,4 +1,4 @@
-//! The only file that asks the time.
+//! The only module that reads the time.
 
 #[cfg(any(test, audit_simulation))]
 #[path = "../testing/simulation/clock.rs"]
@@ -12,11 +12,11 @@ use std::{
 #[cfg(any(test, audit_simulation))]
 pub(crate) use simulated::Simulated;
 
-/// How many bytes a printed [`Timestamp`] has: `2026-11-21T08:00:00.000000000Z`.
+/// The length of a printed [`Timestamp`] in bytes: `2026-11-21T08:00:00.000000000Z`.
 pub(crate) const TIMESTAMP_LEN: usize = 30;
 
 const SECONDS_PER_DAY: i64 = 86_400;
-/// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59Z: what four digits of a year can say.
+/// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59Z, the limits of a four-digit year.
 const FIRST_SECOND: i64 = -62_167_219_200;
 const LAST_SECOND: i64 = 253_402_300_799;
 
@@ -27,16 +27,16 @@ pub(crate) struct Timestamp {
     nanos: u32,
 }
 
-/// Both clocks, read together: what the writer is told wherever a decision needs the time.
+/// Both clocks, read together. Passed to the writer wherever a decision depends on the time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
-    /// Never steps; only differences mean anything.
+    /// Monotonic: never steps. Only differences are meaningful.
     pub(crate) elapsed: Duration,
-    /// What people call the time; can step in either direction.
+    /// The time of day. May step in either direction.
     pub(crate) wall: Timestamp,
 }
 
-/// A clock that starts when it is made.
+/// A clock whose monotonic time starts when it is created.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Instant,
@@ -54,13 +54,13 @@ impl Clock {
         }
     }
 
-    /// A clock that nobody waits for.
+    /// Starts a clock whose `sleep` returns at once.
     #[cfg(any(test, audit_simulation))]
     pub(crate) fn hurried() -> Self {
         Self { hurries: true, ..Self::start() }
     }
 
-    /// Lets the calling thread rest.
+    /// Suspends the calling thread.
     #[cfg_attr(
         not(any(test, audit_simulation)),
         expect(clippy::unused_self, reason = "the clock of a simulation hurries")
@@ -77,7 +77,7 @@ impl Clock {
         Moment { elapsed: self.start.elapsed(), wall: self.wall() }
     }
 
-    /// Only what people call the time.
+    /// Reads the wall clock.
     #[expect(clippy::unused_self, reason = "who has no clock has no time to ask")]
     pub(crate) fn wall(self) -> Timestamp {
         #[cfg(any(test, audit_simulation))]
@@ -87,14 +87,14 @@ impl Clock {
         Timestamp::from_system_time(SystemTime::now())
     }
 
-    /// Only the clock that never steps.
+    /// Reads the monotonic clock.
     pub(crate) fn elapsed(self) -> Duration {
         self.start.elapsed()
     }
 }
 
 impl Timestamp {
-    /// The first and the last point that there is.
+    /// The earliest and the latest timestamp.
     pub(crate) const EARLIEST: Self = Self { seconds: FIRST_SECOND, nanos: 0 };
     pub(crate) const LATEST: Self = Self { seconds: LAST_SECOND, nanos: 999_999_999 };
 
@@ -104,6 +104,8 @@ impl Timestamp {
                 Self::from_unix(after.as_secs().try_into().unwrap_or(i64::MAX), after.subsec_nanos())
             }
             Err(before) => {
+                // Seconds are rounded down before 1970, so that the nanoseconds always count
+                // forward.
                 let before = before.duration();
                 let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
                 match before.subsec_nanos() {
@@ -124,19 +126,20 @@ impl Timestamp {
         if self.seconds >= 0 { UNIX_EPOCH + whole + nanos } else { UNIX_EPOCH - whole + nanos }
     }
 
-    /// Whole seconds since 1970, for comparing days and ages.
+    /// Returns whole seconds since 1970, to compare days and ages.
     pub(crate) fn unix_seconds(self) -> i64 {
         self.seconds
     }
 
-    /// How long after `earlier` this is; zero when it is not after.
+    /// Returns how long after `earlier` this is; zero if it is not after.
     pub(crate) fn since(self, earlier: Self) -> Duration {
+        // Both are counted from the first timestamp, so that neither is negative.
         let since_first =
             |at: Self| Duration::new(at.seconds.saturating_sub(FIRST_SECOND).unsigned_abs(), at.nanos);
         since_first(self).saturating_sub(since_first(earlier))
     }
 
-    /// RFC 3339 in UTC with nine digits of a second and `Z`: always the same width.
+    /// Prints RFC 3339 in UTC, with nine fractional digits and `Z`, so always in the same width.
     pub(crate) fn to_bytes(self) -> [u8; TIMESTAMP_LEN] {
         let mut text = self.second_to_bytes();
         if let Some(fraction) = text.get_mut(20..).and_then(<[u8]>::first_chunk_mut) {
@@ -145,11 +148,13 @@ impl Timestamp {
         text
     }
 
-    /// The nine digits of a second. All of the last eight at a time: this is done for every event.
+    /// Returns the nine digits of the fraction. Computes the last eight in parallel, because this
+    /// runs for every event.
     pub(crate) fn fraction(self) -> [u8; 9] {
         let (first, rest) = (self.nanos / 100_000_000, u64::from(self.nanos % 100_000_000));
-        // The number is split into halves of four digits, these into pairs, and these into digits, each
-        // in a part of one word, the higher part in the lower byte.
+        // SIMD within a register: the number is split into two halves of four digits, these into
+        // pairs, and these into digits. Each is in its own part of the word, the more significant
+        // part in the lower byte.
         let fours = (rest / 10_000) | ((rest % 10_000) << 32);
         let hundreds = ((fours * 10_486) >> 20) & 0x0000_007F_0000_007F;
         let pairs = hundreds | ((fours - hundreds * 100) << 16);
@@ -162,7 +167,7 @@ impl Timestamp {
         text
     }
 
-    /// The same without the fraction.
+    /// Prints the same with zeros for the fraction.
     fn second_to_bytes(self) -> [u8; TIMESTAMP_LEN] {
         let mut text = *b"0000-00-00T00:00:00.000000000Z";
         let (year, month, day) = civil_from_days(self.seconds.div_euclid(SECONDS_PER_DAY));
@@ -176,12 +181,13 @@ impl Timestamp {
         text
     }
 
-    /// Reads what `to_bytes` printed; anything else is `None`.
+    /// Parses what `to_bytes` printed. Returns `None` for anything else.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let text: &[u8; TIMESTAMP_LEN] = text.try_into().ok()?;
+        // Checks every position without a branch: this runs for every line that is read.
         let mut bad = 0;
         for (byte, shape) in text.iter().zip(b"0000-00-00T00:00:00.000000000Z") {
-            // A digit differs from `0` by less than ten, a mark not at all.
+            // A digit differs from `0` by at most nine, punctuation not at all.
             let (off, allowed) = (byte.wrapping_sub(*shape), if *shape == b'0' { 9 } else { 0 });
             bad |= u8::from(off > allowed);
         }
@@ -218,9 +224,10 @@ fn put(text: &mut [u8; TIMESTAMP_LEN], at: usize, digits: usize, mut number: u64
     }
 }
 
-/// The proleptic Gregorian date of a day counted from 1970-01-01, by eras of 400 years that begin
-/// on 1 March, so that the leap day is the last of its year.
+/// Returns the proleptic Gregorian date of a day counted from 1970-01-01. Eras of 400 years begin
+/// on 1 March, so that the leap day is the last day of its year.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    // Days since 0000-03-01, the first day of an era.
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
@@ -241,7 +248,7 @@ fn last_day_of(year: i64, month: i64) -> i64 {
     }
 }
 
-/// The inverse of [`civil_from_days`].
+/// Returns the day of a date, the inverse of [`civil_from_days`].
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let year_of_era = year.rem_euclid(400);
@@ -272,9 +279,10 @@ mod tests {
         assert_eq!(Timestamp::from_unix(i64::MAX, 0).unix_seconds(), LAST_SECOND);
     }
 
-    /// Beyond 584 years, which fit 64 bits of nanoseconds, it was taken for no time at all.
+    /// Beyond 584 years, the most that 64 bits of nanoseconds hold, the difference was taken for
+    /// zero.
     #[test]
-    fn the_time_between_two_points_is_known_however_far_apart_they_are() {
+    fn the_difference_of_two_timestamps_is_exact_however_far_apart_they_are() {
         let at = Timestamp::from_unix;
         for (from, to, between) in [
             (at(5, 7), at(5, 7), Duration::ZERO),
@@ -290,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fraction_prints_as_it_is() {
+    fn every_fraction_is_printed_exactly() {
         for nanos in (0..100).chain((0..1_000_000_000).step_by(999_983)) {
             check(1, nanos, &format!("1970-01-01T00:00:01.{nanos:09}Z"));
         }
@@ -312,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_timestamp_is_refused() {
+    fn malformed_timestamps_are_refused() {
         for text in [
             "2026-02-30T00:00:00.000000000Z",
             "2026-02-29T00:00:00.000000000Z",

@@ -1,4 +1,4 @@
-//! What `confirm_future` returns: a future that counts what another one emits, and then waits for it.
+//! The future that `confirm_future` returns: counts the events of another future, and then waits for them.
 
 use std::{
     fmt,
@@ -11,20 +11,20 @@ use std::{
 
 use crate::{audit_future::AuditFuture, chain::Receipt, error::Error, log::AuditLog, queue::Scope};
 
-/// A future, and the wait for what it emits: what [`AuditLog::confirm_future`] returns.
+/// The future that [`AuditLog::confirm_future`] returns: another future, and then the wait for its events.
 ///
-/// It borrows nothing of the log, can be sent to another thread where the future and its output can, at any time, and
-/// needs no particular runtime. A wait bound begins when the future is done.
+/// It borrows nothing of the log and needs no particular runtime. It can be sent to another thread at any time,
+/// if the inner future and its output can. The wait bound is measured from when the inner future is done.
 ///
-/// It keeps a handle on the log, as [`AuditFuture`] does.
+/// It holds a handle to the log, as [`AuditFuture`] does.
 ///
 /// # Panics
 ///
-/// As every `async` block, when it is polled again after it was ready.
+/// Panics if it is polled again after it was ready, like every `async` block.
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct ConfirmFuture<F: Future> {
     log: AuditLog,
-    /// The events so far, inside of what was open around the last poll.
+    /// The events so far, nested in the scope that was open around the last poll.
     scope: Arc<Scope>,
     stage: Stage<F>,
 }
@@ -35,7 +35,7 @@ enum Stage<F: Future> {
     Done,
 }
 
-// Nothing in it is pinned but what is in a box.
+// Only the boxed future is ever pinned.
 impl<F: Future> Unpin for ConfirmFuture<F> {}
 
 impl<F: Future> ConfirmFuture<F> {
@@ -53,6 +53,7 @@ impl<F: Future> Future for ConfirmFuture<F> {
             let output = ready!(log.resume(scope, || stage.run(context)));
             *stage = Stage::Waiting(output, log.receipt_of(Arc::clone(scope)));
         }
+        // Taken out, because a result moves the output to the caller.
         match mem::replace(stage, Stage::Done) {
             Stage::Waiting(output, mut receipt) => match Pin::new(&mut receipt).poll(context) {
                 Poll::Ready(Ok(receipt)) => Poll::Ready(Ok((output, receipt))),
@@ -68,7 +69,8 @@ impl<F: Future> Future for ConfirmFuture<F> {
 }
 
 impl<F: Future> Stage<F> {
-    /// Polls the future, and drops it when it is done: what it emits then counts too, as if it had been awaited.
+    /// Polls the future, and drops it when it is done. Both happen inside the scope, so events emitted by the drop
+    /// count too, as if the future had been awaited.
     fn run(&mut self, context: &mut Context<'_>) -> Poll<F::Output> {
         let Self::Running(future) = self else { polled_again() };
         let output = ready!(future.as_mut().poll(context));
@@ -77,10 +79,7 @@ impl<F: Future> Stage<F> {
     }
 }
 
-#[expect(
-    clippy::panic,
-    reason = "whoever polled it would wait for ever, or take something else for the output"
-)]
+#[expect(clippy::panic, reason = "the caller broke the contract of `Future`; pending for ever would hide it")]
 fn polled_again() -> ! {
     panic!("a `ConfirmFuture` was polled again after it was ready")
 }
@@ -89,9 +88,9 @@ impl<F: Future> Drop for ConfirmFuture<F> {
     fn drop(&mut self) {
         let Self { log, scope, stage } = self;
         if let Stage::Running(_) = stage {
-            // A guard in the future may emit as it goes, and must not hold the thread either.
+            // A guard in the future may emit an event when it is dropped. In the scope, it does not block here.
             log.resume(scope, || *stage = Stage::Done);
-            // Nobody will ask for these any more.
+            // No caller waits for these events, and in the scope none of them started a sync.
             log.hurry(scope);
         }
     }
@@ -103,27 +102,26 @@ impl<F: Future> fmt::Debug for ConfirmFuture<F> {
     }
 }
 
-/// What [`AuditLog::confirm_future`] returns when not everything is known to be durable that the future emitted: the
-/// output, and the reason.
+/// The error of [`AuditLog::confirm_future`]: the output of the future, and why its events are not confirmed.
 ///
-/// It is an error that says what its [`error`](Self::error) says, whatever the output is, and turns into it with `?`
-/// where an [`Error`] is returned.
+/// It implements `std::error::Error` for any output, with the message and source of its [`error`](Self::error).
+/// In a function that returns [`Error`], `?` converts it.
 #[non_exhaustive]
 pub struct ConfirmError<T> {
-    /// What the future came to. Its work is done, although it is not known to be on record.
+    /// The output of the future. Its work is done, but its events are not known to be durable.
     pub output: T,
-    /// Why, as [`AuditLog::confirm`] says it.
+    /// The reason; one of the errors of [`AuditLog::confirm`].
     pub error: Error,
 }
 
 impl<T> ConfirmError<T> {
-    /// The output, if the future emitted no audit event: there was nothing to confirm. Otherwise the error again.
+    /// Returns the output if the future emitted no audit event, so that there was nothing to confirm.
     ///
-    /// Events that a filter hides are not seen here either: [`AuditLog::ensure_attached`] finds such filters.
+    /// Events that a filter hides count as not emitted; [`AuditLog::ensure_attached`] finds such filters.
     ///
     /// # Errors
     ///
-    /// What it was called on, where its error is not [`Error::NothingToConfirm`].
+    /// Returns `self` unchanged if its error is not [`Error::NothingToConfirm`].
     ///
     /// # Examples
     ///
@@ -152,7 +150,7 @@ impl<T> ConfirmError<T> {
 
 impl<T> fmt::Debug for ConfirmError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Nothing of the output, which may be anything.
+        // Without the output, which need not implement `Debug` and may hold secrets.
         f.debug_struct("ConfirmError").field("error", &self.error).finish_non_exhaustive()
     }
 }

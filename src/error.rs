@@ -1,4 +1,4 @@
-//! Everything that can fail, by who is at fault.
+//! Everything that can fail, by the party at fault.
 
 use std::{
     io,
@@ -8,10 +8,10 @@ use std::{
 
 use crate::{chain::Head, segment_name::ChainNumber, stats::LossReason, verdict::Verdict};
 
-/// What could not be done, and to which path.
+/// An operation that failed, and the path concerned.
 ///
 /// Findings about the content of a log are not errors but data, in a
-/// [`Report`](crate::Report); an error of [`verify`](crate::verify()) means "could not check".
+/// [`Report`](crate::Report). An error of [`verify`](crate::verify()) means that the log could not be checked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,11 +19,11 @@ pub enum Error {
     #[error("cannot {action} {}", path.display())]
     #[non_exhaustive]
     Io {
-        /// What was tried.
+        /// The operation, as a verb.
         action: &'static str,
-        /// To which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 
@@ -33,38 +33,38 @@ pub enum Error {
     Thread {
         /// The directory of the log.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 
-    /// Another process, or another `AuditLog` of this one, holds the log that was to be opened with
-    /// [`Builder::exclusive`](crate::Builder::exclusive).
+    /// The log could not be opened with [`Builder::exclusive`](crate::Builder::exclusive), because another process or
+    /// another `AuditLog` of this process holds it.
     #[error("the log {} is held by {}; stop it, or open without `exclusive`", path.display(), holder(*pid))]
     #[non_exhaustive]
     Locked {
         /// The directory of the log.
         path: PathBuf,
-        /// The process that holds it, where it could be read.
+        /// The process that holds it, if it could be determined.
         pid: Option<u32>,
     },
 
-    /// Every chain that this log can have is taken or cannot be continued.
+    /// Every chain that this log can have is in use or cannot be continued.
     #[error("no chain is free in the log {}: {reason}", path.display())]
     #[non_exhaustive]
     NoChain {
         /// The directory of the log.
         path: PathBuf,
-        /// Why, and what to do.
+        /// The reason, and what to do about it.
         reason: NoChainReason,
     },
 
-    /// A setting of the builder has a value that cannot work.
+    /// A setting of the builder has a value out of range.
     #[error("the setting `{setting}` is out of range: {reason}")]
     #[non_exhaustive]
     Setting {
         /// The name of the builder's method.
         setting: &'static str,
-        /// What is allowed.
+        /// What is wrong with the value, or which values are allowed.
         reason: String,
     },
 
@@ -74,11 +74,11 @@ pub enum Error {
     InsecureDirectory {
         /// The directory or file.
         path: PathBuf,
-        /// What is wrong and how to mend it.
+        /// What is wrong, and how to fix it.
         reason: InsecureReason,
     },
 
-    /// The directory is on a file system on which locks and syncs cannot be relied on.
+    /// The directory is on a file system whose locks and syncs cannot be relied on.
     #[error(
         "refusing to keep an audit log on {filesystem} at {}: its locks and syncs cannot be relied on; \
          use a local disk, or `allow_network_fs`", path.display()
@@ -97,12 +97,11 @@ pub enum Error {
     NotAttached {
         /// The directory of the log.
         path: PathBuf,
-        /// What hides them, and how to mend it.
+        /// Why they do not reach it, and how to fix that.
         reason: String,
     },
 
-    /// Every audit event reaches the log twice, or more often, and would be recorded as often: its layer is in the
-    /// subscriber more than once.
+    /// The layer is in the subscriber more than once, so every audit event would be recorded more than once.
     #[error(
         "every audit event reaches the log {} twice, because its layer is in the subscriber more than once; add \
          `layer()` once", path.display()
@@ -113,9 +112,9 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The closure given to `confirm`, or the future given to `confirm_future`, emitted no event that this log could see.
+    /// The closure given to `confirm`, or the future given to `confirm_future`, emitted no event that reached this log.
     #[error(
-        "no audit event reached the log {} from what was to be confirmed; emit one on the thread that runs the closure \
+        "nothing to confirm: no audit event reached the log {}; emit one on the thread that runs the closure \
          or polls the future, and check the filters with `ensure_attached`", path.display()
     )]
     #[non_exhaustive]
@@ -124,21 +123,21 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// Some of what had to be recorded was lost before it could be written.
-    #[error("audit events could not be recorded in {}: {lost}, because: {reason}", path.display())]
+    /// Some events that had to be recorded were lost before they could be written.
+    #[error("cannot record {} in the log {}: {reason}", counted(*lost, "audit event"), path.display())]
     #[non_exhaustive]
     Lost {
         /// The directory of the log.
         path: PathBuf,
-        /// How many events, at least 1.
+        /// How many events were lost, at least 1.
         lost: u64,
         /// Why the last of them was lost.
         reason: LossReason,
     },
 
-    /// Every event of the log is durable, but the `close` record could not be made so before the log was given up: the
-    /// next opener finds a run that did not end in order.
-    #[error("the log {} could not be ended in order: its last record could not be made durable", path.display())]
+    /// Every event of the log is durable, but its `close` record could not be made durable. The next opener finds a
+    /// run that did not end cleanly.
+    #[error("cannot close the log {} cleanly: its last record could not be made durable", path.display())]
     #[non_exhaustive]
     NotClosed {
         /// The directory of the log.
@@ -147,21 +146,21 @@ pub enum Error {
 
     /// The wait bound passed before everything was durable. The records may still become durable.
     #[error(
-        "{not_durable} records of the log {} were not durable within {bound:?}; they are kept and \
-         tried again", path.display()
+        "cannot confirm {} of the log {} within {bound:?}; records that are not durable are kept and retried",
+        counted(*not_durable, "record"), path.display()
     )]
     #[non_exhaustive]
     Unconfirmed {
         /// The directory of the log.
         path: PathBuf,
-        /// How many records were not durable, at least 1: what was waited for, which for `close` and `rotate` is a record
-        /// of the log itself.
+        /// How many of the awaited records were not durable, at least 1. For `close` and `rotate`, this is a record of
+        /// the log itself.
         not_durable: u64,
         /// The bound that passed.
         bound: Duration,
     },
 
-    /// The log was closed, by this handle or another clone of it.
+    /// The log was closed, through this handle or a clone of it.
     #[error("the log {} is closed", path.display())]
     #[non_exhaustive]
     Closed {
@@ -169,7 +168,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The calling process was forked from the one that opened the log.
+    /// The calling process is a fork of the one that opened the log.
     #[error("the log {} belongs to the parent process; open it again in the child", path.display())]
     #[non_exhaustive]
     Forked {
@@ -181,21 +180,21 @@ pub enum Error {
     #[error("there is no audit log at {}", path.display())]
     #[non_exhaustive]
     NoLog {
-        /// The directory that was named.
+        /// The given directory.
         path: PathBuf,
     },
 
-    /// A text is not what it was said to be.
+    /// A text could not be parsed.
     #[error(transparent)]
     Parse(#[from] ParseError),
 
-    /// A line of the log that is no record, met while reading. Verification says more.
+    /// While reading, a line was found that is not a record. A verification reports the details.
     #[error("line {line} of {} is not a record; verify the log", path.display())]
     #[non_exhaustive]
     BadLine {
         /// The segment.
         path: PathBuf,
-        /// Counted from 1.
+        /// The number of the line in the segment, counted from 1.
         line: u64,
     },
 
@@ -205,14 +204,16 @@ pub enum Error {
     NotIntact {
         /// The directory of the log.
         path: PathBuf,
-        /// What the verification found it to be.
+        /// The verdict of the verification.
         verdict: Verdict,
         /// The first findings, in a sentence.
         summary: String,
     },
 
-    /// The log does not have the record behind which a reading was to begin: it ends before it, has another one in its
-    /// place, or not its chain. Somebody cut it, rewrote it or put back an older copy; or the record was never durable.
+    /// The log does not have the record after which reading was to start.
+    ///
+    /// The log ends before it, has another record in its place, or does not have its chain. Somebody truncated or
+    /// rewrote the log or restored an older copy, or the record was never durable.
     #[error("the log {} does not have the record {head}; verify it with this head", path.display())]
     #[non_exhaustive]
     NoSuchRecord {
@@ -223,7 +224,7 @@ pub enum Error {
     },
 }
 
-/// The files of a chain, for who moves them.
+/// Names the files of a chain, for a message that asks to move them.
 fn files_of(chain: u16) -> String {
     let named = |chain: ChainNumber| {
         format!("its files ({}) and control/{}", chain.segment_pattern(), chain.lock_name())
@@ -231,23 +232,28 @@ fn files_of(chain: u16) -> String {
     ChainNumber::new(chain).map_or_else(|| "its files".to_owned(), named)
 }
 
+fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 impl Error {
-    /// For `map_err`: gives a system's refusal its action and its path.
+    /// Returns a closure for `map_err` that adds the action and the path to a system error.
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.as_ref().to_owned(), source }
     }
 
-    /// Whether the wait bound passed. Nothing is lost then: the records are kept, and may still become durable.
+    /// Returns whether the wait bound passed. Nothing is lost then: the records are kept and may still become durable.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Unconfirmed { .. })
     }
 
-    /// The file or directory that it is about, where it is about one.
+    /// Returns the file or directory concerned, if there is one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -274,24 +280,24 @@ impl Error {
     }
 }
 
-/// Why no chain could be taken.
+/// Why no chain could be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoChainReason {
-    /// The log has as many chains as it can have, and each is taken or cannot be continued.
-    #[error("it has {chains} already; close some of the processes that write it")]
+    /// The log has as many chains as it can have, and each is in use or cannot be continued.
+    #[error("it already has {chains}; stop some of the processes that write to it")]
     #[non_exhaustive]
     TooMany {
-        /// How many chains a log can have.
+        /// The largest number of chains that a log can have.
         chains: u16,
     },
-    /// With `exclusive`: chain 000 is left alone as it is.
-    #[error("{why}; to begin it anew, move {} aside, and keep them", files_of(*chain))]
+    /// With `exclusive`, chain 000 cannot be continued and is left unchanged.
+    #[error("{why}; to start over, move {} aside and keep them", files_of(*chain))]
     #[non_exhaustive]
     LeftAlone {
         /// The number of the chain.
         chain: u16,
-        /// Why, in a sentence.
+        /// The reason, in a sentence.
         why: String,
     },
 }
@@ -300,7 +306,7 @@ pub enum NoChainReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum InsecureReason {
-    /// The path of the log is a symbolic link, or no directory.
+    /// The path of the log is a symbolic link or not a directory.
     #[error("it is a symlink or not a directory; name the directory itself")]
     NotADirectory,
     /// The directory belongs to another user.
@@ -309,12 +315,12 @@ pub enum InsecureReason {
     /// Other users can write to the directory.
     #[error("other users can write to it; remove that permission (chmod go-w)")]
     WritableDirectory,
-    /// The file system has no owners and modes of its own for files, as vfat and exfat.
+    /// The file system stores no owners and modes of files, such as vfat and exfat.
     #[error(
-        "its file system keeps no permissions, so nothing on it is private; use one that does, as ext4 or xfs"
+        "its file system keeps no permissions, so nothing on it is private; use one that does, such as ext4 or xfs"
     )]
     NoPermissions,
-    /// Something that is no regular file has the name of a file of the log.
+    /// Something other than a regular file has the name of a file of the log.
     #[error("it is not a regular file; move it away")]
     NotAFile,
     /// A file of the log has hard links.
@@ -328,18 +334,19 @@ pub enum InsecureReason {
     WritableFile,
 }
 
-/// A text that is not what it was to be read as: a head, a digest, a name, a setting.
+/// A text that could not be parsed, such as a head, a digest, a name or a setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read {text:?} as a {what}: expected {expected}")]
 pub struct ParseError {
     what: &'static str,
-    /// Cut to 100 characters.
+    /// The text, cut to 100 characters.
     text: String,
     expected: &'static str,
 }
 
 impl ParseError {
     pub(crate) fn new(what: &'static str, text: &str, expected: &'static str) -> Self {
+        // By characters, because bytes could cut one in half.
         Self { what, text: text.chars().take(100).collect(), expected }
     }
 }

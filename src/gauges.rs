@@ -1,4 +1,4 @@
-//! What the writer tells everybody else: numbers that are read while it works.
+//! Numbers and states that the writer's thread publishes, and other threads read while it works.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use crate::chain::Head;
 
-/// Written by the writer's thread alone, read by any.
+/// The gauges of one log. Written by the writer's thread alone, read by any thread.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     pub(crate) durable_events: Gauge,
@@ -22,18 +22,19 @@ pub(crate) struct Gauges {
     pub(crate) free_bytes: Gauge,
     pub(crate) failing: Flag,
     pub(crate) low_space: Flag,
-    /// What later writing needs does not work: the durable head cannot be noted, or no new segment begun.
+    /// The durable head cannot be noted in the chain's lock file. Later writing depends on it.
     pub(crate) head_not_noted: Flag,
+    /// A new segment was due, and could not be begun. Later writing depends on it.
     pub(crate) cannot_rotate: Flag,
-    /// Somebody else was at the live segment.
+    /// Something other than the writer changed the live segment.
     pub(crate) tampered: Flag,
     /// The `close` record is durable.
     pub(crate) closed_in_order: Flag,
-    /// The durable head. Held only to copy it.
+    /// Guards the durable head, which does not fit an atomic. Held only to copy it.
     head: Mutex<Option<Head>>,
 }
 
-/// A number that one thread writes.
+/// A number. Relaxed: each is read for itself, and orders no other memory.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge(AtomicU64);
 
@@ -51,7 +52,7 @@ impl Gauge {
     }
 }
 
-/// A state that one thread enters and leaves.
+/// A state that the writer enters and leaves. Readers act on it, so what led to the state is visible too.
 #[derive(Debug, Default)]
 pub(crate) struct Flag(AtomicBool);
 
@@ -60,7 +61,7 @@ impl Flag {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Sets the state; says whether that changed it.
+    /// Sets the state, and returns whether that changed it.
     pub(crate) fn set(&self, value: bool) -> bool {
         self.0.swap(value, Ordering::AcqRel) != value
     }
@@ -79,7 +80,7 @@ impl Gauges {
         self.head_not_noted.get() || self.cannot_rotate.get()
     }
 
-    /// A new segment is begun, and its head noted.
+    /// Clears both problems, because a new segment was begun and its head noted.
     pub(crate) fn segment_begun(&self) {
         self.head_not_noted.set(false);
         self.cannot_rotate.set(false);

@@ -1,6 +1,7 @@
-//! A `tracing-subscriber` layer that turns `tracing` events tagged `audit` into evidence: each becomes
-//! one line of JSON, linked to the line before it by SHA-256, and on disk when the program was told
-//! that it is.
+//! A durable, hash-chained audit log as a `tracing-subscriber` layer.
+//!
+//! Each `tracing` event tagged `audit` becomes one line of JSON, linked to the line before it by
+//! SHA-256. When a call reports that an event is durable, it is on disk.
 //!
 //! ```no_run
 //! use tracing_subscriber::prelude::*;
@@ -12,9 +13,9 @@
 //!
 //! // Queued, written within 10 ms, synced with the next batch:
 //! tracing::info!(target: "audit", action = "auth.success", actor = "mia");
-//! // Critical, so on disk when this returns:
+//! // Critical, so it is on disk when this returns:
 //! tracing::warn!(target: "audit", action = "auth.failure", actor = "mallory");
-//! // On disk, or an error says that it is not:
+//! // On disk, or `confirm` returns an error:
 //! let receipt = audit.confirm(|| tracing::info!(target: "audit", action = "key.export", actor = "mia"))?;
 //!
 //! let head = audit.close()?;
@@ -22,43 +23,50 @@
 //! # }
 //! ```
 //!
-//! # Where to begin
+//! # Where to start
 //!
-//! - [`AuditLog`] opens a log and gives out the layer; [`Builder`] has every setting.
-//! - An event is an audit event if its target is `audit` or begins with `audit::`, or if it has a field
-//!   `audit` that is not `false`. [`audit!`] and [`audit_critical!`] are shorter.
-//! - [`Severity`] says how an event becomes critical, [`FlushMode`] when records are synced and what a
+//! - [`AuditLog`] opens a log and returns its layer; [`Builder`] has every setting.
+//! - An event is an audit event if its target is `audit` or begins with `audit::`. So is one with a field
+//!   `audit` that is not `false`. The macros [`audit!`] and [`audit_critical!`] are shorthand.
+//! - [`Severity`] is critical or routine. [`FlushMode`] sets when records are synced, and with it what a
 //!   killed process or a power cut can lose.
-//! - [`AuditLog::confirm`] is how an application refuses what it could not record, and in tasks
-//!   [`AuditLog::confirm_future`], which also keeps critical events from holding the executor's thread.
-//! - [`AuditLog::health`], [`AuditLog::stats`] and [`Builder::on_notice`] tell an operator.
-//! - [`Stats::for_each`] names the counters for metrics. The feature `serde`, off by default, adds `Config`, every
-//!   setting as data, and serialises counters, reports and records.
-//! - [`verify`](verify()) and [`Verifier`] check a log, [`read`](read()) and [`Reader`] read it. A [`Head`] that is kept
-//!   elsewhere makes a cut or rewritten log detectable.
+//! - [`AuditLog::confirm`] lets an application refuse an action that could not be recorded. In tasks, use
+//!   [`AuditLog::confirm_future`], in which critical events do not block the executor's thread.
+//! - [`AuditLog::health`], [`AuditLog::stats`] and [`Builder::on_notice`] report the state of a running log.
+//! - [`Stats::for_each`] reports the counters as metrics.
+//! - [`verify`](verify()) and [`Verifier`] check a log; [`read`](read()) and [`Reader`] read it. A [`Head`] kept
+//!   elsewhere makes a truncated or rewritten log detectable.
 //!
-//! # What is promised
+//! # Features
 //!
-//! A record is *durable* when its bytes and the name of its file have been synced, and the sync that
-//! covers them returned success. What is durable is always a prefix of its chain. Nothing is
-//! acknowledged from a file whose sync failed; what is not durable stays in memory and is written
-//! again, elsewhere. Events that could not be recorded are counted, and a chained `gap` record tells
-//! how many. No wait is longer than [`Builder::wait_bound`]. The layer does not panic, emits no events,
-//! and does not change what other layers see.
+//! Both are off by default, and only add names:
 //!
-//! The repository's `docs/durability.md` says on what this rests, `docs/format.md` specifies the
-//! files, `docs/operations.md` is for who runs it.
+//! - `serde` adds `Config`, which holds every setting as data, and serialises counters, reports and records.
+//! - `fault-injection` adds `Builder::faults`, with which the tests of an application make the disk fail, stall or be
+//!   full.
 //!
-//! # What is not
+//! # What is guaranteed
 //!
-//! The files have no key: who can rewrite all of them can recompute every hash, and who can cut off
-//! their end leaves no trace in them. [`Report::not_checked`] says what a verification could not see.
-//! Lines are not encrypted; secrets are withheld by the names of their fields only.
+//! A record is *durable* once its bytes and the name of its file have been synced, and the sync that
+//! covers them has succeeded. The durable records are always a prefix of their chain. Nothing is
+//! acknowledged from a file whose sync failed: records that are not durable stay in memory and are
+//! written again to another file. Events that could not be recorded are counted, and a chained `gap`
+//! record holds their number. No wait is longer than [`Builder::wait_bound`]. The layer does not panic,
+//! emits no events, and does not change what other layers see.
+//!
+//! In the repository, `docs/durability.md` lists the assumptions behind these guarantees,
+//! `docs/format.md` specifies the files, and `docs/operations.md` is for operators.
+//!
+//! # What is not guaranteed
+//!
+//! The files are not protected by a key. Anyone who can rewrite all of them can recompute every hash,
+//! and cutting off their end leaves no trace in them. [`Report::not_checked`] lists what a verification
+//! could not check. Lines are not encrypted, and secrets are withheld by field name only.
 
 #[cfg(windows)]
 compile_error!(
-    "tracing-audit does not support Windows: it has no way to make the name of a new file durable, \
-     so the promise that a returned critical event survives a power cut could not be kept"
+    "tracing-audit does not support Windows, which has no way to make the name of a new file durable: \
+     a critical event could be lost in a power cut after its macro returned"
 );
 
 mod audit_future;
@@ -124,29 +132,24 @@ pub use verify::{
     Verifier, verify,
 };
 
-/// What the macros expand to; not for use by hand.
+/// Names that the macros expand to; not for direct use.
 #[doc(hidden)]
 pub mod __private {
     pub use tracing;
 }
 
-/// Seeded runs on a simulated disk, for the project's own fault harness.
+/// Seeded runs on a simulated disk, for this project's own fault tests.
 #[cfg(audit_simulation)]
 #[doc(hidden)]
 pub mod simulation {
     pub use crate::harness::{Failure, Outcome, fuzz, replay, run};
 }
 
-/// The programs of the README, the changelog and the pages of docs/ are compiled with the others.
+#[cfg(any(doc, doctest))]
+pub mod docs;
+
+/// The programs of the README and the changelog are compiled with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../CHANGELOG.md")]
-#[doc = include_str!("../docs/README.md")]
-#[doc = include_str!("../docs/comparison.md")]
-#[doc = include_str!("../docs/confirm.md")]
-#[doc = include_str!("../docs/events.md")]
-#[doc = include_str!("../docs/filters.md")]
-#[doc = include_str!("../docs/reading.md")]
-#[doc = include_str!("../docs/settings.md")]
-#[doc = include_str!("../docs/testing.md")]
 mod documents {}

@@ -1,4 +1,4 @@
-//! `AuditLog`: the handle of an application.
+//! `AuditLog`: the application's handle to an open log.
 
 mod confirm;
 
@@ -29,18 +29,24 @@ use crate::{
     wiring::Parts,
 };
 
-/// How long the last handle waits for a writer that was told to give up.
-const GIVING_UP: Duration = Duration::from_millis(100);
+/// How long dropping the last handle waits for a writer that was ordered to give up.
+const GIVE_UP_BOUND: Duration = Duration::from_millis(100);
 
-/// A handle on an open audit log. Cheap to clone; all clones are the same log.
+/// A handle to an open audit log. Cheap to clone; all clones refer to the same log.
 ///
-/// Open one at the start of the program, add its [`layer`](Self::layer) to the subscriber, check
-/// [`ensure_attached`](Self::ensure_attached), and [`close`](Self::close) it at the end. The last
-/// handle that is dropped flushes and closes too, waiting at most for the wait bound; the layer is
-/// no handle, so keep one for as long as events are to be recorded.
+/// Open a log when the program starts and add its [`layer`](Self::layer) to the subscriber. Then call
+/// [`ensure_attached`](Self::ensure_attached), which checks that events reach the log. At the end of the
+/// program, [`close`](Self::close) the log.
 ///
-/// What a crash leaves is described at [`FlushMode`](crate::FlushMode). A process that ends without
-/// `close` loses what was queued and not yet written, and the next opener records that it did.
+/// Dropping the last handle also flushes and closes the log, but cannot return an error. It blocks for at
+/// most [`Builder::wait_bound`], 5 s by default, plus 100 ms if the writer then has to give up what is not
+/// durable. The layer does not keep the log open: keep a handle for as long as events are to be recorded.
+///
+/// # Crashes
+///
+/// A process that ends without `close` loses the events that were queued but not yet written. The next
+/// process that opens the log writes a `recovery` record, because the run did not end in order.
+/// [`FlushMode`](crate::FlushMode) lists what a killed process and a power cut can lose.
 #[derive(Clone)]
 #[doc(alias = "tamper-evident")]
 #[doc(alias = "audit trail")]
@@ -51,12 +57,12 @@ pub struct AuditLog {
 
 impl fmt::Debug for AuditLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Nothing that a lock guards, and nothing of what was emitted.
+        // Nothing that a lock guards, and no event data.
         f.debug_struct("AuditLog").field("path", &self.handle.path).finish_non_exhaustive()
     }
 }
 
-/// What all clones share; dropped with the last of them.
+/// The state that all clones share; dropped with the last of them.
 struct Handle {
     path: PathBuf,
     queue: Arc<Queue>,
@@ -65,63 +71,68 @@ struct Handle {
     first_head: Head,
     heads: Option<Heads>,
     timer: OnceCell<Timer>,
-    /// Guards the writer's thread until it is joined by whoever closes first.
+    /// Guards the join handle of the writer's thread, which the first caller to finish closing takes.
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl AuditLog {
-    /// Opens the log in a directory with default settings. The directory is made if it is missing.
+    /// Opens the log in a directory with default settings, and creates the directory if it is missing.
     ///
     /// # Errors
     ///
-    /// As [`Builder::open`].
+    /// The same as [`Builder::open`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         Self::builder(dir).open()
     }
 
-    /// Settings for a log in a directory; [`Builder::open`] opens it.
+    /// Returns a builder for a log in a directory; [`Builder::open`] opens it.
     pub fn builder(dir: impl AsRef<Path>) -> Builder {
         Builder::new(dir.as_ref())
     }
 
-    /// A handle on a log that was started.
+    /// Wraps a log that was started in its first handle.
     pub(crate) fn of(parts: Parts) -> Self {
         let Parts { path, queue, capture, recovery, first_head, heads, writer } = parts;
         let writer = Mutex::new(Some(writer));
         let timer = OnceCell::new();
         let handle = Arc::new(Handle { path, queue, capture, recovery, first_head, heads, timer, writer });
         let shared: Arc<dyn Any + Send + Sync> = Arc::<Handle>::clone(&handle);
+        // Only `current` uses this: the capture outlives the handles, because layers hold it.
         handle.capture.set_handle(Arc::downgrade(&shared));
         Self { handle }
     }
 
-    /// Finds the log behind the subscriber of the calling thread, scoped or global, so that a library can
-    /// [`confirm`](Self::confirm) without being handed a log. To emit events, a library needs `tracing` alone.
+    /// Returns the log behind the calling thread's subscriber, scoped or global.
     ///
-    /// Returns a handle like any other: while it is held the log stays open, so drop it when the work is done. With
-    /// layers of several logs, the log is the one whose layer was added last (of a `Vec` of layers, the first in it).
+    /// With it a library can [`confirm`](Self::confirm) without being passed a log. To emit events, a library
+    /// needs only `tracing`.
+    ///
+    /// The result is a handle like any other: it keeps the log open, so drop it when the work is done. If the
+    /// subscriber has layers of several logs, the log whose layer was added last is returned; of a `Vec` of
+    /// layers, the first.
     ///
     /// Returns `None`
     ///
-    /// - where the subscriber has no layer of a log, or there is no subscriber;
-    /// - when the last handle of the log was dropped, which closed it. A log that was closed while handles of it are
-    ///   left is returned, and `confirm` on it is an error, as it should be;
-    /// - where the layer is inside a `tracing_subscriber::reload::Layer`, through which nobody can look, although
-    ///   its events are recorded: hand the `AuditLog` over there. Boxed and optional layers, layers in a `Vec`, and
-    ///   filters around the layer, reloaded ones too, hide nothing;
-    /// - inside the callbacks of a layer or subscriber, where a scoped subscriber is not the current one.
+    /// - if there is no subscriber, or it has no layer of a log;
+    /// - if the last handle of the log was dropped, which closed it. A log that was closed while handles remain is
+    ///   returned, and `confirm` on it is an error, as it should be;
+    /// - if the layer is inside a `tracing_subscriber::reload::Layer`. Its events are recorded, but the layer
+    ///   cannot be found there: pass the `AuditLog` on instead. Boxed and optional layers, layers in a `Vec`, and
+    ///   filters around the layer, even reloadable ones, are no obstacle;
+    /// - inside the callbacks of a layer or subscriber, if the subscriber is a scoped one: it is not the current
+    ///   subscriber there.
     ///
     /// # Examples
     ///
     /// ```
     /// use tracing_audit::{AuditLog, Error};
     ///
-    /// /// Of a library: the key is not handed out unless that is on record.
+    /// /// In a library: the key is not handed out unless the attempt is on record.
     /// fn export_key(actor: &str) -> Result<(), Error> {
     ///     let attempt = || tracing::info!(target: "audit", action = "key.export", actor, outcome = "attempted");
     ///     match AuditLog::current() {
     ///         Some(audit) => drop(audit.confirm(attempt)?),
-    ///         // The application keeps no log that can be asked. Whether that will do is for the library to say.
+    ///         // The application has no log that can confirm. The library decides whether that is acceptable.
     ///         None => attempt(),
     ///     }
     ///     Ok(())
@@ -134,8 +145,10 @@ impl AuditLog {
         Some(Self { handle })
     }
 
-    /// The layer that captures audit events for this log, inside its own per-layer filter. Add it to
-    /// a registry like any other layer; it takes audit events only and hides nothing from others.
+    /// Returns the layer that captures audit events for this log, wrapped in its own per-layer filter.
+    ///
+    /// Add it to a registry like any other layer. It captures audit events only, and hides nothing from other
+    /// layers: [`not_audit`](Self::not_audit) keeps audit events out of those. The layer does not keep the log open.
     #[must_use = "a layer does nothing until it is added to a subscriber"]
     pub fn layer<S>(&self) -> Filtered<AuditLayer, AuditFilter, S>
     where
@@ -144,13 +157,17 @@ impl AuditLog {
         capture::layer(&self.handle.capture)
     }
 
-    /// A filter for other layers that keeps audit events away from them: `fmt::layer().with_filter(audit.not_audit())`.
+    /// Returns a filter that keeps audit events away from other layers: `fmt::layer().with_filter(audit.not_audit())`.
     ///
-    /// Redaction concerns this log only. Without the filter the same event stands in other layers' output with every
-    /// value in clear. It keeps away the events that are audit events to this log, by target or by the field `audit`, whether
-    /// or not its layer is installed, and spans whose target is `audit` or begins with `audit::`. Join it with other
-    /// filters by `FilterExt::and` of `tracing-subscriber` only: `or`, `not` and a `reload` around it forget what it says
-    /// of events that are tagged by the field.
+    /// Redaction applies to this log only. Without the filter, other layers print the same event with every
+    /// value in clear text.
+    ///
+    /// The filter rejects every event that is an audit event for this log, by its target or by the field
+    /// `audit`. The log's layer need not be installed. It also rejects spans whose target is `audit` or begins
+    /// with `audit::`.
+    ///
+    /// Combine it with other filters only by `FilterExt::and` of `tracing-subscriber`. Inside `or`, `not` or a
+    /// `reload`, its decision about events that are tagged by the field is lost.
     ///
     /// # Examples
     ///
@@ -171,58 +188,72 @@ impl AuditLog {
         NotAudit::new(Arc::clone(&self.handle.capture))
     }
 
-    /// Proves, at this moment, that audit events from the configured level to `ERROR`, and spans
-    /// with what they inherit, reach this log through the current subscriber, each once. Reaches nobody's
-    /// output. Call it once the subscriber is installed: a filter that hides audit events hides them
-    /// from every layer, and nothing else would tell. It also rebuilds tracing's interest cache, so that no call site
-    /// that was met before stays silent.
+    /// Checks that audit events, and the spans they inherit from, reach this log through the current subscriber.
     ///
-    /// The current subscriber is that of the calling thread: the scoped one inside `with_default`, `set_default` and
-    /// `WithSubscriber`, as in a test, else the global one. A scoped subscriber hears no other thread, so an
-    /// application installs a global one, with `init()`.
+    /// Call it once the subscriber is installed. A global filter that hides audit events hides them from every
+    /// layer, and nothing else would report that. The check covers each level from the configured one to
+    /// `ERROR`, and that each event arrives exactly once. It describes this moment only: a filter that is
+    /// reloaded later can still hide events.
+    ///
+    /// The check emits probe events, which no layer prints or records. It also rebuilds the interest cache of
+    /// `tracing`. Otherwise a call site that was reached too early could stay disabled for good; see
+    /// [tokio-rs/tracing#2874](https://github.com/tokio-rs/tracing/issues/2874).
+    ///
+    /// The current subscriber is that of the calling thread. Inside `with_default`, `set_default` and
+    /// `WithSubscriber`, as in a test, that is the scoped one, and otherwise the global one. A scoped subscriber
+    /// receives no events of other threads, so an application should install a global one with `init()`.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAttached`] says which levels or spans are hidden, and how to mend it;
-    /// [`Error::AttachedTwice`] that each event would be recorded more than once; [`Error::Forked`] that this process is a
-    /// child of the one that opened the log.
+    /// - [`Error::NotAttached`] if events of some level, or spans, are hidden. It says which, and how to fix it.
+    /// - [`Error::AttachedTwice`] if each event would be recorded more than once.
+    /// - [`Error::Forked`] if this process is a child of the one that opened the log.
     pub fn ensure_attached(&self) -> Result<(), Error> {
         self.ensure_attached_for(["audit"])
     }
 
-    /// The same for other targets, e.g. `audit::payments`, or `log` records of a dependency.
+    /// Checks the same as [`ensure_attached`](Self::ensure_attached) for other targets.
+    ///
+    /// Examples are `audit::payments`, or the target of a dependency's `log` records. Without any target, the
+    /// target `audit` is checked.
     ///
     /// # Errors
     ///
-    /// As [`ensure_attached`](Self::ensure_attached).
+    /// The same as [`ensure_attached`](Self::ensure_attached).
     pub fn ensure_attached_for<I>(&self, targets: I) -> Result<(), Error>
     where
         I: IntoIterator<Item: AsRef<str>>,
     {
+        // Collected twice, because the second borrows from the first.
         let targets: Vec<I::Item> = targets.into_iter().collect();
         let targets: Vec<&str> = targets.iter().map(AsRef::as_ref).collect();
         capture::ensure_attached(&self.handle.capture, &self.handle.path, &targets)
     }
 
-    /// Waits until everything accepted so far is durable.
+    /// Blocks until every event accepted so far is durable, in every flush mode.
+    ///
+    /// The sync starts at once instead of with the next batch. Blocks for at most [`Builder::wait_bound`].
     ///
     /// # Errors
     ///
-    /// [`Error::Unconfirmed`] when the wait bound passed (at once while the log is stalled),
-    /// [`Error::Closed`] when the log ended before.
+    /// - [`Error::Unconfirmed`] if the wait bound passed; returned at once while the log is stalled. The
+    ///   records may still become durable.
+    /// - [`Error::Closed`] if the log was closed before they were durable.
+    /// - [`Error::Forked`] in a forked child.
     pub fn flush(&self) -> Result<(), Error> {
         let ticket = self.handle.accepted()?;
         let waited = self.handle.queue.wait_until_durable(ticket, Waiter::All);
         self.handle.flushed(ticket, waited.is_ok())
     }
 
-    /// As [`flush`](Self::flush), for tasks: of what was accepted before the call.
+    /// Waits like [`flush`](Self::flush), as a task, for every event that was accepted before the call.
     ///
     /// # Errors
     ///
-    /// As `flush`, when awaited.
+    /// The same as `flush`, when awaited.
     pub fn flush_async(&self) -> AuditFuture<()> {
         let log = self.clone();
+        // Taken during the call, so that events emitted before the first poll are not waited for.
         let accepted = self.handle.accepted();
         AuditFuture::new(async move {
             let ticket = accepted?;
@@ -231,13 +262,15 @@ impl AuditLog {
         })
     }
 
-    /// Ends the live segment and begins a new one, e.g. before a copy is taken away. The chain goes
-    /// on.
+    /// Ends the live segment and begins a new one in the same chain, e.g. before the log is copied.
+    ///
+    /// Blocks for at most [`Builder::wait_bound`].
     ///
     /// # Errors
     ///
-    /// [`Error::Unconfirmed`] when that took longer than the wait bound, [`Error::Closed`] when the
-    /// log is closed.
+    /// - [`Error::Unconfirmed`] if that took longer than the wait bound. The rotation remains requested.
+    /// - [`Error::Closed`] if the log is closed.
+    /// - [`Error::Forked`] in a forked child.
     pub fn rotate(&self) -> Result<(), Error> {
         let number = self.handle.ask_rotation()?;
         let queue = &self.handle.queue;
@@ -245,11 +278,11 @@ impl AuditLog {
         self.handle.rotated(rotated)
     }
 
-    /// As [`rotate`](Self::rotate), for tasks.
+    /// Rotates like [`rotate`](Self::rotate), and waits as a task: the call requests the rotation.
     ///
     /// # Errors
     ///
-    /// As `rotate`, when awaited.
+    /// The same as `rotate`, when awaited.
     pub fn rotate_async(&self) -> AuditFuture<()> {
         let log = self.clone();
         let asked = self.handle.ask_rotation();
@@ -262,14 +295,18 @@ impl AuditLog {
         })
     }
 
-    /// The last durable record of the chain that this handle writes. Kept elsewhere, it makes a cut
-    /// or rewritten log detectable. [`Builder::on_head`] hands it out regularly.
+    /// Returns the durable head: the last durable record of the chain that this log writes.
+    ///
+    /// A head that is stored elsewhere makes a cut or rewritten log detectable. [`Builder::on_head`] passes
+    /// heads to the application regularly. In a forked child, this is the head from when the log was opened.
     #[must_use]
     pub fn head(&self) -> Head {
         self.handle.head()
     }
 
-    /// The state of the log now.
+    /// Returns the current state of the log. If several apply, the worst one, in the order of [`Health`].
+    ///
+    /// In a forked child the log is [`Health::Closed`].
     #[must_use]
     pub fn health(&self) -> Health {
         let queue = &self.handle.queue;
@@ -292,7 +329,7 @@ impl AuditLog {
         }
     }
 
-    /// Counters since the log was opened.
+    /// Returns the counters of the log since it was opened.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let queue = &self.handle.queue;
@@ -313,11 +350,13 @@ impl AuditLog {
         stats
     }
 
-    /// Waits until the durable head is another than this one, and returns it; `None` when it was not within the bound, and at
-    /// once when it will not be any more: the log is closed, or the process was forked. It hurries nothing: what is durable
-    /// follows the flush mode.
+    /// Blocks until the durable head differs from `known`, and returns it.
     ///
-    /// For who passes on what is durable; see [`ReadItems::trust`](crate::ReadItems::trust).
+    /// Returns `None` if that did not happen within `bound`. Returns `None` at once if it cannot happen any
+    /// more, because the log is closed or the process was forked. The call starts no sync: when records become
+    /// durable is decided by the flush mode alone.
+    ///
+    /// Intended for programs that forward durable records; see [`ReadItems::trust`](crate::ReadItems::trust).
     #[must_use]
     pub fn next_head(&self, known: Head, bound: Duration) -> Option<Head> {
         if self.handle.queue.is_forked() {
@@ -327,11 +366,11 @@ impl AuditLog {
         block_until(bound, |waker| watch.poll(waker, || self.handle.other_head(known))).flatten()
     }
 
-    /// As [`next_head`](Self::next_head), for tasks: the head is the one that was known when the bound has passed.
+    /// Waits like [`next_head`](Self::next_head), as a task. Returns `known` where `next_head` returns `None`.
     ///
     /// # Errors
     ///
-    /// None.
+    /// Never fails.
     pub fn next_head_async(&self, known: Head, bound: Duration) -> AuditFuture<Head> {
         let log = self.clone();
         AuditFuture::new(async move {
@@ -345,31 +384,36 @@ impl AuditLog {
         })
     }
 
-    /// What opening found of earlier runs, did about it, and gave notice of.
+    /// Returns what opening the log found of earlier runs, what it did about it, and the notices it gave.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.handle.recovery
     }
 
-    /// The directory of the log, as an absolute path.
+    /// Returns the directory of the log, as an absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.handle.path
     }
 
-    /// Closes the log for all clones: takes no more events, makes everything durable, writes a
-    /// `close` record and syncs it. Returns the last head; closing again returns the same. Where there is an
-    /// [`on_head`](Builder::on_head), it has been given the last head when this returns, unless it took longer than
-    /// the wait bound leaves.
+    /// Closes the log for all clones, and returns its last head.
     ///
-    /// Events after this are counted in [`stats`](Self::stats) and reported on standard error.
+    /// Closing accepts no more events, makes every queued one durable, writes a `close` record and syncs it.
+    /// Blocks for at most [`Builder::wait_bound`]. Closing again returns the same head.
+    ///
+    /// A closure given to [`on_head`](Builder::on_head) has received the last head when this returns, unless it
+    /// took longer than the rest of the wait bound.
+    ///
+    /// Events emitted after the call are lost. They are counted in [`stats`](Self::stats) and reported on
+    /// standard error.
     ///
     /// # Errors
     ///
-    /// [`Error::Unconfirmed`] when that was not done within the wait bound; it says how many records
-    /// are not durable. The writer goes on trying; call again to wait again. [`Error::Lost`] when
-    /// the writer had to give up and events were lost, [`Error::NotClosed`] when only the `close` record was.
-    /// [`Error::Forked`] in a forked child.
+    /// - [`Error::Unconfirmed`] if closing was not complete within the wait bound. It says how many records are
+    ///   not durable. The writer keeps trying; call `close` again to wait again.
+    /// - [`Error::Lost`] if the writer had to give up, and events were lost.
+    /// - [`Error::NotClosed`] if the writer had to give up, and only the `close` record was lost.
+    /// - [`Error::Forked`] in a forked child.
     pub fn close(&self) -> Result<Head, Error> {
         self.handle.begin_close()?;
         let bound = self.handle.queue.wait_bound();
@@ -377,11 +421,11 @@ impl AuditLog {
         self.handle.end_close()
     }
 
-    /// As [`close`](Self::close), for tasks: the call begins to close the log, for all clones.
+    /// Closes the log like [`close`](Self::close), and waits as a task: the call begins the closing, for all clones.
     ///
     /// # Errors
     ///
-    /// As `close`, when awaited.
+    /// The same as `close`, when awaited.
     pub fn close_async(&self) -> AuditFuture<Head> {
         let log = self.clone();
         let begun = self.handle.begin_close();
@@ -395,7 +439,7 @@ impl AuditLog {
 }
 
 impl Handle {
-    /// Waits as a task; says whether it was in time.
+    /// Waits as a task for everything up to `ticket`, and returns whether the wait ended within the bound.
     async fn wait_async(&self, ticket: Ticket, waiter: Waiter<'_>) -> bool {
         let queue = &self.queue;
         let bound = if queue.is_stalled() { Duration::ZERO } else { queue.wait_bound() };
@@ -404,8 +448,8 @@ impl Handle {
         queue.judge_wait(ticket, in_time, waiter).is_ok()
     }
 
-    /// `poll`, for as long as the bound allows; `None` once it has passed. Where no timer thread can be started, without
-    /// a bound.
+    /// Waits until `poll` is ready; `None` once the bound has passed. If no timer thread can be started, the wait
+    /// has no bound.
     async fn bounded<T, P>(&self, bound: Duration, mut poll: P) -> Option<T>
     where
         P: FnMut(&Waker) -> Poll<T> + Send + Unpin,
@@ -416,6 +460,7 @@ impl Handle {
         Some(std::future::poll_fn(|context| poll(context.waker())).await)
     }
 
+    /// Requests a rotation, and returns its number.
     fn ask_rotation(&self) -> Result<u64, Error> {
         self.accepted()?;
         if self.queue.stage() > Stage::Open {
@@ -424,7 +469,7 @@ impl Handle {
         Ok(self.queue.ask_rotation())
     }
 
-    /// What `rotate` returns, after its wait.
+    /// Turns the result of the wait into what `rotate` returns.
     fn rotated(&self, rotated: Option<bool>) -> Result<(), Error> {
         match rotated {
             Some(true) => Ok(()),
@@ -433,6 +478,7 @@ impl Handle {
         }
     }
 
+    /// Returns the last event accepted so far.
     fn accepted(&self) -> Result<Ticket, Error> {
         if self.queue.is_forked() {
             return Err(Error::Forked { path: self.path.clone() });
@@ -440,7 +486,9 @@ impl Handle {
         Ok(self.queue.accepted())
     }
 
+    /// Turns the result of the wait into what `flush` returns.
     fn flushed(&self, ticket: Ticket, in_time: bool) -> Result<(), Error> {
+        // Looked at again: success is the truth even if the sync came just after the bound.
         if self.queue.is_durable(ticket) {
             Ok(())
         } else if in_time {
@@ -452,7 +500,7 @@ impl Handle {
 
     fn head(&self) -> Head {
         if self.queue.is_forked() {
-            // The lock may have been held by a thread that does not exist here.
+            // At the fork(2) the lock may have been held by a thread that does not exist in this child.
             return self.first_head;
         }
         self.queue.gauges.head().unwrap_or(self.first_head)
@@ -469,7 +517,8 @@ impl Handle {
     fn unconfirmed(&self) -> Error {
         Error::Unconfirmed {
             path: self.path.clone(),
-            // The writer may have come to it since; and the `close` record, or the first line of a new segment, is no event.
+            // The count can be zero: the events may have become durable since, and neither the `close` record nor
+            // the first line of a new segment is an event.
             not_durable: self.queue.not_durable().max(1),
             bound: self.queue.wait_bound(),
         }
@@ -480,32 +529,34 @@ impl Handle {
             return Err(Error::Forked { path: self.path.clone() });
         }
         self.queue.end(Stage::Closing);
+        // A short-lived program may close its log while early notices still wait for a subscriber.
         self.queue.notifier.release();
         Ok(())
     }
 
-    /// Whether the log is closed, and its last head told to whoever keeps heads.
+    /// Polls whether the log is closed and the last head was passed to `on_head`.
     fn poll_ended(&self, waker: &Waker) -> Poll<()> {
         let closed = self.queue.poll_closed(waker);
         match &self.heads {
             Some(heads) if closed.is_ready() => {
                 heads.end();
-                heads.poll_told(waker)
+                heads.poll_delivered(waker)
             }
             _ => closed,
         }
     }
 
     fn end_close(&self) -> Result<Head, Error> {
-        // A closure that takes its time with the last head does not make the log less closed.
+        // Only the stage counts: a slow `on_head` does not make a closed log less closed.
         if self.queue.stage() < Stage::Closed {
             return Err(self.unconfirmed());
         }
         let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // It has nothing left to do, and its panics were caught.
+            // The thread has nothing left to do, and a panic in it was caught.
             drop(thread.join());
         }
+        // Every event counts before the `close` record: losing an event is the worse error.
         match (self.queue.not_durable(), self.queue.gauges.closed_in_order.get()) {
             (0, true) => Ok(self.head()),
             (0, false) => Err(Error::NotClosed { path: self.path.clone() }),
@@ -517,14 +568,17 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         if self.begin_close().is_err() {
+            // A forked child: the writer and the open files belong to the parent.
             return;
         }
         let queue = &self.queue;
         block_until(queue.wait_bound(), |waker| self.poll_ended(waker));
         if queue.stage() < Stage::Closed {
+            // No caller is left who could wait again, so the writer must not retry for ever.
             queue.end(Stage::Abandoned);
-            block_until(GIVING_UP, |waker| self.poll_ended(waker));
+            block_until(GIVE_UP_BOUND, |waker| self.poll_ended(waker));
             if queue.stage() < Stage::Closed {
+                // The writer hangs in a system call. Joining it would block this thread as long.
                 return;
             }
         }

@@ -1,7 +1,7 @@
-//! The counters of a log as metrics, with names and units in the manner of Prometheus.
+//! The counters of a log as metrics, with the names and units of Prometheus.
 //!
-//! The names keep to <https://prometheus.io/docs/practices/naming/>: one prefix, base units, `_total` behind what only
-//! grows.
+//! The names follow <https://prometheus.io/docs/practices/naming/>: one prefix, base units, and `_total` at the end of
+//! counters.
 
 use crate::{
     named::named,
@@ -13,26 +13,26 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum MetricKind {
-    /// It only grows while the log is open.
+    /// A value that only increases while the log is open.
     Counter,
-    /// It goes up and down.
+    /// A value that goes up and down.
     Gauge,
 }
 
-named!(MetricKind, "kind of a metric", [
+named!(MetricKind, "metric kind", [
     Counter => "counter",
     Gauge => "gauge",
 ]);
 
-/// What there is to know of a metric beside its values.
+/// Description of a metric, without its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metric {
-    /// Its name, as [`Stats::for_each`] tells it.
+    /// The name, as [`Stats::for_each`] reports it.
     pub name: &'static str,
-    /// Whether it is a counter or a gauge, for the line `# TYPE`.
+    /// Whether the metric is a counter or a gauge, for the line `# TYPE`.
     pub kind: MetricKind,
-    /// What it counts or measures, in a sentence, for the line `# HELP`.
+    /// What the metric counts or measures, in a sentence, for the line `# HELP`.
     pub help: &'static str,
 }
 
@@ -45,14 +45,14 @@ const fn gauge(name: &'static str, help: &'static str) -> Metric {
 }
 
 impl Stats {
-    /// Every metric that [`for_each`](Self::for_each) tells, in the same order. A later version may add some.
+    /// Every metric that [`for_each`](Self::for_each) reports, in the same order. A later version may add some.
     pub const METRICS: &'static [Metric] = &[
         counter("tracing_audit_accepted_events_total", "Events taken into the queue."),
         counter("tracing_audit_durable_events_total", "Events that are durable."),
         counter("tracing_audit_lost_events_total", "Events that could not be recorded."),
         counter(
             "tracing_audit_unconfirmed_waits_total",
-            "Waits that ended at the wait bound, or were not begun.",
+            "Waits that ended at the wait bound, or were not started.",
         ),
         gauge("tracing_audit_queued_events", "Events in the queue, not yet written."),
         gauge("tracing_audit_queued_bytes", "Bytes of events that are queued or not yet durable."),
@@ -62,18 +62,20 @@ impl Stats {
         ),
         gauge("tracing_audit_records_since_sync", "Records of every kind written since the last sync."),
         counter("tracing_audit_syncs_total", "Syncs of segments that succeeded."),
-        gauge("tracing_audit_last_sync_duration_seconds", "How long the last successful sync took."),
+        gauge("tracing_audit_last_sync_duration_seconds", "Duration of the last successful sync."),
         counter("tracing_audit_written_bytes_total", "Bytes appended to segments."),
         counter("tracing_audit_begun_segments_total", "Segments begun."),
-        gauge("tracing_audit_free_bytes", "Free space where the log lies, when it was last asked."),
-        counter("tracing_audit_dropped_notices_total", "Notices that on_notice was too slow to take."),
-        counter("tracing_audit_notices_total", "Notices told, heard or not."),
+        gauge("tracing_audit_free_bytes", "Free space on the file system of the log, when last checked."),
+        counter("tracing_audit_dropped_notices_total", "Notices dropped because on_notice was too slow."),
+        counter("tracing_audit_notices_total", "Notices given, whether or not on_notice took them."),
     ];
 
-    /// Tells every counter and gauge as a metric: its name, its labels by name and value, and what it is now. Units are
-    /// seconds and bytes. Every combination of labels is told, also where it is zero, so that a rate can be taken from
-    /// the start. The values of one metric come one after the other, in the order of [`METRICS`](Self::METRICS), which
-    /// has the type and the meaning of each.
+    /// Calls a closure with every counter and gauge as a metric: its name, its labels by name and value, and its
+    /// current value.
+    ///
+    /// Units are seconds and bytes. Every combination of labels is reported even if it is zero, so that rates can be
+    /// computed from the start. All values of a metric are reported together, in the order of
+    /// [`METRICS`](Self::METRICS), which has the type and the meaning of each.
     ///
     /// ```
     /// # let stats = tracing_audit::Stats::default();
@@ -86,8 +88,9 @@ impl Stats {
     /// ```
     ///
     /// Labels: `severity` of accepted and lost events, `reason` of lost ones ([`LossReason`]), `kind` of notices
-    /// ([`NoticeKind`]). A program with several logs adds a label for each. The example `metrics` serves them all.
-    pub fn for_each(&self, mut tell: impl FnMut(&'static str, &[(&'static str, &'static str)], f64)) {
+    /// ([`NoticeKind`]). A program with several logs should add a label for the log. The example `metrics` serves all
+    /// metrics over HTTP.
+    pub fn for_each(&self, mut report: impl FnMut(&'static str, &[(&'static str, &'static str)], f64)) {
         // Without `..`, so that no field is forgotten.
         let Self {
             accepted_routine,
@@ -111,29 +114,33 @@ impl Stats {
             [(Severity::Routine, accepted_routine), (Severity::Critical, accepted_critical)]
         {
             let labels = [("severity", severity.as_str())];
-            tell("tracing_audit_accepted_events_total", &labels, float(*accepted));
+            report("tracing_audit_accepted_events_total", &labels, float(*accepted));
         }
-        tell("tracing_audit_durable_events_total", &[], float(*durable));
+        report("tracing_audit_durable_events_total", &[], float(*durable));
         for reason in LossReason::ALL {
             for severity in Severity::ALL {
                 let found = lost.iter().filter(|loss| (loss.reason, loss.severity) == (*reason, *severity));
                 let labels = [("reason", reason.as_str()), ("severity", severity.as_str())];
-                tell("tracing_audit_lost_events_total", &labels, float(found.map(|loss| loss.events).sum()));
+                report(
+                    "tracing_audit_lost_events_total",
+                    &labels,
+                    float(found.map(|loss| loss.events).sum()),
+                );
             }
         }
-        tell("tracing_audit_unconfirmed_waits_total", &[], float(*unconfirmed_waits));
-        tell("tracing_audit_queued_events", &[], float(*queued_events));
-        tell("tracing_audit_queued_bytes", &[], float(*queued_bytes));
-        tell("tracing_audit_oldest_not_durable_seconds", &[], oldest_not_durable.as_secs_f64());
-        tell("tracing_audit_records_since_sync", &[], float(*records_since_sync));
-        tell("tracing_audit_syncs_total", &[], float(*syncs));
-        tell("tracing_audit_last_sync_duration_seconds", &[], last_sync.as_secs_f64());
-        tell("tracing_audit_written_bytes_total", &[], float(*written_bytes));
-        tell("tracing_audit_begun_segments_total", &[], float(*segments));
-        tell("tracing_audit_free_bytes", &[], float(*free_bytes));
-        tell("tracing_audit_dropped_notices_total", &[], float(*notices_dropped));
+        report("tracing_audit_unconfirmed_waits_total", &[], float(*unconfirmed_waits));
+        report("tracing_audit_queued_events", &[], float(*queued_events));
+        report("tracing_audit_queued_bytes", &[], float(*queued_bytes));
+        report("tracing_audit_oldest_not_durable_seconds", &[], oldest_not_durable.as_secs_f64());
+        report("tracing_audit_records_since_sync", &[], float(*records_since_sync));
+        report("tracing_audit_syncs_total", &[], float(*syncs));
+        report("tracing_audit_last_sync_duration_seconds", &[], last_sync.as_secs_f64());
+        report("tracing_audit_written_bytes_total", &[], float(*written_bytes));
+        report("tracing_audit_begun_segments_total", &[], float(*segments));
+        report("tracing_audit_free_bytes", &[], float(*free_bytes));
+        report("tracing_audit_dropped_notices_total", &[], float(*notices_dropped));
         for kind in NoticeKind::ALL {
-            tell("tracing_audit_notices_total", &[("kind", kind.as_str())], float(self.noticed(*kind)));
+            report("tracing_audit_notices_total", &[("kind", kind.as_str())], float(self.noticed(*kind)));
         }
     }
 }
@@ -153,16 +160,16 @@ mod tests {
     use super::*;
     use crate::stats::{Loss, NoticeCount};
 
-    fn told(stats: &Stats) -> Vec<(&'static str, String, f64)> {
-        let mut told = Vec::new();
+    fn reported(stats: &Stats) -> Vec<(&'static str, String, f64)> {
+        let mut reported = Vec::new();
         stats.for_each(|name, labels, value| {
             let labels: Vec<String> = labels.iter().map(|(label, is)| format!("{label}={is}")).collect();
-            told.push((name, labels.join(","), value));
+            reported.push((name, labels.join(","), value));
         });
-        told
+        reported
     }
 
-    /// A number of its own in each field.
+    /// Returns counters with a different number in each field.
     fn different() -> Stats {
         let loss = |reason, severity, events| Loss { reason, severity, events };
         Stats {
@@ -189,8 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn every_field_of_stats_is_told_under_its_own_name() {
-        let not_zero: Vec<_> = told(&different()).into_iter().filter(|(_, _, value)| *value != 0.0).collect();
+    fn every_field_of_stats_is_reported_under_its_own_name() {
+        let not_zero: Vec<_> =
+            reported(&different()).into_iter().filter(|(_, _, value)| *value != 0.0).collect();
         let expected = [
             ("accepted_events_total", "severity=routine", 1.0),
             ("accepted_events_total", "severity=critical", 2.0),
@@ -219,10 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn zeros_are_told_too() {
-        let (zeros, others) = (told(&Stats::default()), told(&different()));
-        let series = |told: &[(&'static str, String, f64)]| {
-            told.iter().map(|(name, labels, _)| (*name, labels.clone())).collect::<Vec<_>>()
+    fn zeros_are_reported_too() {
+        let (zeros, others) = (reported(&Stats::default()), reported(&different()));
+        let series = |reported: &[(&'static str, String, f64)]| {
+            reported.iter().map(|(name, labels, _)| (*name, labels.clone())).collect::<Vec<_>>()
         };
         assert_eq!(series(&zeros), series(&others));
         let with_labels = 2 + LossReason::ALL.len() * Severity::ALL.len() + NoticeKind::ALL.len();
@@ -235,15 +243,15 @@ mod tests {
     }
 
     #[test]
-    fn the_metrics_that_are_told_are_those_of_the_list() {
-        let mut names: Vec<&str> = told(&Stats::default()).iter().map(|(name, _, _)| *name).collect();
+    fn the_reported_metrics_are_those_of_the_list() {
+        let mut names: Vec<&str> = reported(&Stats::default()).iter().map(|(name, _, _)| *name).collect();
         names.dedup();
         assert_eq!(names, Stats::METRICS.iter().map(|metric| metric.name).collect::<Vec<_>>());
     }
 
     /// <https://prometheus.io/docs/practices/naming/>.
     #[test]
-    fn names_keep_to_the_conventions() {
+    fn names_follow_the_conventions() {
         let kinds: BTreeMap<&str, MetricKind> =
             Stats::METRICS.iter().map(|metric| (metric.name, metric.kind)).collect();
         for Metric { name, kind, help } in Stats::METRICS {
@@ -254,7 +262,7 @@ mod tests {
         assert_eq!(kinds.len(), Stats::METRICS.len());
     }
 
-    /// Who reads the table of counters finds the metric beside the field.
+    /// The table of counters names the metric beside each field.
     #[test]
     fn the_table_for_operators_has_every_metric() {
         let operations = include_str!("../docs/operations.md");

@@ -1,6 +1,6 @@
-//! Enums whose values have stable names: in the log, in reports, in configuration and in metrics.
+//! Enums whose values have stable names in the log, in reports, in configuration and in metrics.
 
-/// Gives an enum `ALL`, `as_str`, `Display` and `FromStr` from one table, in the order of declaration.
+/// Generates `ALL`, `as_str`, `Display` and `FromStr` of an enum from one table, in the order of declaration.
 macro_rules! named {
     ($type:ident, $what:literal, [$($value:ident => $name:literal),+ $(,)?]) => {
         impl $type {
@@ -18,6 +18,7 @@ macro_rules! named {
 
         impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                // `pad` rather than `write_str`, so that a width and an alignment apply.
                 f.pad(self.as_str())
             }
         }
@@ -25,7 +26,7 @@ macro_rules! named {
         #[cfg(feature = "serde")]
         $crate::serialize::as_text!($type, $what);
 
-        /// Reads exactly the stable name.
+        /// Parses the stable name, and nothing else.
         impl std::str::FromStr for $type {
             type Err = $crate::error::ParseError;
 
@@ -83,12 +84,12 @@ mod tests {
         check(NotCheckedKind::ALL);
     }
 
-    /// Tables by value count on it.
+    /// Arrays indexed by discriminant depend on it.
     #[test]
-    fn every_value_is_at_its_place() {
-        assert!(FindingKind::ALL.iter().enumerate().all(|(place, kind)| *kind as usize == place));
-        assert!(NoticeKind::ALL.iter().enumerate().all(|(place, kind)| *kind as usize == place));
-        assert!(LossReason::ALL.iter().enumerate().all(|(place, kind)| *kind as usize == place));
-        assert!(Severity::ALL.iter().enumerate().all(|(place, kind)| *kind as usize == place));
+    fn the_index_of_every_value_is_its_discriminant() {
+        assert!(FindingKind::ALL.iter().enumerate().all(|(index, kind)| *kind as usize == index));
+        assert!(NoticeKind::ALL.iter().enumerate().all(|(index, kind)| *kind as usize == index));
+        assert!(LossReason::ALL.iter().enumerate().all(|(index, kind)| *kind as usize == index));
+        assert!(Severity::ALL.iter().enumerate().all(|(index, kind)| *kind as usize == index));
     }
 }

@@ -1,4 +1,4 @@
-//! Tells an operator what must be heard, without ever blocking who tells.
+//! Notifies the operator through a closure and on standard error, without blocking the caller for long.
 
 use std::{
     io::Write as _,
@@ -17,44 +17,44 @@ use crate::{
     stats::{Notice, NoticeCount, NoticeKind},
 };
 
-/// A closure of the application that hears notices.
+/// A closure of the application that receives notices.
 pub(crate) type OnNotice = Box<dyn Fn(&Notice) + Send>;
 
-/// Notices waiting for the application's closure at most; more are counted and dropped.
+/// The most notices that wait for the application's closure. More are counted and dropped.
 const WAITING_NOTICES: usize = 256;
 
-/// How long notices wait for a subscriber. A log is opened before the subscriber that its layer goes to exists, and
-/// what a closure says of a notice through `tracing` reaches nobody until then.
-const EARLY: Duration = Duration::from_secs(1);
+/// How long notices wait for a subscriber. A log is opened before the subscriber of its layer exists. Until then,
+/// events that the closure emits about a notice through `tracing` are lost.
+const EARLY_BOUND: Duration = Duration::from_secs(1);
 
-/// A layer is registered a moment before the subscriber that it is in is installed: how often to look.
-const LOOK: Duration = Duration::from_millis(1);
+/// How often to check for the subscriber. A layer is registered a moment before its subscriber is installed.
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long standard error stays quiet after a line.
-const QUIET: Duration = Duration::from_secs(60);
+/// The shortest time between two lines on standard error.
+const LINE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a line on standard error is waited for: it may be a full pipe that nobody reads.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long to wait for a line on standard error, which may be a full pipe that no process reads.
+const STDERR_BOUND: Duration = Duration::from_millis(100);
 
-/// What the thread that calls the closure is sent.
+/// A message to the thread that calls the closure.
 enum Message {
     Notice(Notice),
-    /// The layer is in a subscriber; the function says whether that can be heard on this thread yet.
+    /// The layer was added to a subscriber. The function returns whether this thread has a subscriber yet.
     Attached(fn() -> bool),
-    /// Nothing is waited for any more.
+    /// Notices must not wait for a subscriber any more.
     Release,
 }
 
-/// Hands notices to the application on a thread of their own, and prints the one bounded line.
+/// Passes notices to the application on a dedicated thread, and prints rare lines to standard error.
 pub(crate) struct Notifier {
-    /// How lines on standard error call the log; `None` where none are printed.
+    /// The name of the log in lines on standard error; `None` if none are printed.
     log: Option<String>,
     clock: Clock,
     sender: Option<SyncSender<Message>>,
     pub(crate) dropped: Arc<Gauge>,
-    /// How often each kind was told, in the order of their table.
-    told: [Gauge; NoticeKind::ALL.len()],
-    /// Guards when a line was last printed. Held only to read and change it.
+    /// How many notices of each kind there were, in the order of `NoticeKind::ALL`.
+    counts: [Gauge; NoticeKind::ALL.len()],
+    /// Guards when the last line was printed. Held only to read and change it, not while a line is printed.
     last_line: Mutex<Option<Duration>>,
 }
 
@@ -65,8 +65,8 @@ impl std::fmt::Debug for Notifier {
 }
 
 impl Notifier {
-    /// Starts the thread that calls `on_notice`, if there is one. `mark_thread` runs there first. What it is told is
-    /// kept until it is `attached`, `release`d, or a second old.
+    /// Starts the thread that calls `on_notice`, if there is one. The thread runs `mark_thread` first, and holds
+    /// notices back until the layer is `attached`, notices are `release`d, or a second has passed.
     pub(crate) fn start(
         log: Option<String>,
         clock: Clock,
@@ -85,14 +85,14 @@ impl Notifier {
                 Message::Attached(_) | Message::Release => None,
             });
             for notice in early.into_iter().chain(later) {
-                // A panic of the application's closure must not silence the notices after it.
+                // After a panic of the application's closure, later notices must still be passed on.
                 drop(catch_unwind(AssertUnwindSafe(|| on_notice(&notice))));
             }
         })?;
         Ok(Arc::new(notifier))
     }
 
-    /// One that nobody hears, and that prints nothing either.
+    /// Returns a notifier that has no closure and prints nothing.
     #[cfg(any(test, audit_simulation))]
     pub(crate) fn silent(clock: Clock) -> Arc<Self> {
         Arc::new(Self::new(None, clock, None))
@@ -100,36 +100,39 @@ impl Notifier {
 
     fn new(log: Option<String>, clock: Clock, sender: Option<SyncSender<Message>>) -> Self {
         let dropped = Arc::default();
-        let told = std::array::from_fn(|_| Gauge::default());
-        Self { log, clock, sender, dropped, told, last_line: Mutex::default() }
+        let counts = std::array::from_fn(|_| Gauge::default());
+        Self { log, clock, sender, dropped, counts, last_line: Mutex::default() }
     }
 
-    /// The layer of the log is in a subscriber, which is installed now or in a moment: `is_heard` says whether what
-    /// a thread like ours emits gets there.
-    pub(crate) fn attached(&self, is_heard: fn() -> bool) {
-        self.send(Message::Attached(is_heard));
+    /// Announces that the layer is in a subscriber, which is installed now or in a moment. `has_subscriber` returns
+    /// whether events of the calling thread reach a subscriber.
+    pub(crate) fn attached(&self, has_subscriber: fn() -> bool) {
+        self.send(Message::Attached(has_subscriber));
     }
 
-    /// Lets notices go that wait for a subscriber.
+    /// Passes on the notices that wait for a subscriber.
     pub(crate) fn release(&self) {
         self.send(Message::Release);
     }
 
-    /// Says whether there was room.
+    /// Sends without blocking, and returns whether there was room.
     fn send(&self, message: Message) -> bool {
         let sent = self.sender.as_ref().map(|sender| sender.try_send(message));
         !matches!(sent, Some(Err(TrySendError::Full(_))))
     }
 
-    /// How often each kind was told; those that were.
+    /// Returns how many notices of each kind there were, without the kinds of which there were none.
     pub(crate) fn counts(&self) -> Vec<NoticeCount> {
-        let all = NoticeKind::ALL.iter().zip(&self.told);
-        let told = all.map(|(kind, count)| NoticeCount { kind: *kind, count: count.get() });
-        told.filter(|told| told.count > 0).collect()
+        let all = NoticeKind::ALL.iter().zip(&self.counts);
+        let counts = all.map(|(kind, count)| NoticeCount { kind: *kind, count: count.get() });
+        counts.filter(|counted| counted.count > 0).collect()
     }
 
+    /// Counts a notice, and queues it for the application's closure. Never blocks: a notice that finds the queue full is
+    /// counted as dropped.
     pub(crate) fn tell(&self, kind: NoticeKind, message: impl Into<String>) {
-        if let Some(count) = self.told.get(kind as usize) {
+        // Counted even without a closure: `stats` shows every notice.
+        if let Some(count) = self.counts.get(kind as usize) {
             count.add(1);
         }
         if self.sender.is_none() {
@@ -141,45 +144,46 @@ impl Notifier {
         }
     }
 
-    /// Prints one line to standard error, at most once a minute. Where standard error takes nothing,
-    /// who tells waits for a moment only.
+    /// Prints one line to standard error, at most once a minute. Blocks for at most 100 ms if standard error does
+    /// not accept the line.
     pub(crate) fn print(&self, message: &str) {
         let Some(log) = &self.log else { return };
         let now = self.clock.elapsed();
         let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| now.saturating_sub(last) < QUIET) {
+        if last.is_some_and(|last| now.saturating_sub(last) < LINE_INTERVAL) {
             return;
         }
         *last = Some(now);
         drop(last);
         let line = format!("tracing-audit: {log}: {message}\n");
+        // A write to a full pipe blocks, possibly for ever, so it gets a thread that can be left behind.
         let (done, over) = sync_channel::<()>(1);
         let thread = thread::Builder::new().name("audit-stderr".to_owned()).spawn(move || {
-            // Where standard error is closed there is nobody to tell.
+            // If standard error is closed, there is no other place to report that.
             std::io::stderr().write_all(line.as_bytes()).ok();
             drop(done);
         });
         if thread.is_ok() {
-            over.recv_timeout(PATIENCE).ok();
+            over.recv_timeout(STDERR_BOUND).ok();
         }
     }
 }
 
-/// Takes notices in until somebody can be expected to hear what the closure says of them.
+/// Collects notices until the closure's own events can be expected to reach a subscriber.
 fn keep_early(waiting: &Receiver<Message>, clock: Clock, dropped: &Gauge) -> Vec<Notice> {
-    let until = clock.elapsed() + EARLY;
+    let until = clock.elapsed() + EARLY_BOUND;
     let mut kept = Vec::new();
-    let mut is_heard: Option<fn() -> bool> = None;
+    let mut has_subscriber: Option<fn() -> bool> = None;
     loop {
         let left = until.saturating_sub(clock.elapsed());
-        if left.is_zero() || is_heard.is_some_and(|is_heard| is_heard()) {
+        if left.is_zero() || has_subscriber.is_some_and(|has_subscriber| has_subscriber()) {
             return kept;
         }
-        let pause = if is_heard.is_some() { left.min(LOOK) } else { left };
+        let pause = if has_subscriber.is_some() { left.min(CHECK_INTERVAL) } else { left };
         match waiting.recv_timeout(pause) {
             Ok(Message::Notice(notice)) if kept.len() < WAITING_NOTICES => kept.push(notice),
             Ok(Message::Notice(_)) => dropped.add(1),
-            Ok(Message::Attached(by)) => is_heard = Some(by),
+            Ok(Message::Attached(by)) => has_subscriber = Some(by),
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Message::Release) | Err(RecvTimeoutError::Disconnected) => return kept,
         }
@@ -198,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    /// A notifier, and the messages that its closure hears.
+    /// Returns a notifier, and the messages that its closure receives.
     fn notifier() -> (Arc<Notifier>, Receiver<String>) {
         let (sender, heard) = channel();
         let on_notice: OnNotice = Box::new(move |notice| sender.send(notice.message.clone()).unwrap());
@@ -206,20 +210,20 @@ mod tests {
         (notifier, heard)
     }
 
-    /// The function that `attached` is given knows no more than this.
+    /// The state behind the function that `attached` is given.
     static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 
     #[test]
-    fn what_comes_early_is_kept_in_order_until_a_subscriber_is_installed() {
+    fn early_notices_are_kept_in_order_until_a_subscriber_is_installed() {
         let (notifier, heard) = notifier();
         notifier.tell(NoticeKind::Recovered, "first");
         notifier.attached(|| IS_INSTALLED.load(Ordering::SeqCst));
         notifier.tell(NoticeKind::Healed, "second");
-        assert!(heard.recv_timeout(Duration::from_millis(20)).is_err(), "told to nobody");
+        assert!(heard.recv_timeout(Duration::from_millis(20)).is_err(), "passed on too early");
         IS_INSTALLED.store(true, Ordering::SeqCst);
         let begun = Instant::now();
         assert_eq!([heard.recv().unwrap(), heard.recv().unwrap()], ["first", "second"]);
-        assert!(begun.elapsed() < EARLY / 2, "at once");
+        assert!(begun.elapsed() < EARLY_BOUND / 2, "at once");
         notifier.tell(NoticeKind::Healed, "third");
         notifier.attached(|| false);
         notifier.tell(NoticeKind::Recovered, "fourth");
@@ -229,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_longer_than_a_second() {
+    fn no_notice_is_kept_longer_than_a_second() {
         for is_attached in [false, true] {
             let begun = Instant::now();
             let (notifier, heard) = notifier();
@@ -238,12 +242,12 @@ mod tests {
                 notifier.attached(|| false);
             }
             assert_eq!(heard.recv().unwrap(), "first");
-            assert!((EARLY..EARLY * 5).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+            assert!((EARLY_BOUND..EARLY_BOUND * 5).contains(&begun.elapsed()), "{:?}", begun.elapsed());
         }
     }
 
     #[test]
-    fn the_end_of_the_log_lets_go_of_what_is_kept() {
+    fn the_end_of_the_log_releases_the_notices_that_are_kept() {
         for is_dropped in [false, true] {
             let (notifier, heard) = notifier();
             notifier.tell(NoticeKind::Recovered, "first");
@@ -253,12 +257,12 @@ mod tests {
                 notifier.release();
             }
             assert_eq!(heard.recv().unwrap(), "first");
-            assert!(begun.elapsed() < EARLY / 2, "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < EARLY_BOUND / 2, "{:?}", begun.elapsed());
         }
     }
 
     #[test]
-    fn no_more_is_kept_than_may_wait() {
+    fn no_more_notices_are_kept_than_may_wait() {
         let (notifier, heard) = notifier();
         let mut told = 0;
         while notifier.dropped.get() == 0 {
@@ -274,9 +278,9 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_hears_is_counted() {
+    fn a_notice_without_a_closure_is_counted() {
         let notifier = Notifier::start(None, Clock::start(), None, || {}).unwrap();
-        notifier.tell(NoticeKind::Damage, "said to nobody");
+        notifier.tell(NoticeKind::Damage, "received by nobody");
         notifier.release();
         assert_eq!((notifier.counts().len(), notifier.dropped.get()), (1, 0));
     }

@@ -1,4 +1,4 @@
-//! A record that has its place in a chain, as it was read back.
+//! A record as it was read back: with its position in a chain.
 
 use std::{collections::BTreeMap, fmt, sync::OnceLock, time::SystemTime};
 
@@ -10,45 +10,45 @@ use crate::{
     severity::Severity,
 };
 
-/// One record of a log: an audit event, or what the log says of itself.
+/// One record of a log: an audit event, or a record that the log writes about itself.
 ///
-/// Its line is well formed and matches its own hash. That it is linked to the lines around it, only
-/// [`verify`](crate::verify()) says.
+/// Its line is well formed and matches its own hash. Reading does not check the links to the lines around it;
+/// [`verify`](crate::verify()) does.
 #[derive(Clone)]
 pub struct Record {
     head: Head,
     kind: RecordKind,
-    /// Where the line stands: its segment, and where it begins in it.
+    /// The position of the line: its segment, and its offset there.
     segment: u32,
     offset: u64,
     at: Option<Timestamp>,
     is_provisional: bool,
     is_unconfirmed: bool,
     line: String,
-    /// Whether nothing in the line is escaped, so that texts can be handed out as they stand in it.
+    /// Whether nothing in the line is escaped, so that texts can be borrowed from it directly.
     is_plain: bool,
-    /// All members, parsed when one is first asked for that is no text: most readers look at a few texts
-    /// of each record and go on.
+    /// All members, parsed on first use of one that is not a plain text. Most readers look at only a few
+    /// texts of each record.
     members: OnceLock<BTreeMap<String, Value>>,
 }
 
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not what the application recorded.
+        // Without what the application recorded, which may be confidential.
         f.debug_struct("Record").field("head", &self.head).field("kind", &self.kind()).finish_non_exhaustive()
     }
 }
 
 impl PartialEq for Record {
     fn eq(&self, other: &Self) -> bool {
-        // The rest follows from the line.
+        // Everything else follows from the line.
         (self.head, self.is_provisional, &self.line) == (other.head, other.is_provisional, &other.line)
     }
 }
 
 impl Record {
-    /// Takes over a line that begins at this offset of its segment. `None` where it is not UTF-8, which a parsed line
-    /// always is.
+    /// Copies a line that begins at this offset of its segment. `None` if it is not UTF-8, which a parsed line always
+    /// is.
     pub(crate) fn of(name: SegmentName, offset: u64, line: &Line<'_>, durable: u64) -> Option<Self> {
         Some(Self {
             head: Head { chain: name.chain, seq: line.seq, hash: line.hash },
@@ -64,48 +64,53 @@ impl Record {
         })
     }
 
-    /// The number of the chain, `0` for a log that one process alone wrote.
+    /// Returns the number of the chain, `0` for a log written by a single process.
     #[must_use]
     pub fn chain(&self) -> u16 {
         self.head.chain()
     }
 
-    /// The sequence number, counted from 1 over the whole chain.
+    /// Returns the sequence number, counted from 1 over the whole chain.
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.head.seq
     }
 
-    /// The hash of the record.
+    /// Returns the hash of the record.
     #[must_use]
     pub fn hash(&self) -> Digest {
         self.head.hash
     }
 
-    /// The record as a head, to keep elsewhere. Not for a [provisional](Self::is_provisional) record:
-    /// a power cut may take it back, and then the head would call an honest log damaged.
+    /// Returns the record as a head, to store elsewhere.
+    ///
+    /// Do not store the head of a [provisional](Self::is_provisional) record. A power cut may withdraw
+    /// the record, and an honest log would then be reported as damaged.
     #[must_use]
     pub fn head(&self) -> Head {
         self.head
     }
 
-    /// Whether the log does not say yet that the record is durable. A later recovery may withdraw
-    /// it, and the next record then has its number.
+    /// Returns whether the log does not state yet that the record is durable.
+    ///
+    /// A later recovery may withdraw the record, and the next record then gets its number.
     #[must_use]
     pub fn is_provisional(&self) -> bool {
         self.is_provisional
     }
 
-    /// Whether somebody was told that this record is not confirmed, although it is in the log: a `confirm` returned an
-    /// error, or the macro of a critical event stopped waiting. What it says was done may have been refused. Known where the chain
-    /// itself says so within the next 32 MiB; a process that ended before it could write that down leaves nothing to
-    /// see. Of records in a chain that was left for another, [`verify`](crate::verify()) says it in a note.
+    /// Returns whether this record is in the log although its caller was told that it is not confirmed.
+    ///
+    /// A `confirm` returned an error, or the macro of a critical event stopped waiting. The application may therefore
+    /// have refused the action that the record describes. This is known only if the chain itself records it within the
+    /// next 32 MiB. A process that ends before it can write that leaves no trace of it. For records in a chain that was
+    /// left for another, [`verify`](crate::verify()) reports it in a note.
     #[must_use]
     pub fn is_unconfirmed(&self) -> bool {
         self.is_unconfirmed
     }
 
-    /// How many bytes its line has, without the line feed.
+    /// Returns the length of the line in bytes, without the line feed.
     pub(crate) fn length(&self) -> usize {
         self.line.len()
     }
@@ -114,122 +119,122 @@ impl Record {
         self.is_unconfirmed = true;
     }
 
-    /// When the event happened, as it stands in the log: RFC 3339 in UTC, nine digits of a second. `None` where the
-    /// record does not say it, which this library never writes.
+    /// Returns the time of the event as written in the log: RFC 3339 in UTC, with nine digits after the second. `None`
+    /// if the record has none, which this library never writes.
     #[must_use]
     pub fn timestamp(&self) -> Option<&str> {
         self.text("ts")
     }
 
-    /// When the event happened, by the clock of the machine that wrote it; `None` where the record
-    /// does not say it in the way of this format. The order of records is [`seq`](Self::seq).
+    /// Returns the time of the event, by the clock of the machine that wrote it. `None` if the record
+    /// has no time in this format. Records are ordered by [`seq`](Self::seq), not by time.
     #[must_use]
     pub fn time(&self) -> Option<SystemTime> {
         self.at.map(Timestamp::to_system_time)
     }
 
-    /// What the merge of chains goes by.
+    /// Returns the time by which chains are merged.
     pub(crate) fn at(&self) -> Option<Timestamp> {
         self.at
     }
 
-    /// What the record is. Of [`RecordKind::Other`], `get("kind")` has the name.
+    /// Returns the kind of record. For [`RecordKind::Other`], `get("kind")` has the name.
     #[must_use]
     pub fn kind(&self) -> RecordKind {
         self.kind
     }
 
-    /// Whether the record is an audit event of the application.
+    /// Returns whether the record is an audit event of the application.
     #[must_use]
     pub fn is_event(&self) -> bool {
         self.kind == RecordKind::Event
     }
 
-    /// How critical the event is.
+    /// Returns the severity of the event.
     #[must_use]
     pub fn severity(&self) -> Option<Severity> {
         self.text("severity")?.parse().ok()
     }
 
-    /// The level of the `tracing` event: `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
+    /// Returns the level of the `tracing` event: `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
     #[must_use]
     pub fn level(&self) -> Option<&str> {
         self.text("level")
     }
 
-    /// What was done.
+    /// Returns the action: what was done.
     #[must_use]
     pub fn action(&self) -> Option<&str> {
         self.text("action")
     }
 
-    /// Who did it.
+    /// Returns the actor: who did it.
     #[must_use]
     pub fn actor(&self) -> Option<&str> {
         self.text("actor")
     }
 
-    /// To what.
+    /// Returns the resource: what it was done to.
     #[must_use]
     pub fn resource(&self) -> Option<&str> {
         self.text("resource")
     }
 
-    /// With which result.
+    /// Returns the outcome of the action.
     #[must_use]
     pub fn outcome(&self) -> Option<&str> {
         self.text("outcome")
     }
 
-    /// Why.
+    /// Returns the reason for the outcome.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.text("reason")
     }
 
-    /// In which session.
+    /// Returns the id of the session.
     #[must_use]
     pub fn session_id(&self) -> Option<&str> {
         self.text("session_id")
     }
 
-    /// In which request.
+    /// Returns the id of the request.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.text("request_id")
     }
 
-    /// From where.
+    /// Returns the source of the action, such as an address.
     #[must_use]
     pub fn source(&self) -> Option<&str> {
         self.text("source")
     }
 
-    /// The distributed trace.
+    /// Returns the id of the distributed trace.
     #[must_use]
     pub fn trace_id(&self) -> Option<&str> {
         self.text("trace_id")
     }
 
-    /// The span in the distributed trace.
+    /// Returns the id of the span in the distributed trace.
     #[must_use]
     pub fn span_id(&self) -> Option<&str> {
         self.text("span_id")
     }
 
-    /// The sentence of the event.
+    /// Returns the message of the event.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         self.text("message")
     }
 
-    /// The target of the `tracing` event.
+    /// Returns the target of the `tracing` event.
     #[must_use]
     pub fn target(&self) -> Option<&str> {
         self.text("target")
     }
 
-    /// Every other field of the event, with its name.
+    /// Returns every other field of the event, with its name.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
         let fields = match self.members().get("fields") {
             Some(Value::Object(fields)) => Some(fields),
@@ -238,32 +243,32 @@ impl Record {
         fields.into_iter().flatten().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// One of the other fields of the event.
+    /// Returns one of the other fields of the event.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Value> {
         self.members().get("fields")?.get(name)
     }
 
-    /// Any member of the record by its name in the log, e.g. `gap` or `truncated`.
+    /// Returns any member of the record by its name in the log, e.g. `gap` or `truncated`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.members().get(name)
     }
 
-    /// The record as it stands in the log: one line of JSON, without the line feed.
+    /// Returns the record as it is in the log: one line of JSON, without the line feed.
     #[must_use]
     pub fn as_json(&self) -> &str {
         &self.line
     }
 
-    /// The name of the file in which the record stands, in the directory of the log.
+    /// Returns the name of the file that contains the record, in the directory of the log.
     #[must_use]
     pub fn file_name(&self) -> String {
         SegmentName { chain: self.head.chain, segment: self.segment }.to_string()
     }
 
-    /// Where the line begins in its [file](Self::file_name), in bytes. It is there as long as the file is: segments are
-    /// not rewritten.
+    /// Returns the offset of the line in its [file](Self::file_name), in bytes. It stays valid while the file exists:
+    /// segments are not rewritten.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
@@ -274,7 +279,7 @@ impl Record {
     }
 
     fn members(&self) -> &BTreeMap<String, Value> {
-        // A line that was parsed is an object.
+        // The line was parsed as an object when the record was read, so the default is never used.
         self.members.get_or_init(|| parse_object(self.line.as_bytes()).unwrap_or_default())
     }
 }

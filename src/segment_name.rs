@@ -1,4 +1,4 @@
-//! Names of the files of a log, printed and parsed side by side.
+//! The names of the files of a log, printed and parsed side by side.
 
 use std::fmt;
 
@@ -18,17 +18,17 @@ impl ChainNumber {
         self.0
     }
 
-    /// Every number a chain can have, lowest first.
+    /// Returns every possible chain number in ascending order.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..=Self::MAX).map(Self)
     }
 
-    /// The lock that the writer of this chain holds.
+    /// Returns the name of the lock file that the writer of this chain holds.
     pub(crate) fn lock_name(self) -> String {
         format!("chain-{self}.lock")
     }
 
-    /// The files of this chain, as a shell names them.
+    /// Returns a shell pattern that matches the segments of this chain.
     pub(crate) fn segment_pattern(self) -> String {
         format!("audit-{self}-*.jsonl")
     }
@@ -37,7 +37,7 @@ impl ChainNumber {
         decimal(text, 3).and_then(|number| Self::new(u16::try_from(number).ok()?))
     }
 
-    /// The chain whose lock file has this name.
+    /// Parses the name of a lock file and returns its chain.
     pub(crate) fn parse_lock_name(name: &str) -> Option<Self> {
         Self::parse(name.strip_prefix("chain-")?.strip_suffix(".lock")?)
     }
@@ -53,12 +53,12 @@ impl fmt::Display for ChainNumber {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SegmentName {
     pub(crate) chain: ChainNumber,
-    /// Counted from 1, never used twice.
+    /// Counted from 1; a number is never used twice.
     pub(crate) segment: u32,
 }
 
 impl SegmentName {
-    /// The last number that eight digits can hold.
+    /// The largest number with eight digits.
     pub(crate) const MAX_SEGMENT: u32 = 99_999_999;
 
     pub(crate) fn parse(name: &str) -> Option<Self> {
@@ -74,29 +74,29 @@ impl fmt::Display for SegmentName {
     }
 }
 
-/// The file in the directory of a log that names the forwarders whose stores must have a segment before anybody removes
-/// it.
+/// The file in the log directory that names the required forwarders: a segment is removed only when the store of each
+/// of them has it.
 pub(crate) const FORWARD_REQUIRED: &str = "forward-required";
-/// What that file can hold: one sector, which a disk writes whole or not at all.
+/// The maximum size of that file: one sector, which a disk writes whole or not at all.
 pub(crate) const MAX_FORWARD_REQUIRED: usize = 512;
 
-/// Whether a forwarder can have this name.
+/// Returns whether a forwarder can have this name.
 pub(crate) fn is_forwarder_name(name: &str) -> bool {
     let is_right = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     (1..=32).contains(&name.len()) && name.bytes().all(is_right)
 }
 
-/// The file in `control` in which a forwarder says what its store has.
+/// Returns the name of the file in `control` in which a forwarder records what its store has.
 pub(crate) fn position_name(forwarder: &str) -> String {
     format!("forward-{forwarder}")
 }
 
-/// Whether a file in `control` is such a file. A forwarder's lock and its other files have a dot in their names.
+/// Returns whether a file in `control` has such a name. A forwarder's lock and its other files have a dot in theirs.
 pub(crate) fn is_position_name(name: &str) -> bool {
     name.strip_prefix("forward-").is_some_and(is_forwarder_name)
 }
 
-/// Exactly `digits` decimal digits: one number has one name.
+/// Parses exactly `digits` decimal digits, so that a number has only one name.
 fn decimal(text: &str, digits: usize) -> Option<u32> {
     (text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit()))
         .then(|| text.parse().ok())
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_parses_to_what_printed_it() {
+    fn a_printed_name_parses_to_itself() {
         let name = SegmentName { chain: ChainNumber(17), segment: 42 };
         assert_eq!(name.to_string(), "audit-017-00000042.jsonl");
         assert_eq!(SegmentName::parse("audit-017-00000042.jsonl"), Some(name));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_position_of_a_forwarder_is_one() {
+    fn only_the_position_file_of_a_forwarder_has_such_a_name() {
         assert!(is_position_name(&position_name("postgres-2")));
         let long = position_name(&"a".repeat(33));
         for name in
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_ours_is_refused() {
+    fn a_foreign_name_is_refused() {
         for name in [
             "audit-0-00000001.jsonl",
             "audit-000-00000000.jsonl",

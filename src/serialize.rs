@@ -1,6 +1,6 @@
-//! What is told and found, as data for serde. Feature `serde`.
+//! Serde implementations for counters, reports and records. Feature `serde`.
 //!
-//! Names are those of `as_str`; digests, heads and receipts are their text, durations seconds, times RFC 3339.
+//! Names are those of `as_str`. Digests, heads and receipts are texts, durations are in seconds, and times are RFC 3339.
 
 use std::{
     fmt,
@@ -23,7 +23,7 @@ use crate::{
     verify::{ChainReport, Finding, FindingKind, NotChecked, Note, Report},
 };
 
-/// Reads a text, or a number as the text that it would be.
+/// A visitor that parses a text, or a number by its text.
 pub(crate) struct TextVisitor<T> {
     what: &'static str,
     read: PhantomData<T>,
@@ -46,6 +46,7 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for TextVisitor<T> {
         text.parse().map_err(E::custom)
     }
 
+    // Through the text, so that `wait_bound = 5` gets the parser's error about the missing unit.
     fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
         self.visit_str(&number.to_string())
     }
@@ -55,7 +56,7 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for TextVisitor<T> {
     }
 }
 
-/// Serialises as what is printed, and reads what `FromStr` does.
+/// Serialises a type with `Display`, and deserialises it with `FromStr`.
 macro_rules! as_text {
     ($type:ty, $what:literal) => {
         impl serde::Serialize for $type {
@@ -78,18 +79,20 @@ as_text!(Digest, "digest");
 as_text!(Head, "head");
 as_text!(Receipt, "receipt");
 
-/// For the fields of `Stats`.
+/// Serialises a duration in seconds, for the fields of `Stats`.
 pub(crate) fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
-/// RFC 3339, as in the lines of a log.
+/// Serialises a time as RFC 3339, as in the lines of a log.
 pub(crate) fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&Timestamp::from_system_time(*time))
 }
 
-/// The object that the line is, its members in order, numbers to the last bit. The bytes that were hashed are those of
-/// [`as_json`](Record::as_json): how texts are escaped in them is not kept.
+/// Serialises the line as an object, with its members in order and its numbers exact.
+///
+/// The output is not what was hashed, because the escaping of texts is not kept. The hashed bytes are those of
+/// [`as_json`](Record::as_json).
 impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serialize_line(self.as_json(), serializer)
@@ -114,7 +117,7 @@ impl Serialize for Report {
     }
 }
 
-/// How many findings of each kind there are, those of which there is none included.
+/// Number of findings of each kind, including zeros.
 struct Counts<'a>(&'a Report);
 
 impl Serialize for Counts<'_> {

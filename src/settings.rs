@@ -1,4 +1,4 @@
-//! What can be chosen: passive values, without behaviour.
+//! Settings as passive values, without behaviour.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -8,14 +8,16 @@ use crate::{
     units::{DurationText, SizeText, digits, parse_duration, parse_size},
 };
 
-/// When records are synced to disk. Every mode writes eagerly: a queued record reaches the file
-/// within 10 ms, so that a killed process loses little; the mode decides when `fdatasync` runs.
+/// When records are synced to disk.
+///
+/// In every mode, a queued record is written to the file within 10 ms, so that a killed process
+/// loses little. The mode sets when `fdatasync` runs.
 ///
 /// | what can be lost | killed process | power cut |
 /// |---|---|---|
-/// | `Immediate` | nothing that a macro returned from | nothing that a macro returned from |
-/// | `Batched` | what was queued in the last 10 ms | what was not synced: at most `size` records or `interval` |
-/// | `Hybrid` | of routine events, as `Batched`; of critical ones nothing | of routine events, as `Batched`; of critical ones nothing |
+/// | `Immediate` | no event whose macro returned | no event whose macro returned |
+/// | `Batched` | events queued in the last 10 ms | unsynced events: at most `size` records or `interval` |
+/// | `Hybrid` | routine events as in `Batched`; no critical event | routine events as in `Batched`; no critical event |
 ///
 /// # Examples
 ///
@@ -24,7 +26,7 @@ use crate::{
 /// use std::time::Duration;
 /// use tracing_audit::{AuditLog, FlushMode};
 ///
-/// // Syncs after 1,000 records or 200 ms; nobody waits.
+/// // Syncs after 1,000 records or 200 ms; no macro waits for it.
 /// let mode = FlushMode::Batched { size: 1_000, interval: Duration::from_millis(200) };
 /// let audit = AuditLog::builder("audit-log").flush_mode(mode).open()?;
 /// # Ok(())
@@ -36,41 +38,41 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FlushMode {
-    /// Every macro returns when its record is durable. Threads that wait share syncs.
+    /// Every macro returns when its record is durable. Waiting threads share syncs.
     Immediate,
-    /// Every macro returns when its record is queued; the log is synced when `size` records or the
-    /// age `interval` of the oldest is reached, whichever comes first.
+    /// Every macro returns when its record is queued. The log is synced when `size` records are
+    /// unsynced or the oldest is `interval` old, whichever comes first.
     Batched {
         /// How many records may be unsynced, at least 1.
         size: u32,
         /// How old the oldest unsynced record may become, at least 1 ms.
         interval: Duration,
     },
-    /// As `Batched` for routine events; critical ones are durable when the macro returns.
+    /// Routine events as in `Batched`; critical ones are durable when the macro returns.
     Hybrid {
         /// How many records may be unsynced, at least 1. Default 100.
         batch_size: u32,
         /// How old the oldest unsynced record may become, at least 1 ms. Default 1 s.
         batch_interval: Duration,
-        /// Whether the macro waits for a critical event's sync. Default true. When false, a
-        /// critical event still starts a sync at once, but nobody waits for it.
+        /// Whether the macro waits for a critical event's sync. Default true. If false, a
+        /// critical event still starts a sync at once, but its macro does not wait.
         critical_immediate: bool,
     },
 }
 
 impl FlushMode {
-    /// The defaults of a batch, in either mode.
+    /// The default batch, in either mode.
     pub(crate) const DEFAULT_SIZE: u32 = 100;
     pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// What the text or table says that names no more than the mode.
+    /// Returns the mode of a text or table that says only `batched`.
     pub(crate) const fn default_batched() -> Self {
         Self::Batched { size: Self::DEFAULT_SIZE, interval: Self::DEFAULT_INTERVAL }
     }
 }
 
 impl Default for FlushMode {
-    /// `Hybrid` with 100 records, one second, critical events immediate.
+    /// Returns `Hybrid` with 100 records, one second, and critical events immediate.
     fn default() -> Self {
         Self::Hybrid {
             batch_size: Self::DEFAULT_SIZE,
@@ -111,7 +113,7 @@ impl FromStr for FlushMode {
                     Some(Self::Batched { size: count(size)?, interval: parse_duration(interval).ok()? })
                 }
                 ["hybrid"] => Some(Self::default()),
-                // Whether anybody waits for a critical event is said, and not left out.
+                // With numbers, the wait for critical events must be named too: it is too important for a default.
                 ["hybrid", size, interval, "critical_immediate"] => hybrid(size, interval, true),
                 ["hybrid", size, interval, "critical_queued"] => hybrid(size, interval, false),
                 _ => None,
@@ -126,23 +128,24 @@ impl FromStr for FlushMode {
     }
 }
 
-/// A number of records or segments.
+/// Reads a number of records or segments.
 fn count(text: &str) -> Option<u32> {
     u32::try_from(digits(text)?).ok()
 }
 
-/// When a new segment begins. By the clock in UTC, by size, or both, whichever comes first. The
-/// chain goes on: sequence numbers and links do not restart.
+/// When a new segment begins: by UTC time, by size, or by whichever comes first.
+///
+/// The chain continues across segments: sequence numbers and links do not restart.
 ///
 /// Prints and parses as `never`, a size, or a period and a size: `daily 256MiB`. As in code, `hourly` and `daily` alone
-/// keep the default limit of size.
+/// keep the default size limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rotation {
     pub(crate) period: Option<Period>,
     pub(crate) max_bytes: u64,
 }
 
-/// A stretch of UTC time that one segment covers at most.
+/// The longest period of UTC time that one segment covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Period {
     Hour,
@@ -153,28 +156,30 @@ impl Rotation {
     /// The default size limit of a segment: 256 MiB.
     pub(crate) const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 
-    /// One segment for as long as the log lives. Retention then never removes anything, and a copy takes all of it.
+    /// Keeps one segment for the life of the log. Retention then never removes anything, and a copy always copies all
+    /// of it.
     #[must_use]
     pub const fn never() -> Self {
         Self { period: None, max_bytes: u64::MAX }
     }
 
-    /// A new segment when the UTC hour changes, and before one would grow beyond 256 MiB, unless
-    /// [`max_bytes`](Self::max_bytes) says otherwise.
+    /// Begins a new segment when the UTC hour changes, and before one would grow beyond 256 MiB, unless
+    /// [`max_bytes`](Self::max_bytes) sets another limit.
     #[must_use]
     pub const fn hourly() -> Self {
         Self { period: Some(Period::Hour), max_bytes: Self::DEFAULT_MAX_BYTES }
     }
 
-    /// A new segment when the UTC day changes, and before one would grow beyond 256 MiB, unless
-    /// [`max_bytes`](Self::max_bytes) says otherwise.
+    /// Begins a new segment when the UTC day changes, and before one would grow beyond 256 MiB, unless
+    /// [`max_bytes`](Self::max_bytes) sets another limit.
     #[must_use]
     pub const fn daily() -> Self {
         Self { period: Some(Period::Day), max_bytes: Self::DEFAULT_MAX_BYTES }
     }
 
-    /// Also begins a new segment before one would grow beyond `max_bytes`, at least 64 KiB; `u64::MAX` is no limit. A
-    /// segment always takes at least one record.
+    /// Also begins a new segment before one would grow beyond `max_bytes`, at least 64 KiB.
+    ///
+    /// `u64::MAX` means no limit. A segment always takes at least one record, however long.
     #[must_use]
     pub const fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = max_bytes;
@@ -183,7 +188,7 @@ impl Rotation {
 }
 
 impl Default for Rotation {
-    /// Daily, or at 256 MiB.
+    /// Returns [`Rotation::daily`]: daily, or at 256 MiB.
     fn default() -> Self {
         Self::daily()
     }
@@ -200,7 +205,7 @@ impl fmt::Display for Rotation {
         match period {
             None if self.max_bytes == u64::MAX => f.write_str("never"),
             None => write!(f, "{size}"),
-            // With the size, also where it is the default: what is printed means the same in every version.
+            // The size is printed even if it is the default, so that the text means the same in every version.
             Some(period) => write!(f, "{period} {size}"),
         }
     }
@@ -233,9 +238,9 @@ impl FromStr for Rotation {
 
 /// Which old segments are removed. The default keeps everything.
 ///
-/// Limits count for each chain by itself. Only whole segments go, oldest first, never the newest
-/// of a chain, and none while a file named `hold` lies in the directory. A chained `prune` record
-/// is durable before a file goes.
+/// Limits apply to each chain separately. Only whole segments are removed, oldest first, and never
+/// the newest of a chain. Nothing is removed while a file named `hold` is in the directory. A chained
+/// `prune` record is durable before its file is removed.
 ///
 /// Prints and parses as `keep_all`, or as the names of its limits, each with its value: `max_age 90d max_bytes 10GiB
 /// max_segments 100 min_age 30d require_forwarded archive,postgres unless_free_below 1GiB`.
@@ -291,18 +296,19 @@ impl Retention {
         self
     }
 
-    /// Removes a segment only when each of these forwarders says that its store has all of it. A record that a store
-    /// refused counts as missing there, and so does everything behind it. What lies before the record at which a
-    /// forwarder began is not asked for. Names have 1 to 32 characters, of `a` to `z`, `0` to `9` and `-`. Called again,
-    /// it adds names. Default: none.
+    /// Removes a segment only once each of these forwarders reports that its store has all of it. Default: none.
     ///
-    /// The requirement stands in the directory, in the file `forward-required`, to which `open` adds the names. So every
-    /// process that removes segments obeys it, also one without this setting, and after this setting is gone. To lift
-    /// it, take the name out of this setting, reopen the log, and remove the name from the file; with the last name,
-    /// remove the file. A file that is empty or cannot be understood stops all removal, as `hold` does, until a log is
-    /// opened with this setting.
+    /// A record that a store refused counts as missing, and so does everything after it. Records before the one at
+    /// which a forwarder started are not required. Names have 1 to 32 characters from `a` to `z`, `0` to `9` and `-`.
+    /// Further calls add names.
     ///
-    /// While a store is down, old segments stay and the disk can fill: watch for the notice
+    /// The requirement is kept in the directory of the log, in the file `forward-required`, to which `open` adds the
+    /// names. Every process that removes segments therefore obeys it, even without this setting or after the setting is
+    /// gone. To lift it, take the name out of this setting, reopen the log, and remove the name from the file; with the
+    /// last name, remove the file. A file that is empty or cannot be parsed stops all removal, as `hold` does, until a
+    /// log is opened with this setting.
+    ///
+    /// While a store is down, old segments stay and the disk can fill up. Watch for the notice
     /// [`RetentionWaits`](crate::NoticeKind::RetentionWaits), or see [`unless_free_below`](Self::unless_free_below).
     ///
     /// # Examples
@@ -324,17 +330,20 @@ impl Retention {
         self
     }
 
-    /// Ignores [`require_forwarded`](Self::require_forwarded) while the file system has fewer free bytes than this: then
-    /// as many segments go as bring it above, if the other limits allow it. **Their records may never reach the store**;
-    /// the forwarder reports them as missed. It holds for this process only; give it to each process that removes
-    /// segments. It does not apply to `hold`, or to a `forward-required` that cannot be understood. Default: off.
+    /// Ignores [`require_forwarded`](Self::require_forwarded) while the file system has fewer free bytes than this.
+    /// Default: off.
+    ///
+    /// As many segments are removed as it takes to get above this number, if the other limits allow it. **Their records
+    /// may never reach the store**; the forwarder reports them as missed. This applies to the current process only, so
+    /// set it in each process that removes segments. It overrides neither `hold` nor a `forward-required` that cannot be
+    /// parsed.
     #[must_use]
     pub const fn unless_free_below(mut self, bytes: u64) -> Self {
         self.unless_free_below = Some(bytes);
         self
     }
 
-    /// Whether anything is ever removed.
+    /// Returns whether nothing is ever removed, because no limit is set.
     pub(crate) fn is_off(&self) -> bool {
         self.max_age.is_none() && self.max_bytes.is_none() && self.max_segments.is_none()
     }
@@ -366,6 +375,7 @@ impl FromStr for Retention {
                 return Some(Self::keep_all());
             }
             let words: Vec<&str> = text.split(' ').collect();
+            // Pairs of a name and a value; a remainder is a name without a value.
             let (limits, []) = words.as_chunks() else { return None };
             limits.iter().try_fold(Self::keep_all(), |retention, limit| match *limit {
                 ["max_age", age] if retention.max_age.is_none() => {
@@ -398,15 +408,15 @@ impl FromStr for Retention {
     }
 }
 
-/// What a routine event does when the part of the queue that is not kept for critical ones is full.
+/// What happens to a routine event when its part of the queue is full. The rest is reserved for critical events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum OnFull {
-    /// The emitting thread waits for room, at most for the wait bound; then the event is lost,
-    /// counted, and told by a `gap` record.
+    /// The emitting thread waits for room, at most for the wait bound. After that, the event is
+    /// lost: it is counted, and included in a `gap` record.
     #[default]
     Block,
-    /// The event is dropped at once, counted, and told by a `gap` record.
+    /// The event is dropped at once, counted, and included in a `gap` record.
     DropRoutine,
 }
 
@@ -419,10 +429,10 @@ named!(OnFull, "choice for `on_full`", [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// Counts, tells `on_notice`, and prints a line to standard error at most once a minute.
+    /// Counts the event, calls `on_notice`, and prints a line to standard error at most once a minute.
     #[default]
     Continue,
-    /// Ends the process with `abort`, after a last attempt to write.
+    /// Ends the process with `abort`, after one last attempt to write.
     Abort,
 }
 
@@ -451,7 +461,7 @@ mod tests {
         }
     }
 
-    /// What it prints stands in the `open` records of every log there is.
+    /// The printed form is in the `open` records of every existing log, so it cannot change.
     #[test]
     fn a_flush_mode_prints_and_parses() {
         check(FlushMode::Immediate, "immediate");
@@ -499,9 +509,9 @@ mod tests {
         );
     }
 
-    /// Who asked for hourly segments, and for nothing else, had none that was ever too large.
+    /// `hourly()` used to have no size limit, so a busy hour could make a segment of any size.
     #[test]
-    fn a_period_keeps_the_limit_of_size_unless_told_otherwise() {
+    fn a_period_keeps_the_default_size_limit_unless_another_is_set() {
         for period in
             [Rotation::daily(), Rotation::hourly(), "daily".parse().unwrap(), "hourly".parse().unwrap()]
         {

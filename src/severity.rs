@@ -2,8 +2,10 @@
 
 use crate::named::named;
 
-/// How much depends on an event being on disk. In [`FlushMode::Hybrid`](crate::FlushMode::Hybrid)
-/// a critical event is durable when the macro returns; a routine one is queued.
+/// How important it is that an event is on disk.
+///
+/// In [`FlushMode::Hybrid`](crate::FlushMode::Hybrid), a critical event is durable when the macro
+/// returns; a routine one is queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// Written within 10 ms, synced with the next batch.
@@ -13,10 +15,10 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// Reads what an event calls its severity: one of [`SPELLINGS`], in any case. Says also whether that is its
-    /// name in the log.
+    /// Parses the severity that an event gives: one of [`SPELLINGS`], in any case. The flag is whether the text is
+    /// also the name of the severity in the log.
     pub(crate) fn understand(text: &str) -> Option<(Self, bool)> {
-        // `Debug` shows a text in quotes.
+        // A text recorded with `Debug` is in quotes.
         let word = text.trim();
         let word = word.strip_prefix('"').and_then(|word| word.strip_suffix('"')).unwrap_or(word).trim();
         let is_said = |words: &[&str]| words.iter().any(|known| known.eq_ignore_ascii_case(word));
@@ -30,8 +32,8 @@ named!(Severity, "severity", [
     Critical => "critical",
 ]);
 
-/// What applications call a severity: the words of syslog (RFC 5424), of OCSF, and of the usual loggers. README
-/// has the same table. What asks for somebody to act now is critical; a warning is not.
+/// The words for each severity: those of syslog (RFC 5424), of OCSF and of common loggers. docs/events.md has the same
+/// table. Words that call for action now are critical; a warning is not.
 const SPELLINGS: [(Severity, &[&str]); 2] = [
     (
         Severity::Critical,
@@ -69,7 +71,7 @@ const SPELLINGS: [(Severity, &[&str]); 2] = [
     ),
 ];
 
-/// The actions that are critical before a user names more.
+/// The built-in critical actions, to which a user can add.
 const BUILT_IN: [&str; 10] = [
     "AuthFailure",
     "TokenRevoked",
@@ -86,12 +88,12 @@ const BUILT_IN: [&str; 10] = [
 /// The longest action that can be in the set, in bytes after folding.
 const MAX_FOLDED: usize = 128;
 
-/// A set of actions that compares letters and digits only, without case: `AuthFailure`,
-/// `auth.failure` and `auth_failure` are one.
+/// A set of actions that compares only letters and digits, ignoring case: `AuthFailure`,
+/// `auth.failure` and `auth_failure` are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct CriticalActions {
-    /// The folded actions of each length, from 0 on. Asked for every event, and there are few of a
-    /// length.
+    /// The folded actions of each length, starting at 0. Looked up for every event, so it is a scan of
+    /// the few actions of one length rather than a hash.
     by_length: Vec<Vec<Box<[u8]>>>,
 }
 
@@ -106,8 +108,8 @@ impl Default for CriticalActions {
 }
 
 impl CriticalActions {
-    /// Adds an action; says whether it can be matched at all (it has a letter or digit, and at
-    /// most 128 of them).
+    /// Adds an action. Returns whether it can be matched at all: it must have 1 to 128 letters and
+    /// digits.
     pub(crate) fn insert(&mut self, action: &str) -> bool {
         let folded: Vec<u8> = fold(action).collect();
         let usable = !folded.is_empty() && folded.len() <= MAX_FOLDED;
@@ -120,12 +122,12 @@ impl CriticalActions {
     }
 
     pub(crate) fn contains(&self, action: &str) -> bool {
-        // Called for every event: the folded name stays on the stack.
+        // Called for every event, so the folded name stays on the stack.
         let mut folded = [0; MAX_FOLDED];
         let mut length = 0;
         for byte in fold(action) {
-            let Some(place) = folded.get_mut(length) else { return false };
-            *place = byte;
+            let Some(slot) = folded.get_mut(length) else { return false };
+            *slot = byte;
             length += 1;
         }
         let same_length = self.by_length.get(length).map_or(&[][..], Vec::as_slice);
@@ -133,7 +135,7 @@ impl CriticalActions {
     }
 }
 
-/// Letters and digits only, ASCII letters in lower case; letters beyond ASCII stand as they are.
+/// Returns the letters and digits of an action, ASCII letters in lower case. Bytes beyond ASCII are kept unchanged.
 fn fold(action: &str) -> impl Iterator<Item = u8> {
     action
         .bytes()
@@ -178,7 +180,7 @@ mod tests {
         {
             assert_eq!(Severity::understand(nothing), None, "{nothing:?}");
         }
-        // The log itself knows two names.
+        // In the log itself, each severity has one name.
         assert!("crit".parse::<Severity>().is_err() && "CRITICAL".parse::<Severity>().is_err());
     }
 

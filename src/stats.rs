@@ -1,4 +1,4 @@
-//! What an operator can ask a running log: counters, health, recoveries and notices.
+//! The state of a running log, for operators: counters, health, recoveries and notices.
 
 use std::{
     fmt,
@@ -11,24 +11,24 @@ use crate::{chain::Head, named::named, severity::Severity};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum LossReason {
-    /// The queue had no room, and none was made within the wait bound.
+    /// The queue had no room, and none became free within the wait bound.
     QueueFull,
-    /// The disk refused it to the end.
+    /// The disk refused the event until the log ended.
     IoFailure,
-    /// Capturing it panicked. A panic in a `Debug` or `Display` of the application alone costs only
-    /// that field, which `truncated` names as failed.
+    /// Capturing the event panicked. A panic in a `Debug` or `Display` of the application loses only
+    /// that field, which `truncated` lists as failed.
     Panic,
-    /// It was emitted while an audit event was being captured, or by a thread of the log itself.
+    /// The event was emitted while an audit event was being captured, or by a thread of the log itself.
     Reentrant,
-    /// A layer nearer to the registry vetoed it after this one had seen it.
+    /// A layer nearer to the registry vetoed the event after the audit layer had seen it.
     Vetoed,
     /// The log had been closed.
     Closed,
-    /// It was emitted in a forked child of the process that opened the log.
+    /// The event was emitted in a forked child of the process that opened the log.
     Forked,
 }
 
-named!(LossReason, "reason of a loss", [
+named!(LossReason, "loss reason", [
     QueueFull => "queue_full",
     IoFailure => "io_failure",
     Panic => "panic",
@@ -38,9 +38,9 @@ named!(LossReason, "reason of a loss", [
     Forked => "forked",
 ]);
 
-/// Counters of an open log since it was opened. [`for_each`](Self::for_each) tells them as metrics.
+/// Counters of an open log since it was opened. [`for_each`](Self::for_each) reports them as metrics.
 ///
-/// With the feature `serde` it serialises under the names of its fields, durations as seconds:
+/// With the feature `serde`, it serialises under the names of its fields, with durations in seconds:
 /// `last_sync_duration_seconds` and `oldest_not_durable_seconds`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -52,13 +52,13 @@ pub struct Stats {
     pub accepted_critical: u64,
     /// Events that are durable.
     pub durable: u64,
-    /// Events that could not be recorded, by reason and severity; only what is not zero.
+    /// Events that could not be recorded, by reason and severity; entries of zero are left out.
     pub lost: Vec<Loss>,
-    /// Waits that ended at the wait bound, or were not begun because the log was stalled.
+    /// Waits that ended at the wait bound, or were not started because the log was stalled.
     pub unconfirmed_waits: u64,
     /// Events in the queue, not yet written.
     pub queued_events: u64,
-    /// Bytes of events that are queued or not yet durable, against `queue_bytes`.
+    /// Bytes of events that are queued or not yet durable, limited by `queue_bytes`.
     pub queued_bytes: u64,
     /// Age of the oldest accepted event that is not durable.
     #[cfg_attr(
@@ -66,87 +66,90 @@ pub struct Stats {
         serde(rename = "oldest_not_durable_seconds", serialize_with = "crate::serialize::seconds")
     )]
     pub oldest_not_durable: Duration,
-    /// Records, of every kind, written since the last sync.
+    /// Records of every kind written since the last sync.
     pub records_since_sync: u64,
-    /// Syncs of segments of the chain that is written that succeeded, those of opening it included.
+    /// Successful syncs of segments of the chain being written, including those during opening.
     pub syncs: u64,
-    /// How long the last successful sync took.
+    /// Duration of the last successful sync.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "last_sync_duration_seconds", serialize_with = "crate::serialize::seconds")
     )]
     pub last_sync: Duration,
-    /// Bytes appended to segments, those of opening included.
+    /// Bytes appended to segments, including those during opening.
     pub written_bytes: u64,
-    /// Segments begun: 1 for a log that was made by opening it, 0 as long as opening only went on in a segment.
+    /// Segments begun. For a new log it starts at 1; after opening that only continued a segment, at 0.
     pub segments: u64,
-    /// Free space where the log lies, in bytes, when it was last asked (at most a second ago while
+    /// Free space on the file system of the log, in bytes, when last checked (at most a second ago while
     /// events arrive).
     pub free_bytes: u64,
-    /// Notices that `on_notice` was too slow to take.
+    /// Notices dropped because `on_notice` was too slow.
     pub notices_dropped: u64,
-    /// How often each notice was told, those of opening included, also where there is no `on_notice` to hear it;
-    /// only what is not zero. These counters never fall.
+    /// Number of notices of each kind, including those during opening; entries of zero are left out.
+    ///
+    /// Notices are counted even without an `on_notice`. These counters never decrease.
     pub notices: Vec<NoticeCount>,
 }
 
 impl Stats {
-    /// Events that could not be recorded, whatever the reason.
+    /// Returns the number of events that could not be recorded, for any reason.
     #[must_use]
     pub fn lost_total(&self) -> u64 {
         self.lost.iter().map(|loss| loss.events).sum()
     }
 
-    /// How often a kind of notice was told.
+    /// Returns the number of notices of one kind.
     #[must_use]
     pub fn noticed(&self, kind: NoticeKind) -> u64 {
         self.notices.iter().find(|notice| notice.kind == kind).map_or(0, |notice| notice.count)
     }
 }
 
-/// How often one kind of notice was told.
+/// Number of notices of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct NoticeCount {
-    /// Which kind.
+    /// The kind of notice.
     pub kind: NoticeKind,
-    /// How often since the log was opened.
+    /// The number of notices since the log was opened.
     pub count: u64,
 }
 
-/// How many events of one severity were lost for one reason.
+/// Number of events of one severity lost for one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Loss {
-    /// Why.
+    /// The reason.
     pub reason: LossReason,
-    /// Of which severity.
+    /// The severity of the events.
     pub severity: Severity,
-    /// How many.
+    /// The number of events.
     pub events: u64,
 }
 
-/// The state of an open log, worst first when several hold.
+/// The state of a log. If several apply, the first of this list is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Health {
-    /// Closed: nothing is recorded any more.
+    /// The log is closed: nothing is recorded any more.
     Closed,
-    /// The segment failed and a new one could not be begun. Retried with growing pauses.
+    /// The segment failed and no new one could be begun. Retried with increasing backoff.
     Failing,
-    /// A wait reached its bound, so nobody waits until a sync succeeds.
+    /// A wait reached its bound, so no caller waits until a sync succeeds.
     Stalled,
-    /// Somebody removed, replaced, cut or wrote to the live segment since the log was opened. Everything is
-    /// recorded, in a new segment; but somebody has the right to change the log, and does. It holds until the log
-    /// is opened again.
+    /// The live segment was removed, replaced, truncated or written to by somebody else since the log was opened.
+    ///
+    /// Everything is recorded, in a new segment. But somebody has permission to change the log and uses it. The state
+    /// lasts until the log is opened again.
     Tampered,
     /// The part of the queue open to routine events is full.
     Overloaded,
-    /// Something that later writing needs does not work: no new segment could be begun when one was due, so that the old
-    /// one goes on, or the durable head cannot be noted in the chain's lock file. Everything is recorded until then. It
-    /// is tried again each second, and holds until it works.
+    /// Everything is recorded, but something that later writes depend on does not work.
+    ///
+    /// Either a new segment was due but could not be begun, so the old one continues. Or the durable head cannot be
+    /// written to the chain's lock file. This is retried every second, and the state lasts until it works.
     Degraded,
     /// Free space is below the watermark.
     LowSpace,
@@ -155,21 +158,23 @@ pub enum Health {
 }
 
 impl Health {
-    /// Whether everything works.
+    /// Returns whether everything works.
     #[must_use]
     pub const fn is_healthy(self) -> bool {
         matches!(self, Self::Healthy)
     }
 
-    /// Whether a critical event emitted now can be expected to become durable. While the log is
-    /// [`Overloaded`](Self::Overloaded), routine ones are lost, and counted, unless they [wait](crate::OnFull).
+    /// Returns whether a critical event emitted now can be expected to become durable.
+    ///
+    /// While the log is [`Overloaded`](Self::Overloaded), routine events are lost and counted, unless they
+    /// [wait](crate::OnFull).
     #[must_use]
     pub const fn is_recording(self) -> bool {
         matches!(self, Self::Healthy | Self::LowSpace | Self::Degraded | Self::Overloaded | Self::Tampered)
     }
 }
 
-named!(Health, "state of a log", [
+named!(Health, "log state", [
     Closed => "closed",
     Failing => "failing",
     Stalled => "stalled",
@@ -180,55 +185,56 @@ named!(Health, "state of a log", [
     Healthy => "healthy",
 ]);
 
-/// What opening a log found of earlier runs and did about it.
+/// What opening a log found of earlier runs, and what it did about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Recovery {
     /// The chains that had to be recovered, or could not be continued.
     pub chains: Vec<ChainRecovery>,
-    /// Every notice of opening, in order, as [`Builder::on_notice`](crate::Builder::on_notice) hears them: of the
-    /// chains above, of chains that are gone, of the file system, of files that others can read.
+    /// Every notice of opening, in order, as passed to [`Builder::on_notice`](crate::Builder::on_notice): about the
+    /// chains above, missing chains, the file system, and files that others can read.
     pub notices: Vec<Notice>,
 }
 
 impl Recovery {
-    /// Whether every chain had ended in order, or was new, and none that was seen before is gone. Notices of where
-    /// the log lies, or of who can read it, do not change that: look at `notices` for those.
+    /// Returns whether every chain had ended cleanly or was new, and no chain seen before is missing.
+    ///
+    /// Notices about where the log is, or who can read it, do not count; see `notices` for those.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.chains.is_empty() && self.notices.iter().all(|notice| notice.kind != NoticeKind::ChainMissing)
     }
 }
 
-/// What was found in one chain.
+/// What opening a log found in one chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ChainRecovery {
     /// The number of the chain.
     pub chain: u16,
-    /// Where the chain goes on after, if it had any durable record.
+    /// The head after which the chain continues, if it had any durable record.
     pub head: Option<Head>,
-    /// Bytes of a torn write that count no more. They stay in the file.
+    /// Bytes of a torn tail, which are ignored from now on. They stay in the file.
     pub torn_bytes: u64,
-    /// Whether records that had been durable are bad or missing: an edit, or the disk lost them.
-    /// Verification says more.
+    /// Whether records that had been durable are bad or missing, because they were edited or the disk lost them.
+    /// A verification reports the details.
     pub damaged: bool,
-    /// Whether the chain was left alone, and another number taken instead.
+    /// Whether the chain was left unchanged and another chain used instead.
     pub left_alone: bool,
     /// What happened, in a sentence.
     pub message: String,
 }
 
-/// Something an operator must hear, handed to [`Builder::on_notice`](crate::Builder::on_notice).
+/// A message to the operator, passed to [`Builder::on_notice`](crate::Builder::on_notice).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Notice {
-    /// Which kind of thing.
+    /// The kind of notice.
     pub kind: NoticeKind,
-    /// When, by the wall clock.
+    /// The time of the notice, by the wall clock.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::time"))]
     pub time: SystemTime,
     /// What happened and what to do, in a sentence.
@@ -236,8 +242,9 @@ pub struct Notice {
 }
 
 impl NoticeKind {
-    /// Whether somebody must act: something is lost, at risk, or was changed by others. What only says what happened, or
-    /// that it is over, needs nobody.
+    /// Returns whether somebody must act, because something was lost, is at risk, or was changed by others.
+    ///
+    /// Notices for information, and those that a problem is over, need no action.
     #[must_use]
     pub const fn needs_action(self) -> bool {
         !matches!(
@@ -261,7 +268,7 @@ impl fmt::Display for Notice {
     }
 }
 
-/// The kinds of [`Notice`]; what is about the log's content is also a `notice` record in it.
+/// The kinds of [`Notice`]. A notice about the content of the log is also a `notice` record in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum NoticeKind {
@@ -269,10 +276,10 @@ pub enum NoticeKind {
     LowSpace,
     /// Free space is above the watermark again.
     SpaceReturned,
-    /// A write or a sync failed, and a new segment is begun; or none could be begun when one was due, and the old one goes
-    /// on.
+    /// A write or a sync failed, and a new segment is begun. Or a new segment was due and could not be begun, and the
+    /// old one continues.
     SegmentFailed,
-    /// A new segment could not be begun either; events are held in memory.
+    /// No new segment could be begun after a failure, and events are held in memory.
     Failing,
     /// The log records again after it was failing or stalled.
     Healed,
@@ -282,47 +289,48 @@ pub enum NoticeKind {
     EventsLost,
     /// A critical event could not be recorded or confirmed.
     CriticalNotRecorded,
-    /// The live segment was removed, replaced, cut, given a second name, or written to by somebody else, or closed by this
-    /// program.
+    /// The live segment was removed, replaced, truncated, given a second name or written to by somebody else, or its
+    /// file was closed by this program.
     SegmentTampered,
-    /// The segment that is continued can be read by every user, which it could not when it was made.
+    /// The segment being continued can be read by every user, which was not so when it was created.
     SegmentExposed,
-    /// The lock of the chain was removed, replaced, or closed by this program; another chain was taken.
+    /// The lock file of the chain was removed, replaced, or closed by this program, and another chain is used.
     LockReplaced,
-    /// An earlier run did not end in order.
+    /// An earlier run did not end cleanly.
     Recovered,
     /// Records that had been durable are bad or missing.
     Damage,
-    /// A chain that was seen before is gone.
+    /// A chain that was seen before is missing.
     ChainMissing,
-    /// The lock file of a chain does not say how far the chain came: it is new, a copy, or of an earlier version. The
-    /// chain was opened by its files alone.
+    /// The lock file of a chain does not hold its durable head, because it is new, a copy, or of an earlier version. The
+    /// chain was opened from its segments alone.
     HeadUnknown,
-    /// The durable head could not be noted in the lock file; it is tried again.
+    /// The durable head could not be written to the lock file. This is retried.
     HeadNotNoted,
-    /// The chain was written on another machine until now.
+    /// The chain was last written on another machine.
     MachineChanged,
-    /// The wall clock and the monotonic clock moved apart by more than a second.
+    /// The wall clock and the monotonic clock have diverged by more than a second.
     ClockStep,
-    /// A record is over a day later than the one before it, and until records span a day beyond it, retention measures
-    /// ages at the time before. Only where there is a limit of age.
+    /// A record is more than a day later than the one before it. Only reported with a limit of age.
+    ///
+    /// Until the records after the jump span a day, retention measures ages at the time before it.
     TimeJumped,
-    /// The directory is on a file system that forgets everything at a restart, or with its container.
+    /// The directory is on a file system that loses everything at a restart, or with its container.
     VolatileFileSystem,
-    /// The system has no boot id, so that a restart is not noticed. What could not be synced is not tried again then.
+    /// The system has no boot id, so a restart is not detected. What could not be synced is then not retried after one.
     BootIdMissing,
     /// Segments were removed by retention.
     Pruned,
     /// Retention could not remove a segment.
     RetentionFailed,
-    /// Segments that retention would remove stay, because a forwarder does not say yet that its store has them. Told
-    /// once, until none waits any more.
+    /// Retention keeps segments that it would remove, because a forwarder does not report yet that its store has them.
+    /// Given once, until no segment waits any more.
     RetentionWaits,
     /// A layer nearer to the registry vetoes audit events.
     Vetoed,
 }
 
-named!(NoticeKind, "kind of a notice", [
+named!(NoticeKind, "notice kind", [
     LowSpace => "low_space",
     SpaceReturned => "space_returned",
     SegmentFailed => "segment_failed",
@@ -355,9 +363,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_told_was_told_never() {
-        let told = NoticeCount { kind: NoticeKind::Failing, count: 3 };
-        let stats = Stats { notices: vec![told], ..Stats::default() };
+    fn a_notice_that_was_never_given_counts_as_zero() {
+        let given = NoticeCount { kind: NoticeKind::Failing, count: 3 };
+        let stats = Stats { notices: vec![given], ..Stats::default() };
         assert_eq!((stats.noticed(NoticeKind::Failing), stats.noticed(NoticeKind::Healed)), (3, 0));
     }
 }

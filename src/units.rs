@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `1s`, `1h30m`, `256MiB`.
+//! Parsing and printing of durations and sizes: `1s`, `1h30m`, `256MiB`.
 
 use std::{fmt, time::Duration};
 
@@ -6,7 +6,8 @@ use crate::error::ParseError;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// In nanoseconds. Micro has two code points: the sign, which `Debug` of a duration prints, and the Greek letter.
+/// Units of durations, in nanoseconds. Micro has two code points: the micro sign, printed by `Debug` of a duration, and
+/// the Greek letter.
 const DURATIONS: &[(&str, u64)] = &[
     ("ns", 1),
     ("us", 1_000),
@@ -19,7 +20,7 @@ const DURATIONS: &[(&str, u64)] = &[
     ("d", 86_400 * SECOND),
 ];
 
-/// In bytes.
+/// Units of sizes, in bytes.
 const SIZES: &[(&str, u64)] = &[
     ("", 1),
     ("B", 1),
@@ -34,14 +35,16 @@ const SIZES: &[(&str, u64)] = &[
     ("TiB", 1 << 40),
 ];
 
-/// Reads a duration: numbers with their units, the largest unit first.
+/// Parses a duration: numbers with their units, the largest unit first.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, ParseError> {
     let parse = || {
         let mut nanos = 0_u128;
         let mut rest = text;
         let mut largest = u64::MAX;
+        // At least one round, so that an empty text is refused.
         while !rest.is_empty() || largest == u64::MAX {
             let (amount, unit, more) = quantity(rest, DURATIONS)?;
+            // Units must decrease: `30m1h` and `1s1s` are more likely mistakes than settings.
             if unit >= largest {
                 return None;
             }
@@ -60,7 +63,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, ParseError> {
     })
 }
 
-/// Reads a size in bytes.
+/// Parses a size in bytes.
 pub(crate) fn parse_size(text: &str) -> Result<u64, ParseError> {
     let parse = || {
         let (bytes, _, rest) = quantity(text, SIZES)?;
@@ -75,7 +78,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, ParseError> {
     })
 }
 
-/// The first number of a text with its unit: how much it is, how much the unit is, and what stands behind.
+/// Parses the first number of a text with its unit. Returns its value, the value of the unit, and the rest of the text.
 fn quantity<'a>(text: &'a str, units: &[(&str, u64)]) -> Option<(u128, u64, &'a str)> {
     let (number, rest) =
         split(text, |character| character.is_ascii_digit() || matches!(character, '.' | '_'));
@@ -88,21 +91,22 @@ fn split(text: &str, is_first: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(|character| !is_first(character)).unwrap_or(text.len()))
 }
 
-/// A decimal number times a unit. `None` where that is no whole number: a setting is never rounded.
+/// Multiplies a decimal number by a unit. `None` if the product is not a whole number: a setting is never rounded.
 fn times(number: &str, unit: u64) -> Option<u128> {
-    /// So many that no product overflows.
+    /// Few enough that no product below overflows.
     const MOST_DECIMALS: usize = 18;
     let (whole, fraction) = match number.split_once('.') {
         Some((whole, fraction)) => (digits(whole)?, fraction),
         None => (digits(number)?, "0"),
     };
+    // In integers, because `f64` would round.
     let decimals = u32::try_from(fraction.len()).ok().filter(|_| fraction.len() <= MOST_DECIMALS)?;
     let (part, divisor) = (digits(fraction)?.checked_mul(u128::from(unit))?, 10_u128.pow(decimals));
     let whole = whole.checked_mul(u128::from(unit))?;
     if part.is_multiple_of(divisor) { whole.checked_add(part / divisor) } else { None }
 }
 
-/// A whole number, with `_` between its digits where it helps.
+/// Parses a whole number, which may have `_` between its digits.
 pub(crate) fn digits(text: &str) -> Option<u128> {
     let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
     if !is_digit(text.as_bytes().first()) || !is_digit(text.as_bytes().last()) {
@@ -111,7 +115,7 @@ pub(crate) fn digits(text: &str) -> Option<u128> {
     text.replace('_', "").parse().ok()
 }
 
-/// Prints a duration with the largest unit that leaves no rest.
+/// Prints a duration in the largest unit that leaves no remainder.
 pub(crate) struct DurationText(pub(crate) Duration);
 
 impl fmt::Display for DurationText {
@@ -126,7 +130,7 @@ impl fmt::Display for DurationText {
     }
 }
 
-/// Prints a size with the largest binary unit that leaves no rest.
+/// Prints a size in the largest binary unit that leaves no remainder.
 pub(crate) struct SizeText(pub(crate) u64);
 
 impl fmt::Display for SizeText {
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_unit_that_leaves_no_rest_is_printed() {
+    fn the_largest_unit_without_remainder_is_printed() {
         let duration = |seconds| DurationText(Duration::from_secs(seconds)).to_string();
         assert_eq!([0, 59, 60, 90, 7_200, 86_400].map(duration), ["0ns", "59s", "1m", "90s", "2h", "1d"]);
         let size = |bytes| SizeText(bytes).to_string();
@@ -270,7 +274,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_is_too_strange_to_be_read(text: String, number in "[0-9._]{0,40}(d|TiB)") {
+        fn no_text_makes_a_parser_panic(text: String, number in "[0-9._]{0,40}(d|TiB)") {
             for text in [text, number] {
                 drop((parse_duration(&text), parse_size(&text)));
             }

@@ -1,17 +1,17 @@
-//! What a verification can find a log to be.
+//! The possible results of a verification.
 
 use crate::named::named;
 
-/// What a verification found the log to be.
+/// The result of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Every record that was durable is there and unaltered, and every run ended in order or is
-    /// still going on.
+    /// Every durable record is present and unaltered, and every run was closed in order or is still
+    /// in progress.
     Intact,
-    /// Nothing durable is altered, but a run ended without `close`, or left a torn tail.
+    /// Nothing durable is altered, but a run ended without `close` or left a torn tail.
     Unclean,
-    /// Records that had been durable are altered or missing.
+    /// Durable records are altered or missing.
     Damaged,
 }
 

@@ -1,4 +1,4 @@
-//! Waiting for the writer, by a thread or by a task of any runtime, never longer than a bound.
+//! Waits for the writer with a bound, as a thread or as a task of any runtime.
 
 use std::{
     collections::BTreeMap,
@@ -25,12 +25,12 @@ impl Wake for ThreadWaker {
     }
 }
 
-/// Calls a waker. It is code of the application's runtime: a panic in it must not end our thread.
+/// Calls a waker. It is code of the application's runtime, so a panic in it must not end this thread.
 pub(crate) fn wake_quietly(waker: Waker) {
     drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake())));
 }
 
-/// Parks the calling thread until `poll` is ready or the bound has passed; `None` if it passed.
+/// Parks the calling thread until `poll` is ready; returns `None` if the bound passed first.
 pub(crate) fn block_until<T>(bound: Duration, mut poll: impl FnMut(&Waker) -> Poll<T>) -> Option<T> {
     let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
     let look = || match poll(&waker) {
@@ -40,12 +40,16 @@ pub(crate) fn block_until<T>(bound: Duration, mut poll: impl FnMut(&Waker) -> Po
     look_until(bound, look, |(), rest| thread::park_timeout(rest))
 }
 
-/// Looks, and sleeps over what it saw, until there is a result or the bound has passed; `None` if it passed.
+/// Calls `look` until it breaks with a result; returns `None` if the bound passed first.
+///
+/// Between two calls, `sleep` is given what `look` continued with, and the time that is left. It may return
+/// early. `look` is called at least once, even with a bound of zero, and once more after the last sleep.
 pub(crate) fn look_until<T, S>(
     bound: Duration,
     mut look: impl FnMut() -> ControlFlow<T, S>,
     sleep: impl Fn(S, Duration),
 ) -> Option<T> {
+    // A bound too large for an `Instant` is no bound.
     let deadline = Instant::now().checked_add(bound);
     loop {
         let seen = match look() {
@@ -59,8 +63,9 @@ pub(crate) fn look_until<T, S>(
     }
 }
 
-/// Wakes tasks at their deadline: one thread a log, started by the first task that waits, because
-/// the library knows no runtime whose timers it could use.
+/// Wakes tasks at their deadlines, on one thread for each log.
+///
+/// The first task that waits starts the thread. The library depends on no runtime, so it has no other timer.
 #[derive(Debug)]
 pub(crate) struct Timer {
     shared: Arc<TimerShared>,
@@ -68,20 +73,22 @@ pub(crate) struct Timer {
 
 #[derive(Debug, Default)]
 struct TimerShared {
-    /// Guards who is woken when. Held by tasks that begin to wait and by the timer thread.
+    /// Guards the alarms. Held by tasks that begin or end a wait and by the timer thread, never while a waker is called.
     alarms: Mutex<Alarms>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Alarms {
+    /// By deadline, then by a number of their own, because deadlines can be equal.
     pending: BTreeMap<(Instant, u64), Waker>,
+    /// The number given last.
     last: u64,
     ended: bool,
 }
 
 impl Timer {
-    /// `mark_thread` runs on the new thread first.
+    /// Starts the thread, which runs `mark_thread` first.
     pub(crate) fn start(mark_thread: fn()) -> std::io::Result<Self> {
         let shared = Arc::new(TimerShared::default());
         let thread_shared = Arc::clone(&shared);
@@ -92,7 +99,7 @@ impl Timer {
         Ok(Self { shared })
     }
 
-    /// The result of `poll`, or `None` once the bound has passed.
+    /// Returns a future of the result of `poll`, or of `None` once the bound has passed.
     pub(crate) fn bounded<'a, T, P>(
         &'a self,
         bound: Duration,
@@ -104,7 +111,7 @@ impl Timer {
         Bounded { timer: self, deadline: Instant::now().checked_add(bound), alarm: None, poll }
     }
 
-    /// Sets an alarm, or gives the one that was set another waker.
+    /// Sets an alarm and returns its number. An alarm that is set already gets the new waker.
     fn set(&self, deadline: Instant, alarm: Option<u64>, waker: &Waker) -> u64 {
         let mut alarms = self.shared.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         let number = alarm.unwrap_or_else(|| {
@@ -112,6 +119,7 @@ impl Timer {
             alarms.last
         });
         alarms.pending.insert((deadline, number), waker.clone());
+        // Only an earlier first deadline cuts the sleep of the timer thread short.
         if alarms.pending.first_key_value().is_some_and(|(first, _)| first.1 == number) {
             self.shared.changed.notify_one();
         }
@@ -136,16 +144,18 @@ impl TimerShared {
         let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         while !alarms.ended {
             let now = Instant::now();
+            // No alarm has the number `u64::MAX`, so all alarms of this instant are due.
             let later = alarms.pending.split_off(&(now, u64::MAX));
             let due: Vec<Waker> = std::mem::replace(&mut alarms.pending, later).into_values().collect();
             if !due.is_empty() {
-                // A waker is code of the application's runtime: not under our lock.
+                // A waker is code of the application's runtime: it may block, or set an alarm itself.
                 drop(alarms);
                 due.into_iter().for_each(wake_quietly);
                 alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             let next = alarms.pending.keys().next().map(|(at, _)| at.saturating_duration_since(now));
+            // Without alarms any time does: `set` and `drop` notify.
             let hour = Duration::from_secs(3600);
             alarms = self
                 .changed
@@ -156,6 +166,7 @@ impl TimerShared {
     }
 }
 
+/// The future that [`Timer::bounded`] returns.
 struct Bounded<'a, P> {
     timer: &'a Timer,
     deadline: Option<Instant>,
@@ -165,7 +176,7 @@ struct Bounded<'a, P> {
 
 impl<P> Drop for Bounded<'_, P> {
     fn drop(&mut self) {
-        // A wait that is over or was given up holds nothing of its task.
+        // The alarm holds the task's waker, and so perhaps the task itself.
         if let (Some(deadline), Some(alarm)) = (self.deadline, self.alarm) {
             self.timer.remove(deadline, alarm);
         }
@@ -180,6 +191,7 @@ impl<T, P: FnMut(&Waker) -> Poll<T> + Unpin> Future for Bounded<'_, P> {
         if let Poll::Ready(value) = (this.poll)(context.waker()) {
             return Poll::Ready(Some(value));
         }
+        // Only after `poll`: a result that is there at the deadline counts.
         match this.deadline {
             Some(deadline) if deadline <= Instant::now() => Poll::Ready(None),
             Some(deadline) => {

@@ -1,5 +1,6 @@
-//! Puts a log together: opens the directory, starts the writer and the threads of the library, and joins the half
-//! that knows tracing to the half that knows files. The only file that knows both.
+//! Puts a log together: opens the directory, starts the threads, and connects capture to the writer.
+//!
+//! The only file that depends on both the half that knows tracing and the half that knows files.
 
 use std::{
     io,
@@ -28,10 +29,10 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-/// The smallest size limit of a segment: the longest line fits.
+/// The smallest size limit of a segment, into which the longest line fits.
 pub(crate) const MIN_SEGMENT_BYTES: u64 = 64 << 10;
 
-/// Everything that an application settles, checked.
+/// All settings of a log, after they were checked.
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting that an application turns on or off")]
 pub(crate) struct Plan {
     pub(crate) dir: PathBuf,
@@ -56,7 +57,7 @@ pub(crate) struct Plan {
     pub(crate) faults: Option<Faults>,
 }
 
-/// What a handle is made of.
+/// The parts of a running log, from which its first handle is made.
 pub(crate) struct Parts {
     pub(crate) path: PathBuf,
     pub(crate) queue: Arc<Queue>,
@@ -82,7 +83,7 @@ pub(crate) fn start(plan: Plan) -> Result<Parts, Error> {
         wait_for_chain: plan.wait_for_chain,
         service: plan.service,
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        // Half of the bits name the run well enough.
+        // 64 of the 128 random bits are enough to tell runs apart.
         writer_id: (random >> 64) as u64,
     };
     let opened =
@@ -94,6 +95,7 @@ pub(crate) fn start(plan: Plan) -> Result<Parts, Error> {
     let heads =
         plan.on_head.map(|on_head| Heads::start(on_head, Arc::clone(&gauges), capture::mark_own_thread));
     let heads = heads.transpose().map_err(|source| Error::Thread { path: path.clone(), source })?;
+    // Told only now: during `writer::open` there is no notifier yet.
     for (kind, message) in opened.notices() {
         notifier.tell(*kind, message.clone());
     }
@@ -146,7 +148,7 @@ fn start_writer(
         .name("audit-writer".to_owned())
         .spawn(move || {
             capture::mark_own_thread();
-            // A bug in the writer must not leave callers waiting for it.
+            // After a bug in the writer, callers must not wait for it: `closed` wakes all of them.
             if catch_unwind(AssertUnwindSafe(|| writer.run(clock, capture::mark_own_thread))).is_err() {
                 queue.notifier.print("the writer failed; nothing is recorded any more");
                 queue.closed();
@@ -156,7 +158,8 @@ fn start_writer(
     Ok((first_head, thread))
 }
 
-/// A file that grew beyond `RLIMIT_FSIZE` would kill the process.
+/// Lowers the size limit of a segment below `RLIMIT_FSIZE`. A write beyond that limit sends `SIGXFSZ`, which kills
+/// the process by default; see setrlimit(2).
 fn rotation_below(rotation: Rotation, limit: Option<u64>) -> Result<Rotation, Error> {
     let Some(limit) = limit else { return Ok(rotation) };
     let most = limit.saturating_sub(8 * MIB).max(limit / 2);
@@ -167,7 +170,7 @@ fn rotation_below(rotation: Rotation, limit: Option<u64>) -> Result<Rotation, Er
     Ok(rotation.max_bytes(rotation.max_bytes.min(most)))
 }
 
-/// Tells what is unsafe from what the system refused.
+/// Maps a refusal for safety to `InsecureDirectory`, and any other error to `Io`.
 fn refused(path: &Path, error: io::Error) -> Error {
     match refusal(&error) {
         Some(reason) => Error::InsecureDirectory { path: path.to_owned(), reason },
@@ -175,7 +178,7 @@ fn refused(path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// The same for a file in the directory.
+/// Maps a refusal for safety in the same way, for a file in the directory.
 fn unsafe_file(error: Error) -> Error {
     match error {
         Error::Io { action, path, source } => match refusal(&source) {
@@ -186,6 +189,7 @@ fn unsafe_file(error: Error) -> Error {
     }
 }
 
+/// Returns the reason, if the storage refused something as unsafe.
 fn refusal(error: &io::Error) -> Option<InsecureReason> {
     error.get_ref()?.downcast_ref().copied()
 }

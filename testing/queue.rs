@@ -1,4 +1,4 @@
-//! The queue without a writer: what cuts a pause short, and what a wait that ends leaves behind.
+//! Tests of the queue without a writer: what ends a pause early, and what a wait leaves behind when it ends.
 
 use super::*;
 use crate::{
@@ -29,7 +29,7 @@ fn submit(queue: &Queue, severity: Severity) {
     queue.submit(&Draft { payload: &[b'x'; 100], severity, at: Timestamp::now() }, None);
 }
 
-/// Whether the writer pauses no longer than it must, when `happens` came before the pause began.
+/// Checks that a pause ends early if `happens` came before it began.
 #[track_caller]
 fn check_before(pause: Pause, happens: impl FnOnce(&Arc<Queue>)) {
     let queue = queue(settings());
@@ -40,7 +40,7 @@ fn check_before(pause: Pause, happens: impl FnOnce(&Arc<Queue>)) {
     assert!(begun.elapsed() < SOON, "slept through it");
 }
 
-/// The same for what happens while it pauses.
+/// Checks that a pause ends early if `happens` comes during it.
 #[track_caller]
 fn check_during(pause: Pause, happens: impl FnOnce(&Arc<Queue>) + Send) {
     let queue = queue(settings());
@@ -59,7 +59,7 @@ fn check_during(pause: Pause, happens: impl FnOnce(&Arc<Queue>) + Send) {
     });
 }
 
-/// What is not in the queue wakes the writer like this, and a look at the queue in between must not lose it.
+/// A nudge wakes the writer for work that is not in the queue. A take in between must not lose it.
 #[test]
 fn a_nudge_ends_one_pause_of_any_kind() {
     for pause in [Pause::Doze, Pause::Sleep, Pause::Backoff] {
@@ -77,11 +77,11 @@ fn a_nudge_ends_one_pause_of_any_kind() {
     let moment = Duration::from_millis(50);
     let begun = Instant::now();
     queue.pause(Pause::Sleep, queue.clock.elapsed() + moment);
-    assert!(begun.elapsed() >= moment, "the next one lasts");
+    assert!(begun.elapsed() >= moment, "the next pause is not cut short");
 }
 
 #[test]
-fn nothing_urgent_is_slept_through() {
+fn no_pause_sleeps_through_urgent_work() {
     let routine = |queue: &Arc<Queue>| submit(queue, Severity::Routine);
     let wanted = |queue: &Arc<Queue>| {
         submit(queue, Severity::Routine);
@@ -140,7 +140,7 @@ fn a_thread_that_waits_for_room_wakes_the_writer() {
 }
 
 #[test]
-fn less_is_left_to_gather_once_somebody_waited() {
+fn less_accumulates_once_a_caller_has_waited() {
     let queue = queue(settings());
     for (waits, wakes_at) in [(false, WAKE_BYTES), (true, EAGER_WAKE_BYTES)] {
         if waits {
@@ -159,7 +159,7 @@ fn less_is_left_to_gather_once_somebody_waited() {
 }
 
 #[test]
-fn what_was_published_when_a_wait_ended_is_no_stall() {
+fn an_event_published_when_its_wait_ended_is_no_stall() {
     let queue = queue(settings());
     submit(&queue, Severity::Routine);
     assert!(queue.poll_durable(1, Waker::noop()).is_pending());
@@ -172,7 +172,7 @@ fn what_was_published_when_a_wait_ended_is_no_stall() {
 }
 
 #[test]
-fn tasks_that_gave_up_do_not_pile_up_in_a_stall() {
+fn tasks_that_gave_up_do_not_accumulate_in_a_stall() {
     struct Task;
     impl std::task::Wake for Task {
         fn wake(self: Arc<Self>) {}
@@ -187,7 +187,7 @@ fn tasks_that_gave_up_do_not_pile_up_in_a_stall() {
 }
 
 #[test]
-fn what_the_writer_holds_is_what_is_not_free() {
+fn bytes_held_by_the_writer_take_room_in_the_queue() {
     let queue = queue(QueueSettings { bytes: 1000, ..settings() });
     for _ in 0..5 {
         submit(&queue, Severity::Routine);
@@ -207,10 +207,10 @@ fn what_the_writer_holds_is_what_is_not_free() {
     assert_eq!((stats.queued_bytes, stats.oldest_not_durable), (0, Duration::ZERO));
 }
 
-/// The age was that of the first event since the writer had last held nothing, so a segment that was rolled
-/// in the middle of a batch made every record up to the next sync look a whole interval too old.
+/// The age was once measured from the first event since the writer had last held nothing. After a rotation in the middle
+/// of a batch, every record up to the next sync then looked a whole interval too old.
 #[test]
-fn what_is_durable_ages_no_more() {
+fn the_age_counts_only_events_that_are_not_durable() {
     let queue = queue(settings());
     let mut batch = DraftBuffers::default();
     let age = || {
@@ -229,7 +229,7 @@ fn what_is_durable_ages_no_more() {
     let before = age();
     queue.publish(2, 100, || {}).unwrap();
     let after = age();
-    // Of the second batch one is left, which came a pause later than the first.
+    // One event of the second batch is left, which came a pause later than the first batch.
     assert!(
         Duration::ZERO < after && after + pause < before + asked.elapsed() + pause / 10,
         "{before:?} {after:?}"
@@ -243,7 +243,7 @@ fn what_is_durable_ages_no_more() {
 }
 
 #[test]
-fn whatever_is_urgent_cuts_a_doze_short() {
+fn urgent_work_cuts_a_doze_short() {
     let urgent = |happens: &dyn Fn(&Queue)| {
         let queue = queue(settings());
         submit(&queue, Severity::Routine);
@@ -264,7 +264,7 @@ fn whatever_is_urgent_cuts_a_doze_short() {
 }
 
 #[test]
-fn a_critical_event_is_synced_at_once_even_where_nobody_waits_for_it() {
+fn a_critical_event_is_synced_at_once_even_if_no_caller_waits_for_it() {
     let hybrid = FlushMode::Hybrid { batch_size: 100, batch_interval: FAR, critical_immediate: false };
     for (flush_mode, routine, critical) in
         [(hybrid, 0, 2), (FlushMode::Batched { size: 100, interval: FAR }, 0, 0)]
@@ -284,7 +284,7 @@ fn a_log_is_overloaded_from_three_quarters_on() {
         submit(&queue, Severity::Routine);
         assert_eq!(queue.is_overloaded(), is_overloaded);
     }
-    // What is over three quarters is kept for critical events.
+    // The last quarter is reserved for critical events.
     submit(&queue, Severity::Routine);
     submit(&queue, Severity::Critical);
     let mut stats = Stats::default();
@@ -294,22 +294,22 @@ fn a_log_is_overloaded_from_three_quarters_on() {
     submit(&queue, Severity::Critical);
     queue.fill(&mut stats);
     assert_eq!((stats.accepted_routine, stats.accepted_critical, stats.lost_total()), (3, 1, 3));
-    assert_eq!(queue.lock().blocked, 0, "nobody waits for room any more");
+    assert_eq!(queue.lock().blocked, 0, "a thread still counts as waiting for room");
 }
 
-/// It would hold the thread of a task for as long as the disk takes.
+/// Otherwise the wait could hold the thread of a task for as long as the disk takes.
 #[test]
-fn where_the_mode_does_not_wait_nobody_begins_to_when_the_disk_works_again() {
+fn a_mode_that_does_not_wait_does_not_begin_to_when_the_disk_works_again() {
     let queue = queue(QueueSettings { wait_bound: FAR, ..settings() });
     submit(&queue, Severity::Critical);
     let begun = Instant::now();
-    // As from an event that was emitted while the disk was failing, which it is no more.
+    // Like an event that was emitted while the disk was failing, if the disk works again by now.
     queue.wait_for_own(1, Severity::Critical, FAR, false);
     assert!(begun.elapsed() < SOON && !queue.is_stalled());
 }
 
 #[test]
-fn a_scope_counts_for_those_that_were_around_it_at_the_event() {
+fn an_event_counts_for_the_scopes_around_it_at_that_moment() {
     let (one, two) = (Scope::new(None), Scope::new(None));
     let alone = Scope::new(None);
     alone.accept(1, 0);
@@ -326,11 +326,11 @@ fn a_scope_counts_for_those_that_were_around_it_at_the_event() {
     assert_eq!(counts(&alone), (3, 3, 1, Some(2)));
     assert_eq!((counts(&one), counts(&two)), ((1, 2, 0, Some(2)), (0, 0, 1, None)));
     assert_eq!(one.tickets().ranges().collect::<Vec<_>>(), [(2, 2)]);
-    assert!(Arc::ptr_eq(&inside_one, &inside_one.inside(Some(one))), "nothing is made where nothing changed");
+    assert!(Arc::ptr_eq(&inside_one, &inside_one.inside(Some(one))), "a new scope although nothing changed");
 }
 
 #[test]
-fn a_receipt_is_of_the_last_event_that_is_durable() {
+fn a_receipt_names_the_last_durable_event() {
     let scope = Scope::new(None);
     let head = |seq| Head { chain: ChainNumber::FIRST, seq, hash: Digest::ZERO };
     for (ticket, expected) in [(2, 2), (1, 2), (3, 3), (3, 3)] {
@@ -341,9 +341,9 @@ fn a_receipt_is_of_the_last_event_that_is_durable() {
     assert_eq!(scope.counts().durable, Some((3, head(3))));
 }
 
-/// What an operator hears while `happens`.
-fn told(settings: QueueSettings, happens: impl FnOnce(&Queue)) -> Vec<NoticeKind> {
-    let (sender, heard) = std::sync::mpsc::channel();
+/// Returns the notices that are given while `happens` runs.
+fn notices_of(settings: QueueSettings, happens: impl FnOnce(&Queue)) -> Vec<NoticeKind> {
+    let (sender, received) = std::sync::mpsc::channel();
     let on_notice = Box::new(move |notice: &crate::Notice| sender.send(notice.kind).expect("send"));
     let clock = Clock::start();
     let notifier = Notifier::start(Some("log".to_owned()), clock, Some(on_notice), || {}).expect("no thread");
@@ -351,89 +351,89 @@ fn told(settings: QueueSettings, happens: impl FnOnce(&Queue)) -> Vec<NoticeKind
     happens(&queue);
     // The thread that calls the closure ends with the notifier, and the closure with it.
     drop(queue);
-    heard.iter().collect()
+    received.iter().collect()
 }
 
 #[test]
-fn a_loss_is_told_once_and_a_critical_one_each_time() {
+fn a_loss_is_reported_once_and_a_critical_one_each_time() {
     let lose = |queue: &Queue, reason, severity| queue.lose(reason, severity, Timestamp::now(), None);
-    let heard = told(settings(), |queue| {
+    let received = notices_of(settings(), |queue| {
         lose(queue, LossReason::QueueFull, Severity::Routine);
         lose(queue, LossReason::QueueFull, Severity::Routine);
-        assert!(queue.lock().losses.are_pending(), "a `gap` record will tell of it");
+        assert!(queue.lock().losses.are_pending(), "no `gap` record is due");
     });
-    assert_eq!(heard, [NoticeKind::EventsLost]);
-    let heard = told(settings(), |queue| {
+    assert_eq!(received, [NoticeKind::EventsLost]);
+    let received = notices_of(settings(), |queue| {
         lose(queue, LossReason::QueueFull, Severity::Critical);
         lose(queue, LossReason::QueueFull, Severity::Critical);
     });
     assert_eq!(
-        heard,
+        received,
         [NoticeKind::EventsLost, NoticeKind::CriticalNotRecorded, NoticeKind::CriticalNotRecorded]
     );
-    // Often the closure that hears notices emitted it.
-    assert_eq!(told(settings(), |queue| lose(queue, LossReason::Reentrant, Severity::Critical)), []);
-    let heard = told(settings(), |queue| {
+    // Often the closure that receives notices emitted it.
+    assert_eq!(notices_of(settings(), |queue| lose(queue, LossReason::Reentrant, Severity::Critical)), []);
+    let received = notices_of(settings(), |queue| {
         queue.end(Stage::Closing);
         lose(queue, LossReason::Closed, Severity::Routine);
         assert!(!queue.lock().losses.are_pending(), "no record comes after the end");
     });
-    assert_eq!(heard, [], "that one is printed");
+    assert_eq!(received, [], "it is printed instead");
 }
 
 #[test]
-fn a_wait_in_vain_is_told_of_where_the_event_is_critical() {
+fn a_failed_wait_is_reported_if_the_event_is_critical() {
     let immediate =
         QueueSettings { flush_mode: FlushMode::Immediate, wait_bound: Duration::ZERO, ..settings() };
     for severity in [Severity::Routine, Severity::Critical] {
         let critical: &[NoticeKind] =
             if severity == Severity::Critical { &[NoticeKind::CriticalNotRecorded] } else { &[] };
-        let heard = told(immediate, |queue| {
+        let received = notices_of(immediate, |queue| {
             submit(queue, severity);
             assert_eq!((queue.lock().unconfirmed, queue.is_stalled()), (1, true));
         });
-        assert_eq!(heard, [&[NoticeKind::Stalled], critical].concat());
-        let heard = told(immediate, |queue| {
+        assert_eq!(received, [&[NoticeKind::Stalled], critical].concat());
+        let received = notices_of(immediate, |queue| {
             queue.gauges.failing.set(true);
             submit(queue, severity);
             submit(queue, severity);
-            assert_eq!((queue.lock().unconfirmed, queue.is_stalled()), (2, false), "nobody waits");
+            assert_eq!((queue.lock().unconfirmed, queue.is_stalled()), (2, false), "a thread waited");
         });
-        assert_eq!(heard, critical.repeat(2));
+        assert_eq!(received, critical.repeat(2));
     }
-    // Where nobody would have waited, a disk that refuses is told of all the same.
-    let heard = told(settings(), |queue| {
+    // Even in a mode that does not wait, an outage is reported for a critical event.
+    let received = notices_of(settings(), |queue| {
         queue.gauges.failing.set(true);
         submit(queue, Severity::Routine);
         submit(queue, Severity::Critical);
     });
-    assert_eq!(heard, [NoticeKind::CriticalNotRecorded]);
+    assert_eq!(received, [NoticeKind::CriticalNotRecorded]);
 }
 
 #[test]
-fn a_stall_is_told_once_and_a_closed_log_is_none() {
-    let heard = told(settings(), |queue| {
+fn a_stall_is_reported_once_and_a_closed_log_is_no_stall() {
+    let received = notices_of(settings(), |queue| {
         submit(queue, Severity::Routine);
         assert!(queue.wait_until_durable(1, Waiter::All).is_err());
         assert!(queue.wait_until_durable(1, Waiter::All).is_err());
     });
-    assert_eq!(heard, [NoticeKind::Stalled]);
-    let heard = told(settings(), |queue| {
+    assert_eq!(received, [NoticeKind::Stalled]);
+    let received = notices_of(settings(), |queue| {
         submit(queue, Severity::Routine);
         queue.closed();
-        assert!(queue.wait_until_durable(1, Waiter::All).is_ok(), "nothing more can come of waiting");
+        assert!(queue.wait_until_durable(1, Waiter::All).is_ok(), "it waited for a closed log");
         queue.wait_for_own(1, Severity::Routine, FAR, true);
     });
-    assert_eq!(heard, []);
-    let heard = told(settings(), |queue| {
+    assert_eq!(received, []);
+    let received = notices_of(settings(), |queue| {
         submit(queue, Severity::Critical);
         queue.closed();
         queue.wait_for_own(1, Severity::Critical, FAR, true);
     });
-    assert_eq!(heard, [NoticeKind::CriticalNotRecorded], "it is not durable and never will be");
+    assert_eq!(received, [NoticeKind::CriticalNotRecorded], "it is not durable and never will be");
 }
 
-/// A thread that waits for an event, when it is asleep or about to be.
+/// Starts a thread that waits for an event, and returns once it is asleep or about to be.
 #[cfg(not(any(loom, shuttle)))]
 fn asleep_over<'scope>(
     ticket: Ticket,
@@ -458,13 +458,13 @@ fn threads_that_came_during_a_sync_sleep_through_it() {
         (0..2).for_each(|_| submit(&queue, Severity::Routine));
         let first = asleep_over(1, &queue, scope);
         let orders = queue.take(&mut batch);
-        // Comes while that is written, and is served by the same sync.
+        // Comes while the batch is written, and is served by the same sync.
         submit(&queue, Severity::Routine);
         let latecomer = asleep_over(3, &queue, scope);
         assert!(queue.take_latecomers(&orders, &mut batch).is_some());
         submit(&queue, Severity::Routine);
         let next = asleep_over(4, &queue, scope);
-        // The writer took its event before it fell asleep.
+        // The writer takes the event of this thread before it falls asleep.
         let late = asleep_over(2, &queue, scope);
         queue.publish(3, 0, || {}).unwrap();
         for served in [first, latecomer, late] {
@@ -479,7 +479,7 @@ fn threads_that_came_during_a_sync_sleep_through_it() {
 
 #[cfg(not(any(loom, shuttle)))]
 #[test]
-fn a_thread_that_sleeps_is_woken_when_its_event_is_durable_and_when_the_log_ends() {
+fn a_sleeping_thread_is_woken_when_its_event_is_durable_or_the_log_ends() {
     for ends in [false, true] {
         let queue = queue(QueueSettings { wait_bound: FAR, ..settings() });
         submit(&queue, Severity::Routine);

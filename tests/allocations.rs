@@ -1,6 +1,6 @@
-//! What an event allocates on the thread that emits it, once its buffers have grown: nothing.
+//! Checks that an event allocates nothing on the thread that emits it, once the buffers have grown.
 //!
-//! A binary of its own, because it replaces the allocator by one that counts.
+//! A binary of its own, because it replaces the allocator with one that counts.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test")]
 
@@ -25,15 +25,16 @@ fn emit(number: u64) {
     );
 }
 
-/// Allocations of this thread in the middle one of 41 bursts of 200 events, which fit the buffers that the queue
-/// keeps. Not in all of them: where the system lets the writer wait in the middle of a burst, the buffer that it has
-/// is not back yet, and the queue makes another. An event that allocated would do so in each burst.
+/// Returns the median of this thread's allocations in 41 bursts of 200 events, which fit the buffers that the queue keeps.
+///
+/// Single bursts can allocate: if the writer is descheduled during a burst, its buffer does not come back in time, and
+/// the queue allocates another one. An event that allocated would do so in each burst.
 fn allocations(mode: FlushMode) -> u64 {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log = AuditLog::builder(dir.path().join("log")).flush_mode(mode).open().unwrap();
     let subscriber = tracing_subscriber::registry().with(log.layer());
     let other = std::cell::OnceCell::new();
-    // Most events in one span, some in turns of four and of one in another.
+    // Most events are in one span. Some alternate with another span, in turns of four and of one.
     let in_turns = |number: u64| {
         let turn = if number < 40 { 4 } else { 1 };
         if number < 80 && (number / turn).is_multiple_of(2) {
@@ -67,6 +68,6 @@ fn an_event_allocates_nothing_on_its_caller() {
     for mode in [FlushMode::default(), batched] {
         assert_eq!(allocations(mode), 0, "{mode:?}");
     }
-    // The count counts.
+    // The counter works.
     assert!(measure(|| drop(std::hint::black_box(vec![1_u8]))).count_total > 0);
 }

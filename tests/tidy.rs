@@ -1,7 +1,7 @@
-//! Holds the code to ARCHITECTURE.md, and the documents to the code.
+//! Checks the code against ARCHITECTURE.md, and the documents against the code.
 //!
-//! The code is parsed, so comments and strings say nothing. What is compiled for tests and simulations alone may
-//! say more than what ships. All offences are reported at once.
+//! The code is parsed, so that comments and strings do not count. Code that is compiled only for tests and simulations
+//! may use more than code that ships. All offences are reported at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,10 +17,10 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// No file of the library or of what tests it has this many lines.
+/// Files of the library and of its tests must have fewer lines than this.
 const MAX_LINES: usize = 600;
 
-/// What only some files may say, and which.
+/// Paths that only some files may use, and these files.
 const ONLY: &[(&[&str], &[&str])] = &[
     (&["std::fs", "fs2", "rustix::fs"], &["src/storage/disk"]),
     (&["SystemTime::now"], &["src/clock.rs"]),
@@ -32,7 +32,7 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["crate::writer"], &["src/writer", "src/wiring.rs", "testing/harness"]),
 ];
 
-/// What some rooms never say.
+/// Files, and the paths that they must not use.
 const NEVER: &[(&[&str], &[&str])] = &[
     (&["src/writer"], &["tracing", "tracing_core", "tracing_subscriber", "crate::capture"]),
     (&["src/capture"], &["crate::storage", "std::fs"]),
@@ -43,11 +43,11 @@ const NEVER: &[(&[&str], &[&str])] = &[
     (&["src/format", "src/chain.rs", "src/segment_name.rs"], &["crate::storage", "crate::capture"]),
 ];
 
-/// Tokens that stand nowhere in the code, tests or not, one after the other.
+/// Sequences of tokens that must not appear anywhere in the code, including tests.
 const FORBIDDEN: &[&[&str]] =
     &[&["#", "[", "ignore"], &["#", "[", "allow", "("], &["todo", "!"], &["unimplemented", "!"], &["unsafe"]];
 
-/// The only files of `src` that know that there are simulations.
+/// The only files of `src` that may mention simulations.
 const SIMULATED: &[&str] = &["src/lib.rs", "src/clock.rs", "src/notify.rs", "src/storage/mod.rs"];
 
 const DOCUMENTS: &[&str] = &[
@@ -72,7 +72,7 @@ const DOCUMENTS: &[&str] = &[
 
 // ---- Rust.
 
-/// Adds tokens, each with its line; of a group, how it begins, and what is in it.
+/// Appends tokens with their lines. A group is appended as its opening delimiter and its content.
 fn flatten(tokens: TokenStream, flat: &mut Vec<(usize, String)>) {
     for token in tokens {
         let line = token.span().start().line;
@@ -85,14 +85,14 @@ fn flatten(tokens: TokenStream, flat: &mut Vec<(usize, String)>) {
     }
 }
 
-/// The tokens of a source, of its tests and macros too.
+/// Returns the tokens of a source file, including tests and macros.
 fn tokens_of(source: &str) -> syn::Result<Vec<(usize, String)>> {
     let mut flat = Vec::new();
     flatten(source.parse()?, &mut flat);
     Ok(flat)
 }
 
-/// The lines on which such tokens stand one after the other.
+/// Returns the lines on which this sequence of tokens begins.
 fn lines_with(tokens: &[(usize, String)], sought: &[&str]) -> Vec<usize> {
     let begins = |(index, (line, _)): (usize, &(usize, String))| {
         let here = tokens.iter().skip(index).take(sought.len()).map(|(_, token)| token);
@@ -101,10 +101,11 @@ fn lines_with(tokens: &[(usize, String)], sought: &[&str]) -> Vec<usize> {
     tokens.iter().enumerate().filter_map(begins).collect()
 }
 
-/// Every path that the shipped code says, with its line: `use` trees expanded, from `crate` on where it is ours.
+/// Collects every path in the shipped code, with its line. `use` trees are expanded, and paths to our own modules start
+/// with `crate`.
 struct Paths {
     module: Vec<String>,
-    /// The path that is being read, of a `use` tree or in a macro.
+    /// The path being read, of a `use` tree or in a macro.
     tree: Vec<Ident>,
     is_test: bool,
     said: Vec<(usize, Vec<String>)>,
@@ -136,7 +137,7 @@ impl Paths {
         }
     }
 
-    /// Says the path of the tree, if it goes on behind so many words, and goes back to these.
+    /// Records the path of the tree if it has more than `kept` words, and cuts it back to these.
     fn say_tree(&mut self, kept: usize) {
         let path = self.tree.clone();
         if path.len() > kept {
@@ -145,7 +146,7 @@ impl Paths {
         self.tree.truncate(kept);
     }
 
-    /// Tokens of a macro: words with `::` between them are taken for a path, and a group behind `::` for a tree.
+    /// Reads the tokens of a macro. Words with `::` between them count as a path, and a group after `::` as a tree.
     fn read(&mut self, tokens: TokenStream) {
         let kept = self.tree.len();
         let mut colons = 0;
@@ -159,7 +160,7 @@ impl Paths {
             }
             colons = 0;
             match token {
-                // No path begins with a keyword.
+                // A path does not begin with a keyword.
                 TokenTree::Ident(word) if parse_str::<PathSegment>(&word.to_string()).is_ok() => {
                     self.tree.push(word);
                 }
@@ -174,7 +175,8 @@ impl Paths {
     }
 }
 
-/// Leaves a node as `Paths` was when it came: the first that a node shows are its attributes.
+/// Visits a node and then restores `Paths`, because the attributes of a node, such as `#[cfg(test)]`, come first and
+/// apply to that node only.
 macro_rules! nodes_with_attributes {
     ($($visit:ident $Node:ident),*) => {
         $(fn $visit(&mut self, node: &'ast syn::$Node) {
@@ -240,7 +242,7 @@ impl<'ast> Visit<'ast> for Paths {
     }
 }
 
-/// Whether the predicate of a `cfg` can hold in a build that is neither for tests nor for simulations.
+/// Returns whether the predicate of a `cfg` can hold in a build that is neither for tests nor for simulations.
 fn may_ship(predicate: &Meta) -> bool {
     let parts = |list: &MetaList| {
         list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).unwrap_or_default()
@@ -253,7 +255,7 @@ fn may_ship(predicate: &Meta) -> bool {
     }
 }
 
-/// Whether a path goes through `what`, e.g. `std::fs::File` through `std::fs`.
+/// Returns whether a path goes through `what`, as `std::fs::File` goes through `std::fs`.
 fn goes_through(path: &[String], what: &str) -> bool {
     let what: Vec<&str> = what.split("::").collect();
     let from_start = matches!(what.first(), Some(&"crate" | &"std")) || what.len() == 1;
@@ -269,7 +271,7 @@ fn is_in(file: &str, rooms: &[&str]) -> bool {
         .any(|room| file == *room || file.strip_prefix(room).is_some_and(|rest| rest.starts_with('/')))
 }
 
-/// `src/capture/layer.rs` is the module `crate::capture::layer`.
+/// Returns the module of a file: `src/capture/layer.rs` is `crate::capture::layer`.
 fn module_of(file: &str) -> Vec<String> {
     let mounted = file.replace("testing/simulation", "src/storage/sim");
     let inside = mounted.trim_start_matches("src/").trim_start_matches("testing/").trim_end_matches(".rs");
@@ -277,14 +279,14 @@ fn module_of(file: &str) -> Vec<String> {
     std::iter::once("crate").chain(parts).map(str::to_owned).collect()
 }
 
-/// Whether it is a test, and so may say what it likes. What the tests stand on may not: a simulation that asked
-/// the time would not be the same run twice.
+/// Returns whether a file is a test, which may use anything. The harness and the simulation are not: a simulation that
+/// read the real clock would not be repeatable.
 fn is_test_file(file: &str) -> bool {
     let is_test = is_in(file, &["testing"]) && !is_in(file, &["testing/harness", "testing/simulation"]);
     is_test || file.ends_with("/tests.rs") || file.contains("/tests/")
 }
 
-/// What a source file must not say.
+/// Returns the offences in a source file.
 fn offences_in(file: &str, source: &str) -> Vec<String> {
     match (tokens_of(source), Paths::of(source, module_of(file))) {
         (Ok(tokens), Ok(paths)) => {
@@ -336,7 +338,7 @@ fn forbidden(file: &str, tokens: &[(usize, String)], source: &str) -> Vec<String
 
 // ---- Documents, as text.
 
-/// A document without its blocks of code.
+/// Returns a document without its code blocks.
 fn prose_of(document: &str) -> String {
     let mut is_code = false;
     let mut prose = String::new();
@@ -351,12 +353,12 @@ fn prose_of(document: &str) -> String {
     prose
 }
 
-/// The definition of a label: `[label]: target`.
+/// Parses the definition of a label: `[label]: target`.
 fn definition(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix('[')?.split_once("]: ")
 }
 
-/// Where the links of a document lead: those in the text, and the definitions of labels.
+/// Returns the targets of the links in a document, and of the definitions of labels, without URLs.
 fn links_of(document: &str) -> Vec<String> {
     let prose = prose_of(document);
     let inline = prose.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
@@ -364,7 +366,7 @@ fn links_of(document: &str) -> Vec<String> {
     inline.chain(defined).filter(|target| !target.contains("://")).map(str::to_owned).collect()
 }
 
-/// The labels that a document links to, as `[text][label]`, and does not define.
+/// Returns the labels that a document links to, as `[text][label]`, but does not define.
 fn undefined_labels_of(document: &str) -> Vec<String> {
     let prose = prose_of(document);
     let defined: BTreeSet<&str> = prose.lines().filter_map(definition).map(|(label, _)| label).collect();
@@ -372,7 +374,7 @@ fn undefined_labels_of(document: &str) -> Vec<String> {
     used.filter(|label| !defined.contains(label)).map(str::to_owned).collect()
 }
 
-/// The names under which the headings of a document can be linked to.
+/// Returns the anchors of the headings in a document.
 fn anchors_of(document: &str) -> BTreeSet<String> {
     let prose = prose_of(document);
     let headings = prose.lines().filter(|line| line.starts_with('#'));
@@ -386,7 +388,7 @@ fn anchors_of(document: &str) -> BTreeSet<String> {
     headings.map(slug).collect()
 }
 
-/// The file names that a document says in code style.
+/// Returns the file names that a document has in code style.
 fn files_named_in(document: &str) -> BTreeSet<String> {
     let prose = prose_of(document);
     let is_path = |span: &&str| {
@@ -399,13 +401,13 @@ fn files_named_in(document: &str) -> BTreeSet<String> {
     spans.filter(is_path).map(str::to_owned).collect()
 }
 
-/// What stands between the line that begins with `start` and the next line that is `}`.
+/// Returns the text from the line that begins with `start` to the next line that is `}`.
 fn block<'a>(source: &'a str, start: &str) -> &'a str {
     let from = source.find(start).map_or("", |at| source.get(at..).unwrap_or_default());
     from.split("\n}").next().unwrap_or_default()
 }
 
-/// The variants of `Error`, the names of notices and the fields of `Stats`.
+/// Returns the variants of `Error`, the names of notices and the fields of `Stats`.
 fn names_to_explain(error: &str, stats: &str) -> Vec<String> {
     let variants = block(error, "pub enum Error {").lines().filter_map(|line| {
         let name = line.strip_prefix("    ")?.trim_end_matches([',', '{', ' ']);
@@ -413,7 +415,7 @@ fn names_to_explain(error: &str, stats: &str) -> Vec<String> {
         (name.starts_with(char::is_uppercase) && name.chars().all(char::is_alphanumeric))
             .then(|| name.to_owned())
     });
-    // The table of names ends with its first line that begins with a bracket.
+    // The table of names ends with the first line that begins with a bracket.
     let notices = block(stats, "named!(NoticeKind").split("\n]").next().unwrap_or_default();
     let notices = notices
         .lines()
@@ -439,7 +441,7 @@ impl Repository {
         })
     }
 
-    /// The Rust files below a directory.
+    /// Returns the Rust files below a directory.
     fn sources(&self, dir: &str) -> Vec<String> {
         let mut found = Vec::new();
         let mut waiting = vec![self.root.join(dir)];
@@ -478,7 +480,8 @@ impl Repository {
         }
     }
 
-    /// No two files of the library have one name: a name in an editor's tab, or in a backtrace, is enough.
+    /// Checks that no two files of the library have the same name, so that a name in an editor tab or a backtrace is
+    /// enough.
     fn check_names(&mut self) {
         let mut seen = BTreeMap::new();
         for file in self.sources("src").into_iter().filter(|file| !file.ends_with("/mod.rs")) {
@@ -568,7 +571,7 @@ fn the_code_and_the_documents_keep_to_the_map() {
     assert!(offences.is_empty(), "{} offences:\n  {}\n", offences.len(), offences.join("\n  "));
 }
 
-// ---- The check of the check.
+// ---- Tests of the checks.
 
 #[test]
 fn offences_are_found_wherever_they_hide() {
@@ -607,7 +610,7 @@ fn offences_are_found_wherever_they_hide() {
     );
     expect("testing/x.rs", "use std::fs;\n#[test]\n#[ignore]\nfn f() {}", &[":3: has `#[ignore`"]);
     expect("src/error.rs", concat!("// FIX", "ME: later"), &["left to be fixed"]);
-    // After a raw string, a character and a lifetime the code is still seen.
+    // Code after a raw string, a character and a lifetime is still checked.
     expect(
         "src/log.rs",
         "fn f<'a>(x: &'a str) { g(br#\"\"/*\"#, '\"', b'\\''); std::fs::read(x) }",
@@ -618,7 +621,7 @@ fn offences_are_found_wherever_they_hide() {
         "#[cfg(test)]\nmod tests { fn f() { {} } }\nuse std::fs;",
         &["log.rs:3: says `std::fs`"],
     );
-    // Macros, attributes, types, modules in modules, and what stands beside a test.
+    // Macros, attributes, types, nested modules, and code beside a test.
     expect("src/log.rs", "fn f() { format!(\"{}\", std::fs::read(a, b::c)); }", &["`std::fs`"]);
     expect("src/log.rs", "m! { use ::std::{io, fs::{File}}; todo!() }", &["`std::fs`", "`todo!`"]);
     expect("src/writer/x.rs", "#[tracing::instrument]\nfn f() {}", &["src/writer/x.rs:1: says `tracing`"]);
@@ -635,7 +638,7 @@ fn offences_are_found_wherever_they_hide() {
         &["`fs2`", "`sha2`"],
     );
     expect("src/log.rs", "fn f() { #[cfg(test)] { fs2::a() }; fs2::b() }", &["`fs2`"]);
-    // The simulation and the harness keep to the map, their tests and all others do not.
+    // The simulation and the harness must follow the map; their tests, and all other tests, need not.
     expect("testing/simulation/mod.rs", "use std::fs; fn f() { unsafe {} }", &["`std::fs`", "`unsafe`"]);
     expect("testing/harness/run.rs", "fn f() { Instant::now(); }", &["`Instant::now`"]);
     expect("src/log.rs", "#[cfg(audit_simulation)]\nuse fs2;", &[":1: says `audit_simulation`"]);

@@ -1,4 +1,4 @@
-//! Any bytes as the fields of an event: one event, one line.
+//! Arbitrary bytes as the fields of an event: one event, one line.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes as one line: accepted by our parser, accepted by others, and read alike.
+//! Arbitrary bytes as one line: accepted by this parser, accepted by others, and read alike.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes as the files of a log: opened, written, closed, verified.
+//! Arbitrary bytes as the files of a log: opened, written, closed, verified.
 
 #![no_main]
 

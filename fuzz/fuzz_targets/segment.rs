@@ -1,4 +1,4 @@
-//! Any bytes as the files of a log: verified and read.
+//! Arbitrary bytes as the files of a log: verified and read.
 
 #![no_main]
 

@@ -1,8 +1,8 @@
-//! Proves, at one moment, that audit events and the spans around them reach the layer of a log.
+//! Checks, at one moment, that audit events and the spans around them reach the layer of a log.
 //!
-//! The proof walks the same way as the macros do, with callsites of its own: the levels compiled in,
-//! the maximum level, the interest of the subscriber, `enabled`, `event_enabled`. The layer that is
-//! looked for notes that it was asked, and vetoes the event, so that nobody gets to see it.
+//! A probe takes the same path as the macros of `tracing`, with a callsite of its own. On that path are the levels
+//! compiled in, the maximum level, the interest of the subscriber, `enabled` and `event_enabled`. The layer in question
+//! notes that it was asked, and vetoes the event, so that no layer records it.
 
 use std::{
     cell::Cell,
@@ -34,48 +34,51 @@ use super::{
 };
 use crate::error::Error;
 
-/// The name of every probe. Its address tells a probe from everything else.
+/// The name of every probe. Its address identifies a probe.
 static PROBE: &str = "tracing-audit probe";
 
-/// Where a span is looked for when no target but `audit` was given: somewhere in an application.
+/// The target of the span probe if only the target `audit` was given: a stand-in for the application's own.
 const ANY_TARGET: &str = "your_application";
 
 static EVENT_FIELDS: &[&str] = &["message", "action", "actor", TAG];
 static SPAN_FIELDS: &[&str] = &["actor"];
 
-/// Whom a probe met that was asked about its callsite.
+/// Which layer of the log was asked about the callsite of a probe.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Asked {
     #[default]
     Nobody,
     /// A layer that was added to a subscriber.
     Registered,
-    /// A layer that never was.
+    /// A layer that was never added to one.
     Unregistered,
 }
 
-/// What a probe has met so far.
+/// The parts of the log's layer that a probe has reached so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Traces {
     /// The log whose layer is looked for.
     log: u64,
     asked: Asked,
-    /// The address of the filter that was asked last, and so of the layer that it stands in front of.
+    /// The address of the filter that was asked last. Each layer has a filter of its own.
     filter: Option<usize>,
-    /// Whether more than one was asked: each layer behind them records the event.
+    /// Whether several filters were asked: the layer of each would record the event.
     is_doubled: bool,
+    /// Whether a layer was asked about the event.
     layer: bool,
 }
 
 thread_local! {
-    static TRACES: Cell<Option<Traces>> = const { Cell::new(None) };
+/// The probe that runs on this thread.
+static TRACES: Cell<Option<Traces>> = const { Cell::new(None) };
 }
 
-/// Whether metadata belong to a probe.
+/// Returns whether metadata belong to a probe.
 pub(super) fn is_probe(metadata: &Metadata<'_>) -> bool {
     ptr::eq(metadata.name().as_ptr(), PROBE.as_ptr())
 }
 
+/// Notes something about the current probe, if this is one for the log. Returns whether it is.
 fn met(metadata: &Metadata<'_>, log: u64, note: impl FnOnce(&mut Traces)) -> bool {
     if !is_probe(metadata) {
         return false;
@@ -86,7 +89,7 @@ fn met(metadata: &Metadata<'_>, log: u64, note: impl FnOnce(&mut Traces)) -> boo
     true
 }
 
-/// The filter of a log was asked about a callsite.
+/// Notes that the filter of a log was asked about a callsite.
 pub(super) fn met_callsite(metadata: &Metadata<'_>, log: u64, is_registered: bool) {
     met(metadata, log, |traces| {
         if !is_registered {
@@ -97,7 +100,7 @@ pub(super) fn met_callsite(metadata: &Metadata<'_>, log: u64, is_registered: boo
     });
 }
 
-/// The filter of a log, at this address, was asked whether it enables something.
+/// Notes that the filter of a log, at this address, was asked whether it enables something.
 pub(super) fn met_filter(metadata: &Metadata<'_>, log: u64, address: usize) {
     met(metadata, log, |traces| {
         let before = traces.filter.replace(address);
@@ -105,20 +108,20 @@ pub(super) fn met_filter(metadata: &Metadata<'_>, log: u64, address: usize) {
     });
 }
 
-/// The layer of a log was asked about an event. True if it was the one looked for.
+/// Notes that the layer of a log was asked about an event. Returns whether that is the log being probed.
 pub(super) fn met_layer(metadata: &Metadata<'_>, log: u64) -> bool {
     met(metadata, log, |traces| traces.layer = true)
 }
 
-/// Whether anybody hears what the calling thread emits.
+/// Returns whether the calling thread has a subscriber.
 pub(super) fn has_subscriber() -> bool {
     dispatcher::get_default(|dispatch| !dispatch.is::<NoSubscriber>())
 }
 
-/// What is wrong with a subscriber.
+/// A fault of a subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// Something does not reach the log: what, and why.
+    /// Some events or spans do not reach the log: which, and why.
     Hidden(String),
     /// The layer is in it more than once.
     Doubled,
@@ -133,18 +136,18 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// Proves that audit events with these targets, at every level from the log's own to `ERROR`, reach
-/// the log, each once, and so do the spans from which they inherit.
+/// Checks that audit events with these targets reach the log exactly once, at every level from the log's own to
+/// `ERROR`. Checks too that the spans from which they inherit reach it.
 ///
-/// The proof is given for the subscriber of the calling thread, global or scoped.
+/// The subscriber is that of the calling thread, global or scoped.
 pub(crate) fn ensure_attached(capture: &Capture, path: &Path, targets: &[&str]) -> Result<(), Error> {
     if capture.queue.is_forked() {
-        // Events reach the layer all the same, and go no further.
+        // In a forked child, events still reach the layer, but no writer records them.
         return Err(Error::Forked { path: path.to_owned() });
     }
-    // A callsite that was first met on a thread without a subscriber can be cached as `never`, and stays silent on
-    // every thread: https://github.com/tokio-rs/tracing/issues/2874. Without a subscriber here, rebuilding would do
-    // that to all of them.
+    // A callsite that is first reached on a thread without a subscriber can be cached as `never`, and then stays
+    // disabled on every thread: https://github.com/tokio-rs/tracing/issues/2874. Rebuilding the cache repairs that.
+    // On a thread without a subscriber, rebuilding would instead disable all callsites in this way.
     if has_subscriber() {
         rebuild_interest_cache();
     }
@@ -161,7 +164,7 @@ pub(crate) fn ensure_attached(capture: &Capture, path: &Path, targets: &[&str]) 
     }
 }
 
-/// Whether the proof succeeds on a new thread, whose subscriber can only be the global one.
+/// Returns whether the check succeeds on a new thread, whose subscriber can only be the global one.
 fn is_proved_elsewhere(capture: &Capture, targets: &[&str]) -> bool {
     let prove = || prove(capture, targets).is_ok();
     let prover = thread::Builder::new().name("audit-probe".to_owned());
@@ -170,7 +173,7 @@ fn is_proved_elsewhere(capture: &Capture, targets: &[&str]) -> bool {
     })
 }
 
-/// The proof for the subscriber of the calling thread.
+/// Checks the subscriber of the calling thread.
 pub(super) fn prove(capture: &Capture, targets: &[&str]) -> Result<(), Flaw> {
     dispatcher::get_default(|dispatch| prove_for(dispatch, capture, targets))
 }
@@ -187,6 +190,7 @@ fn prove_for(dispatch: &Dispatch, capture: &Capture, targets: &[&str]) -> Result
     let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
     let levels = levels.into_iter().filter(|level| *level <= capture.rules.level);
 
+    // Whether the log's layer is in the subscriber at all: decides which advice the error gives.
     let mut was_met = dispatch.downcast_ref::<AuditLayer>().is_some_and(|layer| layer.is_of(capture));
     let mut is_doubled = false;
     let mut events = Vec::new();
@@ -201,7 +205,8 @@ fn prove_for(dispatch: &Dispatch, capture: &Capture, targets: &[&str]) -> Result
     }
 
     let mut spans = Vec::new();
-    // Spans of the targets that were asked for and pass something on; else those of all that may, or any.
+    // Probes the given targets from whose spans events inherit. If there is none, all targets of the setting
+    // `inherit_from`; without that setting, a span of any target.
     let may_pass = |target: &&str| capture.rules.listens_to_target(target);
     let mut span_targets: Vec<&str> =
         targets.iter().copied().filter(|target| !is_audit_target(target)).filter(may_pass).collect();
@@ -212,7 +217,7 @@ fn prove_for(dispatch: &Dispatch, capture: &Capture, targets: &[&str]) -> Result
         span_targets.push(ANY_TARGET);
     }
     for target in span_targets {
-        // Spans below the level of the log are taken where they exist, unless the application asked for them.
+        // Without a span level of its own, the log uses spans below its level only if they are enabled.
         let level = capture.rules.span_level.unwrap_or(capture.rules.level);
         let (traces, obstacle) = probe(dispatch, capture, target, level, Kind::SPAN);
         was_met |= traces.asked != Asked::Nobody || traces.filter.is_some();
@@ -228,26 +233,26 @@ fn prove_for(dispatch: &Dispatch, capture: &Capture, targets: &[&str]) -> Result
     }
 }
 
-/// What keeps a callsite from the layer.
+/// The reason why a callsite does not reach the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Obstacle {
     /// A feature of the `tracing` crate removes it from the program.
     Compiled,
-    /// It is above what all subscribers want.
+    /// It is more verbose than the maximum level of all subscribers.
     MaxLevel(LevelFilter),
-    /// The subscriber never wants such a callsite.
+    /// The subscriber has no interest in such a callsite.
     Callsite,
     /// The subscriber does not enable it.
     Disabled,
-    /// It is enabled, but the layer is not asked.
+    /// The subscriber enables it, but does not ask the layer.
     PassedBy,
     /// Another layer vetoes the event.
     Vetoed,
-    /// A `reload` put the layer in, so that its filter was never registered.
+    /// A `reload` layer received the layer later, so that its filter was never registered.
     Reloaded,
 }
 
-/// A probe that did not get through.
+/// A probe that did not reach the layer.
 #[derive(Debug)]
 struct Hidden<'a> {
     target: &'a str,
@@ -255,7 +260,7 @@ struct Hidden<'a> {
     obstacle: Obstacle,
 }
 
-/// Goes the way of the macros, as far as it is open.
+/// Sends a probe on the path of the macros, until an obstacle stops it.
 fn probe(
     dispatch: &Dispatch,
     capture: &Capture,
@@ -263,6 +268,7 @@ fn probe(
     level: Level,
     kind: Kind,
 ) -> (Traces, Option<Obstacle>) {
+    // The macros compare with both levels before they look at their callsite.
     if level > STATIC_MAX_LEVEL {
         return (Traces::default(), Some(Obstacle::Compiled));
     }
@@ -281,9 +287,10 @@ fn probe(
     (traces, obstacle)
 }
 
+/// Asks the subscriber what the macros ask it, in the same order.
 fn walk(dispatch: &Dispatch, metadata: &'static Metadata<'static>) -> Option<Obstacle> {
     let interest = dispatch.register_callsite(metadata);
-    // To ask such a layer anything more is a panic of `tracing-subscriber` in a debug build.
+    // The filter of such a layer has no id: in a debug build `tracing-subscriber` panics if it is asked more.
     if TRACES.get().is_some_and(|traces| traces.asked == Asked::Unregistered) {
         return Some(Obstacle::Reloaded);
     }
@@ -293,7 +300,7 @@ fn walk(dispatch: &Dispatch, metadata: &'static Metadata<'static>) -> Option<Obs
     if !dispatch.enabled(metadata) {
         return Some(Obstacle::Disabled);
     }
-    // Only where the layer was asked is it certain that it will veto the event.
+    // Only a layer whose filter was asked is certain to veto the event. Otherwise other layers would print it.
     let is_met = TRACES.get().is_some_and(|traces| traces.filter.is_some());
     if metadata.is_event() && is_met {
         let tag = metadata.fields().field(TAG)?;
@@ -303,7 +310,7 @@ fn walk(dispatch: &Dispatch, metadata: &'static Metadata<'static>) -> Option<Obs
     None
 }
 
-/// Says what is hidden, by what, and how to mend it. `None` if nothing is.
+/// Describes what is hidden, by what, and how to fix it. Returns `None` if nothing is hidden.
 fn explain(events: &[Hidden<'_>], spans: &[Hidden<'_>], was_met: bool) -> Option<String> {
     if events.is_empty() && spans.is_empty() {
         return None;
@@ -349,11 +356,12 @@ fn explain(events: &[Hidden<'_>], spans: &[Hidden<'_>], was_met: bool) -> Option
     Some(message)
 }
 
+/// Returns whether a filter of the application is the likely obstacle.
 fn is_filter(obstacle: Obstacle) -> bool {
     matches!(obstacle, Obstacle::Callsite | Obstacle::Disabled | Obstacle::MaxLevel(_))
 }
 
-/// Which levels of which targets are hidden, and why.
+/// Lists which levels of which targets are hidden, and why.
 fn list(hidden: &[Hidden<'_>]) -> String {
     let same = |a: &Hidden<'_>, b: &Hidden<'_>| a.target == b.target && a.obstacle == b.obstacle;
     let groups = hidden.chunk_by(same).filter_map(|group| {
@@ -366,6 +374,7 @@ fn list(hidden: &[Hidden<'_>]) -> String {
 }
 
 impl Obstacle {
+    /// Returns the reason as a clause of a message.
     fn explain(self) -> String {
         match self {
             Self::Compiled => {
@@ -391,12 +400,12 @@ impl Obstacle {
     }
 }
 
-/// A callsite that is made while the program runs.
+/// A callsite that is created while the program runs.
 struct ProbeCallsite {
     metadata: OnceLock<Metadata<'static>>,
 }
 
-/// What a callsite says of itself before it is finished, which nobody sees.
+/// The metadata of a callsite before its own are set. No subscriber sees them.
 static UNFINISHED: Metadata<'static> = {
     static NOBODY: ProbeCallsite = ProbeCallsite { metadata: OnceLock::new() };
     Metadata::new(
@@ -412,7 +421,7 @@ static UNFINISHED: Metadata<'static> = {
 };
 
 impl Callsite for ProbeCallsite {
-    /// Probes ask anew each time.
+    /// Ignores the interest: each probe asks the subscriber anew.
     fn set_interest(&self, _: Interest) {}
 
     fn metadata(&self) -> &Metadata<'_> {
@@ -420,10 +429,10 @@ impl Callsite for ProbeCallsite {
     }
 }
 
-/// The callsite of a probe. Each is made once and stays for ever.
+/// Returns the callsite of a probe. Each is created once and leaked: `tracing` needs static metadata.
 fn callsite(target: &str, level: Level, kind: Kind) -> &'static Metadata<'static> {
     type Key = (String, Level, bool);
-    /// Guards the callsites made so far. Held only to look one up or add it.
+    /// Guards the callsites created so far. Held only to look one up or add it.
     static CALLSITES: Mutex<Option<HashMap<Key, &'static Metadata<'static>>>> = Mutex::new(None);
     let is_span = kind == Kind::SPAN;
     let mut callsites = CALLSITES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -439,7 +448,7 @@ fn callsite(target: &str, level: Level, kind: Kind) -> &'static Metadata<'static
     })
 }
 
-/// Denies everything.
+/// A layer that disables everything.
 struct Deny;
 
 impl<S: Subscriber> Layer<S> for Deny {
@@ -448,9 +457,11 @@ impl<S: Subscriber> Layer<S> for Deny {
     }
 }
 
-/// Makes the filters of single layers forget, on this thread, what they last said: they said it of
-/// a probe, and an event that is not asked about again would be taken for it. A subscriber that
-/// denies something makes them forget.
+/// Clears the verdicts that per-layer filters keep for this thread.
+///
+/// The last verdicts are about a probe. If a callsite is cached as `always`, filters are not asked about its next event,
+/// and those verdicts would be applied to it: <https://github.com/tokio-rs/tracing/issues/2519>. A subscriber that
+/// disables something clears them.
 fn clear_filter_state() {
     static DENYING: OnceLock<Layered<Deny, Registry>> = OnceLock::new();
     DENYING.get_or_init(|| Registry::default().with(Deny)).enabled(&UNFINISHED);

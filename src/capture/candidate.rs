@@ -1,4 +1,4 @@
-//! What a classifier sees.
+//! The view of an event that a classifier gets.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,9 @@ use tracing_core::Level;
 use super::{rules::ACTION, values::Values};
 use crate::format::{self, Value};
 
-/// An audit event about to be recorded, as the closure given to
-/// [`Builder::classify`](crate::Builder::classify) sees it.
+/// An audit event about to be recorded, as passed to the closure of [`Builder::classify`](crate::Builder::classify).
 ///
-/// What the event inherits from spans can be seen; a value that is withheld reads `[redacted]`.
+/// It includes what the event inherits from spans. A withheld value reads `[redacted]`.
 #[derive(Debug)]
 pub struct Candidate<'a> {
     pub(super) level: Level,
@@ -21,30 +20,29 @@ pub struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     pub(super) fn new(level: Level, target: &'a str, values: &'a Values) -> Self {
-        let action = values.named.get(ACTION).and_then(|piece| values.text(piece));
+        let action = values.named.get(ACTION).and_then(|member| values.text(member));
         Self { level, target, action, values }
     }
 
-    /// The level of the event.
+    /// Returns the level of the event.
     #[must_use]
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// The target of the event; of a record of the `log` crate, the one it was logged with.
+    /// Returns the target of the event; for a record of the `log` crate, the target it was logged with.
     #[must_use]
     pub fn target(&self) -> &str {
         self.target
     }
 
-    /// The action, if it is a text.
+    /// Returns the action, if it is a text.
     #[must_use]
     pub fn action(&self) -> Option<&str> {
         self.action.as_deref()
     }
 
-    /// The value of a field, or of a member like `actor` or `message`, by its name. Made when it is
-    /// asked for.
+    /// Returns the value of a field, or of a member such as `actor` or `message`, by its name. Parses it on each call.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<Value> {
         format::parse_value(self.values.json(self.values.find(name)?)?)

@@ -9,9 +9,9 @@ use tracing_core::dispatcher;
 
 use super::AuditLayer;
 
-/// Returns what the handles share of the log whose layer is in the current subscriber, while there are handles.
+/// Returns the shared state of the log whose layer is in the current subscriber, if the log has handles left.
 ///
-/// Where there are several layers, tracing-subscriber finds the outermost one, which was added last.
+/// If there are several layers, `tracing-subscriber` finds the outermost one, which was added last.
 pub(crate) fn current() -> Option<Arc<dyn Any + Send + Sync>> {
     dispatcher::get_default(|dispatch| {
         let layer = dispatch.downcast_ref::<AuditLayer>()?;

@@ -1,4 +1,4 @@
-//! What the application adds to each event.
+//! Lets the application add fields to each event.
 
 use std::fmt::Display;
 
@@ -12,25 +12,27 @@ use super::{
     values::{Values, Visitor},
 };
 
-/// An audit event that is about to be recorded, as the closure given to
-/// [`Builder::enrich`](crate::Builder::enrich) sees it: it adds what neither the event nor its spans say.
+/// An audit event about to be recorded, as passed to the closure of [`Builder::enrich`](crate::Builder::enrich).
 ///
-/// What is there already is left as it is, and so is a name that the closure gave before; but a member that
-/// [`Builder::explicit`](crate::Builder::explicit) names takes the place of one that was inherited. Named members such as
-/// `actor` are texts; every other name stands under `fields`. Values are redacted and cut like those of the event.
+/// The closure adds values that neither the event nor its spans have. A value that exists already is kept, even if
+/// the closure itself added it. One exception: a member named in [`Builder::explicit`](crate::Builder::explicit)
+/// replaces an inherited value.
+///
+/// Named members such as `actor` are recorded as texts; every other name is recorded under `fields`. Values are
+/// redacted and cut like those of the event.
 #[derive(Debug)]
 pub struct Enrichment<'a> {
     pub(super) capture: &'a Capture,
     pub(super) plan: &'a Plan,
     pub(super) plans: &'a mut Plans,
     pub(super) values: &'a mut Values,
-    /// A bit for each named member that the event or the closure gave, as an empty text too.
+    /// A bit for each named member that the event or the closure gave, even as an empty text.
     pub(super) given: u32,
     pub(super) span: Option<Id>,
     pub(super) dispatch: Option<Dispatch>,
 }
 
-/// The span that an event is in, whether or not the layer sees it.
+/// Returns the span that an event is in, whether or not a filter hides the span from the layer.
 pub(super) fn span_of<S>(event: &Event<'_>, context: &Context<'_, S>) -> Option<Id>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -38,27 +40,29 @@ where
     if event.is_contextual() {
         return context.current_span().id().cloned();
     }
-    // The id of a span that has closed names nothing, and whoever looks it up may panic.
+    // The id of a closed span refers to nothing, and looking it up may panic.
     event.parent().filter(|id| context.exists(id)).cloned()
 }
 
 impl Enrichment<'_> {
-    /// The id of the span that the event is in, if it is in one. `Span::current()` finds nothing here as soon as the
-    /// program has a scoped subscriber.
+    /// Returns the id of the span that the event is in, if any.
+    ///
+    /// Use this instead of `Span::current()`, which finds no span here once the program has a scoped subscriber.
     #[must_use]
     pub fn span(&self) -> Option<&Id> {
         self.span.as_ref()
     }
 
-    /// The subscriber that the event was emitted to, e.g. for `tracing_opentelemetry::get_otel_context`. `None` where
-    /// the layer does not know it: in a `reload` layer that was given it later. The closure runs inside the subscriber:
-    /// ask this about spans, and do not emit to it.
+    /// Returns the subscriber that the event was emitted to, e.g. for `tracing_opentelemetry::get_otel_context`.
+    ///
+    /// Returns `None` if the layer does not know its subscriber, because a `reload` layer received it later. The closure
+    /// runs inside the subscriber: query spans, but emit nothing to it.
     #[must_use]
     pub fn dispatch(&self) -> Option<&Dispatch> {
         self.dispatch.as_ref()
     }
 
-    /// Whether the event, a span or this closure gave a value of this name.
+    /// Returns whether the event, a span or this closure gave a value of this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         match name {
@@ -72,17 +76,17 @@ impl Enrichment<'_> {
         self.add(name, |out, limit| fields::display(out, &value, limit));
     }
 
-    /// Adds a truth value.
+    /// Adds a boolean.
     pub fn set_bool(&mut self, name: &'static str, value: bool) {
         self.add_plain(name, |out| fields::boolean(out, value));
     }
 
-    /// Adds a whole number. Beyond ±(2^53−1) it stands in the record as a text, as everywhere.
+    /// Adds an integer. Beyond ±(2^53−1) it is recorded as a text, like every integer.
     pub fn set_i64(&mut self, name: &'static str, value: i64) {
         self.add_plain(name, |out| fields::integer(out, value, value.unsigned_abs()));
     }
 
-    /// Adds a whole number that is not negative. Beyond 2^53−1 it stands in the record as a text, as everywhere.
+    /// Adds an unsigned integer. Beyond 2^53−1 it is recorded as a text, like every integer.
     pub fn set_u64(&mut self, name: &'static str, value: u64) {
         self.add_plain(name, |out| fields::integer(out, value, value));
     }
@@ -108,14 +112,14 @@ impl Enrichment<'_> {
         }
         Visitor { plan: self.plan, values: self.values }.planned(&plan, encode);
         if let Role::Named(index) = plan.role {
-            self.values.said |= self.values.named.said() & (1 << index);
+            self.values.own |= self.values.named.not_blank() & (1 << index);
             self.given |= 1 << index;
         }
     }
 
-    /// Whether a member must not be inherited, and was.
+    /// Returns whether a member must not be inherited, and was.
     fn replaces(&self, plan: &FieldPlan) -> bool {
         let Role::Named(index) = plan.role else { return false };
-        self.capture.rules.explicit & !self.values.said & !self.given & (1 << index) != 0
+        self.capture.rules.explicit & !self.values.own & !self.given & (1 << index) != 0
     }
 }

@@ -1,7 +1,6 @@
-//! Values to JSON, straight into a buffer, never longer than a bound.
+//! Encodes values as JSON, directly into a buffer, up to a length limit.
 //!
-//! Each function appends one JSON value, and returns what is known of the whole where that is more than what was
-//! appended.
+//! Each function appends one JSON value. If the value was cut, it returns the [`FullValue`].
 
 use std::{
     error::Error,
@@ -15,39 +14,39 @@ use crate::{
     format::{self, Value, escape_into, push_if_plain},
 };
 
-/// The longest target or module, in bytes as it stands in the line.
+/// The longest target or module, in bytes of the line.
 const MAX_ORIGIN: usize = 1024;
 
-/// The longest value, in bytes as it stands in the line. A whole line is not longer.
+/// The longest value, in bytes of the line. A whole line is not longer.
 pub(super) const MAX_VALUE: usize = format::MAX_LINE;
 
-/// How many bytes code of the application may write for one value. It may never end.
+/// How many bytes code of the application may write for one value. Without a limit, it might never end.
 const MAX_WRITTEN: u64 = 4 << 20;
 
-/// Beyond ±(2^53−1) common readers of JSON round.
+/// The largest integer that common JSON readers do not round; see RFC 8259, section 6.
 const MAX_SAFE: u64 = (1 << 53) - 1;
 
-/// How many causes of an error are written at most.
+/// The most causes of an error that are written. A chain of causes might be circular.
 const MAX_CAUSES: usize = 64;
 
-/// What is known of a value of which the record has a part only.
+/// What is known of the full value, if the record has only a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FullValue {
-    /// How many bytes of UTF-8 it has, or had when it ended too early.
+    /// Its length in bytes of UTF-8, up to where it ended.
     pub(super) bytes: u64,
     pub(super) ending: Ending,
 }
 
-/// How a value that is not whole in the record ended.
+/// How a value ended that is not complete in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// All of it was seen: the SHA-256 of its text.
+    /// All of it was read: the SHA-256 of its text.
     Complete(Digest),
-    /// It was stopped because it wrote too much.
+    /// The code that writes it was stopped, because it wrote too much.
     Stopped,
     /// The code that writes it failed or panicked.
     Failed,
-    /// It is withheld, so nothing of it is told.
+    /// It is withheld, so neither its length nor its hash is recorded.
     Withheld,
 }
 
@@ -56,7 +55,7 @@ impl FullValue {
         Self { bytes: text.len() as u64, ending: Ending::Complete(Digest::of_bytes(text.as_bytes())) }
     }
 
-    /// Of a value that is whole in its JSON.
+    /// Returns the length and hash of a value that is complete in its JSON.
     pub(super) fn of_json(json: &[u8]) -> Self {
         match format::parse_value(json) {
             Some(Value::Text(text)) => Self::of(&text),
@@ -64,7 +63,7 @@ impl FullValue {
         }
     }
 
-    /// Appends it as JSON, without the braces around it.
+    /// Appends it as the members of a JSON object, without the braces.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         if self.ending == Ending::Withheld {
             out.extend_from_slice(b"\"redacted\":true");
@@ -89,7 +88,7 @@ pub(super) fn boolean(out: &mut Vec<u8>, value: bool) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
-/// `magnitude` is the value without its sign, or anything larger than a safe integer.
+/// Appends an integer. `magnitude` is the value without its sign, or any number above the safe integers.
 pub(super) fn integer<I: itoa::Integer>(out: &mut Vec<u8>, value: I, magnitude: u64) {
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(value).as_bytes();
@@ -100,20 +99,21 @@ pub(super) fn integer<I: itoa::Integer>(out: &mut Vec<u8>, value: I, magnitude: 
     }
 }
 
+/// Appends a float. JSON has no NaN and no infinities, so those are texts.
 pub(super) fn float(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
         quoted(out, b"NaN");
     } else if value.is_infinite() {
         quoted(out, if value > 0.0 { b"Infinity" } else { b"-Infinity" });
     } else {
-        // The shortest digits that read back as the same number, with an exponent where they would
-        // be many. A Vec takes everything.
+        // `Debug` prints the shortest digits that read back as the same number, with an exponent where there would be
+        // many. Writing to a `Vec` never fails.
         drop(write!(out, "{value:?}"));
     }
 }
 
-/// Appends a text behind its first quote, and the last one, if it has anything to say, nothing to escape and
-/// nothing to cut, as most have; says whether it does.
+/// Appends a text and its closing quote, if nothing must be escaped or cut and the text is not empty. Returns whether
+/// it did. This is the fast path for most texts; the caller has written the opening quote.
 #[inline]
 pub(super) fn plain_text(out: &mut Vec<u8>, value: &str, limit: usize) -> bool {
     let is_plain = (1..=limit).contains(&value.len()) && push_if_plain(out, value);
@@ -123,6 +123,7 @@ pub(super) fn plain_text(out: &mut Vec<u8>, value: &str, limit: usize) -> bool {
     is_plain
 }
 
+/// Appends a text.
 pub(super) fn text(out: &mut Vec<u8>, value: &str, limit: usize) -> Option<Box<FullValue>> {
     out.push(b'"');
     if plain_text(out, value, limit) {
@@ -133,13 +134,13 @@ pub(super) fn text(out: &mut Vec<u8>, value: &str, limit: usize) -> Option<Box<F
     (!is_whole).then(|| Box::new(FullValue::of(value)))
 }
 
-/// Pairs of lower-case hexadecimal digits.
+/// Appends bytes as a text of lower-case hexadecimal digits.
 pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8], limit: usize) -> Option<Box<FullValue>> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    const PIECE: usize = 4096;
+    const CHUNK: usize = 4096;
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble & 15)).copied().unwrap_or(b'0');
-    let digits = |piece: &[u8], out: &mut Vec<u8>| {
-        out.extend(piece.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]));
+    let digits = |chunk: &[u8], out: &mut Vec<u8>| {
+        out.extend(chunk.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]));
     };
     let (kept, rest) = value.split_at(value.len().min(limit / 2));
     out.push(b'"');
@@ -148,26 +149,27 @@ pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8], limit: usize) -> Option<Box
     if rest.is_empty() {
         return None;
     }
-    let (mut hasher, mut buffer) = (Hasher::default(), Vec::with_capacity(2 * PIECE));
-    for piece in value.chunks(PIECE) {
+    // The hash is that of the text, as for every value. The text is made in chunks, because it can be large.
+    let (mut hasher, mut buffer) = (Hasher::default(), Vec::with_capacity(2 * CHUNK));
+    for chunk in value.chunks(CHUNK) {
         buffer.clear();
-        digits(piece, &mut buffer);
+        digits(chunk, &mut buffer);
         hasher.update(&buffer);
     }
     Some(Box::new(FullValue { bytes: 2 * value.len() as u64, ending: Ending::Complete(hasher.finish()) }))
 }
 
-/// Code of the application: it may panic, fail, or never end.
+/// Appends what a value's `Debug` writes. That is code of the application, which may panic, fail, or never end.
 pub(super) fn debug(out: &mut Vec<u8>, value: &dyn fmt::Debug, limit: usize) -> Option<Box<FullValue>> {
     written(out, limit, |writer| write!(writer, "{value:?}"))
 }
 
-/// As [`debug`], for a value that prints itself.
+/// Appends what a value's `Display` writes, with the same safeguards as [`debug`].
 pub(super) fn display(out: &mut Vec<u8>, value: &dyn fmt::Display, limit: usize) -> Option<Box<FullValue>> {
     written(out, limit, |writer| write!(writer, "{value}"))
 }
 
-/// An error and its causes, with `: ` between them.
+/// Appends an error and its causes, separated by `: `.
 pub(super) fn error(
     out: &mut Vec<u8>,
     value: &(dyn Error + 'static),
@@ -186,7 +188,7 @@ pub(super) fn error(
     })
 }
 
-/// A text that code of the application writes. What it wrote before it failed stays.
+/// Appends a text that code of the application writes. If that fails, what it has written is kept.
 fn written(
     out: &mut Vec<u8>,
     limit: usize,
@@ -197,12 +199,12 @@ fn written(
     let result = catch_unwind(AssertUnwindSafe(|| write(&mut writer)));
     let is_complete = matches!(result, Ok(Ok(())));
     if let Err(panic) = result {
-        // Dropping what was thrown would run code of the application again.
+        // Dropping a panic's payload would run code of the application again.
         std::mem::forget(panic);
     }
-    let whole = writer.end(is_complete);
+    let full = writer.end(is_complete);
     out.push(b'"');
-    whole
+    full
 }
 
 #[inline]
@@ -213,20 +215,21 @@ fn quoted(out: &mut Vec<u8>, plain: &[u8]) {
     out.push(b'"');
 }
 
-/// Escapes what is written into a buffer up to a limit. What comes beyond it is counted and hashed, and refused once
-/// it is too much, so that a `Debug` that would never end does.
+/// Escapes what is written into a buffer, up to a limit. Beyond the limit, text is only counted and hashed. Beyond
+/// `MAX_WRITTEN` it is refused, which ends a `Debug` that would otherwise never end.
 struct Capped<'a> {
     out: &'a mut Vec<u8>,
-    /// Where the text begins in `out`.
+    /// The position in `out` at which the text begins.
     start: usize,
     limit: usize,
-    /// The length and the hash of the whole, once it is longer than the limit.
+    /// The length and the hash of the full text, once it is longer than the limit.
     beyond: Option<(u64, Hasher)>,
+    /// Whether the text is longer than `MAX_WRITTEN`, or has too many causes.
     is_stopped: bool,
 }
 
 impl Capped<'_> {
-    /// The text that was written so far, as it was before it was escaped.
+    /// Returns the text that was written so far, without escapes.
     fn so_far(&self) -> String {
         let mut json = vec![b'"'];
         json.extend_from_slice(self.out.get(self.start..).unwrap_or_default());
@@ -237,6 +240,7 @@ impl Capped<'_> {
         }
     }
 
+    /// Returns the full value, if the text was cut, stopped, or is not complete.
     fn end(self, is_complete: bool) -> Option<Box<FullValue>> {
         let ending =
             if self.is_stopped { Some(Ending::Stopped) } else { (!is_complete).then_some(Ending::Failed) };
@@ -268,6 +272,7 @@ impl fmt::Write for Capped<'_> {
         }
         let behind = self.out.len();
         if !escape_start(self.out, text, room) {
+            // The limit is reached here, so hashing begins: with the text before this part, and all of this part.
             let kept = self.out.split_off(behind);
             let before = self.so_far();
             self.out.extend_from_slice(&kept);
@@ -280,7 +285,7 @@ impl fmt::Write for Capped<'_> {
     }
 }
 
-/// Appends as much of a text as the limit allows, escaped, up to a whole character. Returns whether that is all.
+/// Appends as many whole characters of a text, escaped, as the limit allows. Returns whether that is the whole text.
 fn escape_start(out: &mut Vec<u8>, text: &str, limit: usize) -> bool {
     let start = out.len();
     let fitting = start_of(text, limit);
@@ -293,7 +298,7 @@ fn escape_start(out: &mut Vec<u8>, text: &str, limit: usize) -> bool {
     !is_longer && fitting.len() == text.len()
 }
 
-/// The longest start of a text that is not longer than `limit` and ends behind a whole character.
+/// Returns the longest start of a text that has at most `limit` bytes and ends after a whole character.
 pub(super) fn start_of(text: &str, limit: usize) -> &str {
     let mut end = limit.min(text.len());
     loop {
@@ -304,7 +309,7 @@ pub(super) fn start_of(text: &str, limit: usize) -> &str {
     }
 }
 
-/// Shortens the escaped text that begins at `start` as [`whole_length`] says.
+/// Shortens the escaped text that begins at `start` to [`whole_length`].
 fn shorten(out: &mut Vec<u8>, start: usize, limit: usize) {
     if let Some(escaped) = out.get(start..) {
         let length = whole_length(escaped, limit);
@@ -312,7 +317,7 @@ fn shorten(out: &mut Vec<u8>, start: usize, limit: usize) {
     }
 }
 
-/// The longest start of an escaped text that is not longer than `limit` and ends behind a whole
+/// Returns the length of the longest start of an escaped text that has at most `limit` bytes and ends after a whole
 /// character.
 pub(super) fn whole_length(escaped: &[u8], limit: usize) -> usize {
     let mut length = 0;
@@ -337,7 +342,7 @@ pub(super) fn whole_length(escaped: &[u8], limit: usize) -> usize {
     length.min(escaped.len())
 }
 
-/// Writes the members `target` and `module`.
+/// Appends the members `target` and `module`.
 pub(super) fn write_origin(out: &mut Vec<u8>, target: &str, module: Option<&str>) {
     for (member, text) in [("target", Some(target)), ("module", module)] {
         let Some(text) = text else { continue };
@@ -391,8 +396,8 @@ mod tests {
         check("\"00ff1b\"", |out| assert_eq!(bytes(out, &[0, 0xFF, 0x1B], MAX_VALUE), None));
         check("\"0707\"", |out| {
             let digest = Digest::of_bytes("07".repeat(10_000).as_bytes());
-            let whole = FullValue { bytes: 20_000, ending: Ending::Complete(digest) };
-            assert_eq!(bytes(out, &[7; 10_000], 4), Some(Box::new(whole)));
+            let full = FullValue { bytes: 20_000, ending: Ending::Complete(digest) };
+            assert_eq!(bytes(out, &[7; 10_000], 4), Some(Box::new(full)));
         });
     }
 
@@ -416,16 +421,16 @@ mod tests {
         }
         for endless in [&Endless as &dyn fmt::Debug, &Deaf] {
             let mut out = Vec::new();
-            let whole = debug(&mut out, endless, MAX_VALUE).unwrap();
-            assert_eq!(whole.ending, Ending::Stopped);
-            assert!(whole.bytes > MAX_WRITTEN && whole.bytes <= MAX_WRITTEN + 10);
+            let full = debug(&mut out, endless, MAX_VALUE).unwrap();
+            assert_eq!(full.ending, Ending::Stopped);
+            assert!(full.bytes > MAX_WRITTEN && full.bytes <= MAX_WRITTEN + 10);
             assert!(out.len() <= MAX_VALUE + 2 && out.len() > MAX_VALUE - 20, "{}", out.len());
             serde_json::from_slice::<String>(&out).unwrap();
         }
     }
 
     #[test]
-    fn what_a_failing_debug_wrote_stays() {
+    fn the_output_of_a_failing_debug_is_kept() {
         struct Fails;
         impl fmt::Debug for Fails {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -447,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_bring_their_causes() {
+    fn errors_are_written_with_their_causes() {
         #[derive(Debug, thiserror::Error)]
         #[error("outer")]
         struct Outer(#[source] std::io::Error);
@@ -455,9 +460,9 @@ mod tests {
         check("\"outer: inner\\n\"", |out| assert_eq!(error(out, &outer, MAX_VALUE), None));
     }
 
-    /// Whatever pieces it comes in, the start is kept, and the length and hash are those of the whole.
+    /// However the text is split into writes, its start is kept, and the length and hash are those of the full text.
     #[test]
-    fn what_is_cut_is_known_by_its_length_and_hash() {
+    fn a_cut_value_is_identified_by_its_length_and_hash() {
         struct Pieces(Vec<&'static str>);
         impl fmt::Display for Pieces {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! Which callsites the layer wants, and why it says yes to everything later.
+//! The per-layer filter: decides which callsites are of interest, and enables every event of those.
 
 use std::{
     fmt, ptr,
@@ -11,12 +11,15 @@ use tracing_subscriber::layer::{Context, Filter};
 use super::{Capture, attach, filter_answer, rules::Tag};
 use crate::gauges::Flag;
 
-/// The filter that [`AuditLog::layer`](crate::AuditLog::layer) wraps its layer in, so that the layer
-/// sees audit events whatever other layers want, and they see nothing that they do not want.
+/// The per-layer filter in which [`AuditLog::layer`](crate::AuditLog::layer) wraps its layer.
 ///
-/// Filters of single layers pass their verdict on in a thread-local that a nested `enabled!` or
-/// event overwrites. One that decided by tag there would lose audit events and hand over others. So
-/// this one only says which callsites can be of interest; the layer looks at each event itself.
+/// With it, the layer receives audit events whatever other layers want, and other layers receive nothing that they
+/// do not want.
+///
+/// Per-layer filters keep their verdict in a thread-local, which a nested `enabled!` or event overwrites
+/// ([tokio-rs/tracing#2704](https://github.com/tokio-rs/tracing/issues/2704)). A filter that decided there by the
+/// tag would lose audit events and pass others. So this filter decides only which callsites can be of interest, and
+/// the layer examines each event itself.
 pub struct AuditFilter {
     capture: Arc<Capture>,
     /// Whether its layer was added to a subscriber.
@@ -44,18 +47,20 @@ impl<S: Subscriber> Filter<S> for AuditFilter {
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
         attach::met_callsite(metadata, self.capture.id, self.is_registered.get());
         self.capture.registered.fetch_add(1, Ordering::Release);
-        // Never `always`: other layers' filters must be asked anew for each event, because what they
-        // said last may have been about another one.
+        // Never `always`. If every filter returned `always`, the macros would skip `enabled`, and the layers would
+        // use verdicts about an earlier event: https://github.com/tokio-rs/tracing/issues/2519.
         if self.is_of_interest(metadata) { Interest::sometimes() } else { Interest::never() }
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        // Notes what the verdicts of this thread are about: the filters of all layers are asked together.
         filter_answer::asked(metadata);
         attach::met_filter(metadata, self.capture.id, ptr::from_ref(self).addr());
         true
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
+        // The more verbose of the two: for `tracing`, a more verbose level is the greater one.
         let rules = &self.capture.rules;
         Some(LevelFilter::from_level(rules.level.max(rules.lowest_span())))
     }

@@ -1,15 +1,18 @@
-//! Whether what the filters of other layers last said is about the event at hand.
+//! Tracks whether the last verdicts of other layers' filters are about the event at hand, and renews them if not.
 //!
-//! Filters of single layers leave their verdict in a thread-local between `enabled` and the event.
-//! The fields of the event are evaluated in between, and an `enabled!` or an event there leaves
-//! verdicts of its own. With the audit layer in the stack more callsites are asked about than
-//! without, so others would lose events, or see some that they had refused, because of it. When that
-//! happened the filters are asked again.
+//! Per-layer filters keep their verdict in a thread-local from `enabled` until the event is dispatched. In between,
+//! the fields of the event are evaluated. An `enabled!` or an event in that code overwrites the verdicts; see
+//! <https://github.com/tokio-rs/tracing/issues/2704> and <https://github.com/tokio-rs/tracing/issues/2448>.
 //!
-//! What this cannot mend: spans, whose fields are evaluated in the same way but which are announced
-//! to nobody before they are made; and a filter in front of this one that had already refused the
-//! event by its values (`Filter::event_enabled`), which is taken to have let it through. Our own filter of that kind,
-//! `NotAudit`, is told what it needs to know.
+//! With the audit layer in the stack, `enabled` is called for more callsites than without it. Because of it, other
+//! layers would lose events, or receive some that they had refused. So when verdicts were overwritten, the filters
+//! are asked again.
+//!
+//! Two cases remain that this cannot repair:
+//!
+//! - Spans. Their fields are evaluated in the same way, but no layer is asked between that and the new span.
+//! - A filter in front of this one that had already refused the event by its values (`Filter::event_enabled`). It
+//!   then counts as having passed the event. `NotAudit`, the library's own filter of that kind, reads `TAGGED`.
 
 use std::{cell::Cell, ptr, sync::OnceLock};
 
@@ -18,41 +21,42 @@ use tracing_core::{Dispatch, Event, Metadata, dispatcher::WeakDispatch};
 use super::{AuditLayer, rules::BRIDGE};
 
 thread_local! {
-    /// The address of the metadata that filters were last asked about; zero once used up.
+    /// The address of the metadata that filters were last asked about; zero once their verdicts were used.
     static LAST: Cell<usize> = const { Cell::new(0) };
-    /// How often filters were asked about anything.
+    /// How often filters were asked, about anything.
     static ASKED: Cell<u64> = const { Cell::new(0) };
-    /// The address of the metadata of a tagged event about which filters are being asked again.
+    /// The address of the metadata of a tagged event about which filters are being asked again; else zero.
     static TAGGED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The filters are being asked about something.
+/// Notes that filters are being asked about something.
 #[inline]
 pub(super) fn asked(metadata: &Metadata<'_>) {
     LAST.set(ptr::from_ref(metadata).addr());
     ASKED.set(ASKED.get().wrapping_add(1));
 }
 
-/// Changes whenever filters are asked about anything on this thread.
+/// Returns a number that changes whenever filters are asked about anything on this thread.
 #[inline]
 pub(super) fn times_asked() -> u64 {
     ASKED.get()
 }
 
-/// Whether filters are being asked again about an event that is known to be tagged by its values.
+/// Returns whether filters are being asked again about an event that is known to be tagged by its values.
 pub(super) fn is_of_tagged(metadata: &Metadata<'_>) -> bool {
     TAGGED.get() == ptr::from_ref(metadata).addr()
 }
 
-/// The verdict was used: the event or span was handed to the layers.
+/// Notes that the verdicts were used: the event or span was passed to the layers.
 #[inline]
 pub(super) fn used() {
     LAST.set(0);
 }
 
-/// The subscriber that a layer is part of.
+/// A reference to the subscriber that a layer is part of.
 #[derive(Debug, Default)]
 pub(super) struct SubscriberRef {
+    /// Weak, because the subscriber owns the layer.
     dispatch: OnceLock<WeakDispatch>,
 }
 
@@ -61,7 +65,7 @@ impl SubscriberRef {
         drop(self.dispatch.set(dispatch.downgrade()));
     }
 
-    /// The subscriber, where it has said that the layer is in it.
+    /// Returns the subscriber, if it has registered itself with the layer.
     pub(super) fn dispatch(&self) -> Option<Dispatch> {
         self.dispatch.get().and_then(WeakDispatch::upgrade)
     }
@@ -74,6 +78,7 @@ impl SubscriberRef {
         }
     }
 
+    /// Asks the filters of all layers again about an event.
     #[inline(never)]
     pub(super) fn ask_again(
         &self,
@@ -81,14 +86,14 @@ impl SubscriberRef {
         layer: &AuditLayer,
         is_tagged: bool,
     ) {
-        // Records of the `log` crate have different metadata when they are asked about; their
-        // arguments are evaluated before that.
+        // For records of the `log` crate, `enabled` gets other metadata than the event has, so a comparison is
+        // meaningless. Their arguments are evaluated before `enabled`.
         if metadata.target() == BRIDGE {
             return;
         }
         let Some(dispatch) = self.dispatch() else { return };
-        // A layer that cannot be reached through the subscriber is inside a `reload` layer, which is
-        // locked now: to ask it again could wait for ever.
+        // A layer that cannot be found through the subscriber is inside a `reload` layer. That holds its lock during
+        // this call, so asking again could deadlock.
         let is_reachable = dispatch.downcast_ref::<AuditLayer>().is_some_and(|found| ptr::eq(found, layer));
         if is_reachable {
             TAGGED.set(if is_tagged { ptr::from_ref(metadata).addr() } else { 0 });

@@ -1,4 +1,4 @@
-//! The layer: from tracing's callbacks to drafts in the queue.
+//! The layer: turns tracing's callbacks into drafts in the queue.
 
 use std::{
     any::Any,
@@ -39,13 +39,13 @@ use crate::{
 
 /// The layer that turns audit events into records.
 ///
-/// [`AuditLog::layer`](crate::AuditLog::layer) returns it inside its own per-layer filter, to be
-/// added to a subscriber like any other layer. It never panics, never emits events, and never
-/// changes what other layers see. Dropping it does not close the log.
+/// [`AuditLog::layer`](crate::AuditLog::layer) returns it inside its own per-layer filter. Add it to a subscriber
+/// like any other layer. It never panics, never emits events, and never changes what other layers see. Dropping it
+/// does not close the log.
 pub struct AuditLayer {
     capture: Arc<Capture>,
-    whole: SubscriberRef,
-    /// Whether it was added to a subscriber, which gives its filter an id.
+    subscriber: SubscriberRef,
+    /// Whether the layer was added to a subscriber, which gives its filter an id. Shared with the filter.
     is_registered: Arc<Flag>,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Debug for AuditLayer {
     }
 }
 
-/// What a thread keeps from one event to the next, so that nothing is allocated.
+/// Buffers that a thread keeps from one event to the next, so that an event allocates nothing.
 #[derive(Debug, Default)]
 struct Scratch {
     plans: Plans,
@@ -66,11 +66,12 @@ struct Scratch {
 }
 
 thread_local! {
-    /// Empty while it is in use: nothing is borrowed while code of the application runs.
+    /// Empty while it is in use: code of the application that runs meanwhile can never find it borrowed.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
 impl Scratch {
+    /// Takes the thread's buffers, or new ones if they are in use.
     fn take() -> Box<Self> {
         SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default()
     }
@@ -80,27 +81,27 @@ impl Scratch {
         if self.payload.capacity() > KEPT_BYTES {
             self.payload = Vec::new();
         }
-        // In the destructors of a thread there is no place to keep it.
+        // In the destructors of a thread the thread-local is gone, and the buffers are freed.
         SCRATCH.try_with(|scratch| scratch.set(Some(self))).unwrap_or_default();
     }
 }
 
 impl AuditLayer {
     pub(super) fn new(capture: Arc<Capture>, is_registered: Arc<Flag>) -> Self {
-        Self { capture, whole: SubscriberRef::default(), is_registered }
+        Self { capture, subscriber: SubscriberRef::default(), is_registered }
     }
 
-    /// Whether this is a layer of the log.
+    /// Returns whether this is a layer of the log.
     pub(super) fn is_of(&self, capture: &Capture) -> bool {
         self.capture.id == capture.id
     }
 
-    /// What the handles of the log share.
+    /// Returns the state that the handles of the log share.
     pub(super) fn handle(&self) -> Option<&Weak<dyn Any + Send + Sync>> {
         self.capture.handle.get()
     }
 
-    /// Names this layer among others, as long as it lives.
+    /// Returns what identifies this layer among others, as long as it lives.
     fn address(&self) -> usize {
         ptr::from_ref(self).addr()
     }
@@ -110,11 +111,14 @@ impl AuditLayer {
         self.capture.queue.lose(reason, severity, at, scope.as_ref());
     }
 
+    /// Encodes an audit event and queues it. May block until the record is durable.
     fn capture<S>(&self, event: &Event<'_>, context: &Context<'_, S>)
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
         let at = self.capture.queue.wall();
+        // An event from the log's own threads, or from code that runs while another one is captured, could make the
+        // log wait for itself. It is counted as lost.
         let capturing = if thread::is_own() { None } else { Capturing::begin() };
         let Some(capturing) = capturing else {
             let severity = self.capture.rules.severity_at_a_glance(event);
@@ -126,10 +130,11 @@ impl AuditLayer {
             Ok(Some(severity)) => {
                 let draft = Draft { payload: &scratch.payload, severity, at };
                 let scope = current_scope::innermost(self.capture.id);
-                // May wait until the record is durable. Nothing is held meanwhile.
+                // No lock and no borrow is held here, because this may block.
                 self.capture.queue.submit(&draft, scope.as_ref());
             }
             failed => {
+                // Dropping a panic's payload would run code of the application again.
                 std::mem::forget(failed);
                 let severity = self.capture.rules.severity_at_a_glance(event);
                 self.lose(LossReason::Panic, severity, at);
@@ -139,6 +144,7 @@ impl AuditLayer {
         drop(capturing);
     }
 
+    /// Encodes an event into the scratch buffer, and returns its severity. `None` after a bug: the event is lost.
     fn make_payload<S>(
         &self,
         event: &Event<'_>,
@@ -155,7 +161,8 @@ impl AuditLayer {
         let values = &mut scratch.values;
         values.clear();
         event.record(&mut Visitor { plan: &plan, values });
-        values.said = values.named.said();
+        // Noted before anything is inherited or added.
+        values.own = values.named.not_blank();
         let given = values.named.known();
         let all_spans =
             spans::inherit(event, context, &self.capture, self.address(), &mut scratch.recent, values);
@@ -173,13 +180,13 @@ impl AuditLayer {
             }
         };
         let explicit = rules.explicit;
-        let facts =
+        let event_context =
             EventContext { at, severity, level, origin, spans_omitted: !all_spans, enrich_failed, explicit };
-        payload::write(&mut scratch.payload, &mut scratch.beginning, &facts, values)?;
+        payload::write(&mut scratch.payload, &mut scratch.beginning, &event_context, values)?;
         Some(severity)
     }
 
-    /// Lets the application add to an event. Returns whether its closure came to an end.
+    /// Calls the application's closure that adds to events. Returns whether it returned without a panic.
     #[inline(never)]
     fn enrich<S>(
         &self,
@@ -194,18 +201,19 @@ impl AuditLayer {
     {
         let Some(enrich) = &self.capture.rules.enrich else { return true };
         let Scratch { plans, values, .. } = scratch;
-        let (span, dispatch) = (enrich::span_of(event, context), self.whole.dispatch());
+        let (span, dispatch) = (enrich::span_of(event, context), self.subscriber.dispatch());
         let mut enrichment =
             Enrichment { capture: &self.capture, plan, plans, values, given, span, dispatch };
         let result = catch_unwind(AssertUnwindSafe(|| enrich(&mut enrichment)));
         drop(enrichment);
         let is_complete = result.is_ok();
-        // Dropping what was thrown would run code of the application again.
+        // Dropping a panic's payload would run code of the application again.
         result.unwrap_or_else(std::mem::forget);
         is_complete
     }
 
-    /// The first that applies: the event's own word, the classifier, the critical actions, the level.
+    /// Decides the severity by the first that applies: the event's field `severity`, the classifier, the critical actions,
+    /// the level.
     fn severity(&self, plan: &Plan, level: Level, target: &str, values: &Values) -> Severity {
         let rules = &self.capture.rules;
         if let Some(severity) = values.severity {
@@ -217,21 +225,21 @@ impl AuditLayer {
                 Ok(Some(severity)) => return severity,
                 Ok(None) => {}
                 Err(panic) => {
-                    // Nobody can say any more that the event is harmless.
+                    // Without the classifier's answer the event is not known to be harmless.
                     std::mem::forget(panic);
                     return Severity::Critical;
                 }
             }
         }
-        let is_critical = values.named.get(ACTION).is_some_and(|piece| {
-            let judge = || values.text(piece).is_some_and(|action| rules.critical.contains(&action));
-            // Of an action that is not there nobody can say that it is harmless.
-            values.json(piece).is_none_or(|json| plan.is_critical(json, judge))
+        let is_critical = values.named.get(ACTION).is_some_and(|member| {
+            let judge = || values.text(member).is_some_and(|action| rules.critical.contains(&action));
+            // Without its JSON, the action is not known to be harmless.
+            values.json(member).is_none_or(|json| plan.is_critical(json, judge))
         });
         if is_critical || level == Level::ERROR { Severity::Critical } else { Severity::Routine }
     }
 
-    /// Encodes what events inherit of a span, and keeps it with the span.
+    /// Encodes what events inherit from a span, and stores it with the span.
     fn keep_inherited<S>(
         &self,
         metadata: &'static Metadata<'static>,
@@ -247,12 +255,11 @@ impl AuditLayer {
         let mut scratch = Scratch::take();
         let plan: std::rc::Rc<Plan> = scratch.plans.of(self.capture.id, &self.capture.rules, metadata);
         if plan.has_inherited {
-            // An audit event from a `Debug` of a span's field is nested in nothing, but the buffers
-            // are in use.
+            // An audit event from a `Debug` of a span's field is nested in no other event, but the buffers are in use.
             let capturing = Capturing::begin();
             scratch.values.clear();
             record(&mut Visitor { plan: &plan, values: &mut scratch.values });
-            // The values are encoded before the extensions are locked: their `Debug` may do anything.
+            // The extensions are locked only after the values were encoded: a `Debug` may use spans itself.
             if let Some(span) = context.span(id) {
                 spans::keep(&span, self.capture.id, &scratch.values);
             }
@@ -266,12 +273,15 @@ impl<S> Layer<S> for AuditLayer
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
+    // `tracing-subscriber` calls this, through `Filtered`, when the layer is added to a subscriber. There is no such call
+    // for a layer that a `reload` receives later.
     fn on_layer(&mut self, _: &mut S) {
         self.is_registered.set(true);
     }
 
     fn on_register_dispatch(&self, dispatch: &Dispatch) {
-        self.whole.set(dispatch);
+        self.subscriber.set(dispatch);
+        // The subscriber is complete now, and installed in a moment.
         self.capture.queue.notifier.attached(attach::has_subscriber);
     }
 
@@ -292,12 +302,13 @@ where
 
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         if attach::met_layer(event.metadata(), self.capture.id) {
+            // The probe has arrived. The veto keeps it from every layer.
             return false;
         }
         quietly(|| {
-            // What prints the tag may emit events itself: the filters are asked again after that.
+            // Formatting the tag can itself emit events and overwrite verdicts, so they are renewed after that.
             let is_audit = self.capture.rules.is_audit(event);
-            self.whole.renew(event, self, is_audit);
+            self.subscriber.renew(event, self, is_audit);
             let address = ptr::from_ref(event).addr();
             self.capture.count_vetoed(pending::announced(address, self.address()));
             if is_audit && !attach::is_probe(event.metadata()) {
@@ -314,8 +325,9 @@ where
         let mut is_audit = false;
         quietly(|| {
             let address = ptr::from_ref(event).addr();
-            // What was announced as an audit event is one.
+            // Only audit events are announced, so an announced event need not be examined again.
             is_audit = pending::came_alone(address, self.address());
+            // Otherwise this is no audit event, or one of several that are pending, or one that found no room among them.
             if !is_audit && self.capture.rules.is_audit(event) && !attach::is_probe(event.metadata()) {
                 self.capture.count_vetoed(pending::came(address, self.address()));
                 is_audit = true;
@@ -324,15 +336,17 @@ where
                 self.capture(event, &context);
             }
         });
-        // Code of the application was run, and emitted something else. Layers further out have not had this event yet.
+        // Code of the application has emitted something else meanwhile, and overwritten verdicts that the layers further
+        // out, which receive this event next, still need.
         if filter_answer::times_asked() != asked {
-            quietly(|| self.whole.ask_again(event.metadata(), self, is_audit));
+            quietly(|| self.subscriber.ask_again(event.metadata(), self, is_audit));
         }
     }
 }
 
 impl AuditLayer {
-    /// Looks closer only where events are being vetoed.
+    /// Estimates the severity of an event that is announced. Examines its values only once events are known to be vetoed,
+    /// because only the count of vetoed events needs it.
     fn expects_critical(&self, event: &Event<'_>) -> bool {
         if self.capture.veto_told.get() {
             self.capture.rules.severity_at_a_glance(event) == Severity::Critical
@@ -342,7 +356,7 @@ impl AuditLayer {
     }
 }
 
-/// A layer that panics takes the application's thread down; a lost event can be counted.
+/// Runs a callback and catches its panic, which would otherwise end a thread of the application.
 fn quietly(callback: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(callback)) {
         std::mem::forget(panic);

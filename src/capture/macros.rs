@@ -1,9 +1,10 @@
-//! `event!` with the target `audit`.
+//! The macros `audit!` and `audit_critical!`: `event!` with the target `audit`.
 
 /// Emits a routine audit event: [`tracing::event!`] with the target `audit` and the level `INFO`.
 ///
-/// Any field may come first, dotted names too, and a message last. `parent:` names a span explicitly.
-/// Whether the event is routine is settled as for any other: see [`Severity`](crate::Severity).
+/// Takes fields, dotted names included, and then optionally a message. `parent:` names a span explicitly. The
+/// severity is decided as for any other event, so a critical action makes the event critical; see
+/// [`Severity`](crate::Severity).
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-//! Knows tracing, never a file: which events are audit events, and what they say.
+//! Captures audit events: decides which events are audit events, and encodes their values. Knows tracing, never a file.
 
 mod attach;
 mod candidate;
@@ -52,19 +52,19 @@ use crate::{
 };
 use pending::Vetoed;
 
-/// What the layers of one log share.
+/// The state that all layers of one log share.
 #[derive(Debug)]
 pub(crate) struct Capture {
-    /// Names the log in this process; never used again.
+    /// Identifies the log in this process; never reused.
     id: u64,
     queue: Arc<Queue>,
     rules: Rules,
     /// How often a callsite was registered with one of the layers.
     registered: AtomicU64,
-    /// Whether it was told that events are vetoed.
+    /// Whether a notice that events are vetoed was given.
     veto_told: Flag,
-    /// What `current` hands out. Weak, because the log is closed when its last handle is dropped, and a subscriber
-    /// may live as long as the process.
+    /// The handle that `current` returns. Weak, because the log is closed when its last handle is dropped, and a
+    /// subscriber may live as long as the process.
     handle: OnceLock<Weak<dyn Any + Send + Sync>>,
 }
 
@@ -76,12 +76,12 @@ impl Capture {
         Arc::new(Self { id, queue, rules, registered, veto_told, handle: OnceLock::new() })
     }
 
-    /// Says what all handles of the log share. The first call counts.
+    /// Sets the state that all handles of the log share. The first call counts.
     pub(crate) fn set_handle(&self, handle: Weak<dyn Any + Send + Sync>) {
         drop(self.handle.set(handle));
     }
 
-    /// Counts events that were announced and never came.
+    /// Counts events that were announced by `event_enabled` and never came.
     #[inline]
     fn count_vetoed(&self, vetoed: Vetoed) {
         if vetoed != Vetoed::default() {
@@ -104,7 +104,7 @@ impl Capture {
     }
 }
 
-/// The layer of a log, inside its own filter.
+/// Returns a layer of a log, inside its own filter.
 pub(crate) fn layer<S>(capture: &Arc<Capture>) -> Filtered<AuditLayer, AuditFilter, S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,

@@ -1,4 +1,4 @@
-//! What keeps audit events away from other layers.
+//! The filter that keeps audit events away from other layers.
 
 use std::{fmt, sync::Arc};
 
@@ -10,8 +10,9 @@ use super::{
     rules::{Tag, is_audit_target},
 };
 
-/// The filter that [`AuditLog::not_audit`](crate::AuditLog::not_audit) returns: it passes everything but audit events,
-/// and spans with the target `audit`.
+/// The filter that [`AuditLog::not_audit`](crate::AuditLog::not_audit) returns, for layers other than the log's own.
+///
+/// It passes everything except audit events, and spans whose target is `audit` or begins with `audit::`.
 #[derive(Clone)]
 pub struct NotAudit {
     capture: Arc<Capture>,
@@ -28,6 +29,7 @@ impl NotAudit {
         Self { capture }
     }
 
+    /// Returns what is known about the events or spans of a callsite. A span is tagged only by its target.
     fn tag_of(&self, metadata: &Metadata<'_>) -> Tag {
         if !metadata.is_span() {
             self.capture.rules.tag_of(metadata)
@@ -51,7 +53,8 @@ impl<S> Filter<S> for NotAudit {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         match self.tag_of(metadata) {
             Tag::None => true,
-            // Asked again after the values were looked at, it must not forget what they said.
+            // Normally `event_enabled` decides by the values. If filters are asked again after that, this must repeat
+            // its decision.
             Tag::Values => !filter_answer::is_of_tagged(metadata),
             Tag::Target => false,
         }
@@ -61,7 +64,7 @@ impl<S> Filter<S> for NotAudit {
         !self.capture.rules.is_audit(event)
     }
 
-    /// All levels. Without a hint `FilterExt::and` would forget that of the other filter.
+    /// Returns `TRACE`, the hint for all levels. Without a hint, `FilterExt::and` would drop the other filter's hint.
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(LevelFilter::TRACE)
     }

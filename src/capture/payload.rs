@@ -1,4 +1,4 @@
-//! Puts the values of an event in the order in which they stand in a record, and sees that they fit.
+//! Writes the payload of an event: its values in the order of a record, shortened to fit one line.
 
 use tracing_core::Level;
 
@@ -13,25 +13,25 @@ use crate::{
     severity::Severity,
 };
 
-/// The longest list of names, in bytes as it stands in the line.
+/// The longest list of names, in bytes of the line.
 const MAX_LIST: usize = 4096;
 
-/// The longest member `truncated`, in bytes as it stands in the line.
+/// The longest member `truncated`, in bytes of the line.
 const MAX_TRUNCATED: usize = 16 * 1024;
 
-/// Stands in `truncated` for the values whose names find no room there.
+/// The name in `truncated` for all values whose own names find no room there.
 const REST: &str = "…";
 
-/// Values are not shortened below this before whole fields go.
+/// The shortest length, in bytes, to which values are cut. If that is not enough, whole fields are omitted.
 const MIN_VALUE: usize = 64;
 
-/// What a value that is cut takes in `truncated` at most, beside its name: `{"bytes":…,"sha256":"…"},`.
+/// The most bytes that a cut value takes in `truncated`, beside its name: `{"bytes":…,"sha256":"…"},`.
 const MAX_WHOLE: usize = 9 + 10 + 11 + 64 + 4;
 
-/// What the length of a name takes there: `,"name_bytes":…`.
+/// The most bytes that the length of a name takes there: `,"name_bytes":…`.
 const MAX_NAME_BYTES: usize = 14 + 10;
 
-/// What is known of an event beside its values.
+/// The properties of an event beside its values.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EventContext<'a> {
     pub(super) at: Timestamp,
@@ -39,56 +39,61 @@ pub(super) struct EventContext<'a> {
     pub(super) level: Level,
     /// The members `target` and `module`.
     pub(super) origin: &'a [u8],
-    /// Whether spans far out were not looked at.
+    /// Whether there are too many spans around the event, so that the outermost were not looked at.
     pub(super) spans_omitted: bool,
     /// Whether the closure that adds to events panicked.
     pub(super) enrich_failed: bool,
-    /// A bit for each named member that an event must have itself.
+    /// A bit for each named member that must not be inherited.
     pub(super) explicit: u32,
 }
 
-/// Writes the payload of an event, never longer than what fits a line. `None` only if a piece is not of
-/// `values`: the event is lost then, which is told, rather than recorded in part, which nobody would see.
+/// Writes the payload of an event, so that it fits a line.
+///
+/// Returns `None` only after a bug, if a member is not one of `values`. The event is then lost, which is counted and
+/// reported. Recording a part of it would go unnoticed.
 pub(super) fn write(
     out: &mut Vec<u8>,
     beginning: &mut Beginning,
-    facts: &EventContext<'_>,
+    context: &EventContext<'_>,
     values: &Values,
 ) -> Option<()> {
     let mut limits = Limits { value: usize::MAX, fields: values.fields.len() };
     loop {
         out.clear();
-        Writer { values, limits, facts }.write(out, beginning)?;
+        Writer { values, limits, context }.write(out, beginning)?;
         if out.len() <= MAX_PAYLOAD {
             return Some(());
         }
-        // Only long values give way, all down to the same length; short ones stay whole.
+        // Only long values are cut, all to the same length. Short ones stay whole.
         if limits.value == usize::MAX {
             limits.value = longest_that_fits(values, out.len()).unwrap_or(MIN_VALUE).max(MIN_VALUE);
         } else if limits.value > MIN_VALUE {
             limits.value = MIN_VALUE;
         } else {
+            // This ends: without fields, named members of `MIN_VALUE` bytes and the bounded lists fit a line.
             limits.fields /= 2;
         }
     }
 }
 
-/// How long values may be so that the payload fits, which has `total` bytes with all of them.
+/// Returns how long values may be for the payload to fit. With all values uncut, it has `total` bytes.
 #[cold]
 fn longest_that_fits(values: &Values, total: usize) -> Option<usize> {
-    let named = values.named.iter().map(|(_, piece)| piece);
-    let fields = values.fields.iter().map(|entry| &entry.piece);
-    let mut pieces: Vec<&MemberSpan> = named.chain(fields).collect();
-    pieces.sort_unstable_by_key(|piece| std::cmp::Reverse(Values::length(piece)));
-    // The lengths of those left whole are in `rest`, with all names and lists.
+    let named = values.named.iter().map(|(_, member)| member);
+    let fields = values.fields.iter().map(|field| &field.member);
+    let mut members: Vec<&MemberSpan> = named.chain(fields).collect();
+    members.sort_unstable_by_key(|member| std::cmp::Reverse(Values::length(member)));
+    // From the longest value on, as few as possible are cut. `rest` is the length of everything that is not cut, with
+    // all names and lists.
     let mut rest = total + r#","truncated":{}"#.len();
-    for (index, piece) in pieces.iter().enumerate() {
-        // The name stands in the list as well.
-        let name_bytes = if piece.name_bytes > 0 { MAX_NAME_BYTES } else { 0 };
-        let listed = Values::member(piece).len() - Values::length(piece) + MAX_WHOLE + name_bytes;
-        rest = (rest + listed).checked_sub(Values::length(piece))?;
+    for (index, member) in members.iter().enumerate() {
+        // A cut value adds an entry with its name to `truncated`.
+        let name_bytes = if member.name_bytes > 0 { MAX_NAME_BYTES } else { 0 };
+        let listed = Values::range(member).len() - Values::length(member) + MAX_WHOLE + name_bytes;
+        rest = (rest + listed).checked_sub(Values::length(member))?;
         let limit = MAX_PAYLOAD.saturating_sub(rest) / (index + 1);
-        let next = pieces.get(index + 1).map_or(0, |piece| Values::length(piece));
+        let next = members.get(index + 1).map_or(0, |member| Values::length(member));
+        // The limit is that of the text, without its two quotes.
         if limit >= next && limit >= MIN_VALUE + 2 {
             return Some(limit - 2);
         }
@@ -96,7 +101,7 @@ fn longest_that_fits(values: &Values, total: usize) -> Option<usize> {
     None
 }
 
-/// The members `severity` and `level`.
+/// Returns the members `severity` and `level`, as one static text, which is faster than writing each part.
 fn head(severity: Severity, level: Level) -> &'static str {
     macro_rules! of {
         ($severity:literal) => {
@@ -115,30 +120,33 @@ fn head(severity: Severity, level: Level) -> &'static str {
     }
 }
 
+/// The limits of one attempt to fit the payload into a line.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
+    /// The longest value, in bytes; `usize::MAX` in the first attempt, in which no value is cut.
     value: usize,
+    /// The most fields under `fields`.
     fields: usize,
 }
 
 struct Writer<'a> {
     values: &'a Values,
     limits: Limits,
-    facts: &'a EventContext<'a>,
+    context: &'a EventContext<'a>,
 }
 
 impl Writer<'_> {
     fn write(&self, out: &mut Vec<u8>, beginning: &mut Beginning) -> Option<()> {
-        let members = head(self.facts.severity, self.facts.level);
-        let mut payload = beginning.write(out, self.facts.at, members);
-        self.copy(payload.members(b""), self.values.named.iter().map(|(_, piece)| piece))?;
-        payload.members(self.facts.origin);
+        let members = head(self.context.severity, self.context.level);
+        let mut payload = beginning.write(out, self.context.at, members);
+        self.copy(payload.members(b""), self.values.named.iter().map(|(_, member)| member))?;
+        payload.members(self.context.origin);
         let fields = self.fields();
         if fields.len() > 0 {
             let out = payload.members(b",\"fields\":");
             let start = out.len();
-            self.copy(out, fields.map(|entry| &entry.piece))?;
-            // The comma in front of the first becomes the brace.
+            self.copy(out, fields.map(|field| &field.member))?;
+            // Every member begins with a comma. That of the first becomes the opening brace.
             if let Some(first) = out.get_mut(start) {
                 *first = b'{';
             }
@@ -148,55 +156,57 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// The named members and the message, those that there are.
+    /// Returns the named members and the message, as far as they are present.
     fn members(&self) -> impl Iterator<Item = (&'static str, &MemberSpan)> {
-        self.values.named.iter().map(|(index, piece)| (*NAMED.get(index).unwrap_or(&"message"), piece))
+        self.values.named.iter().map(|(index, member)| (*NAMED.get(index).unwrap_or(&"message"), member))
     }
 
     fn fields(&self) -> impl ExactSizeIterator<Item = &OtherField> {
         self.values.fields.iter().take(self.limits.fields)
     }
 
-    /// Appends members. What stands in this order already is copied in one piece.
-    fn copy<'p>(&self, out: &mut Vec<u8>, pieces: impl Iterator<Item = &'p MemberSpan>) -> Option<()> {
+    /// Appends members. Neighbours that are already in this order are copied together.
+    fn copy<'p>(&self, out: &mut Vec<u8>, members: impl Iterator<Item = &'p MemberSpan>) -> Option<()> {
         let mut run = 0..0;
-        for piece in pieces {
-            let member = Values::member(piece);
-            if self.is_too_long(piece) {
+        for member in members {
+            let range = Values::range(member);
+            if self.is_too_long(member) {
                 out.extend_from_slice(self.values.bytes(run)?);
                 run = 0..0;
-                self.cut(out, piece)?;
-            } else if member.start == run.end {
-                run.end = member.end;
+                self.cut(out, member)?;
+            } else if range.start == run.end {
+                run.end = range.end;
             } else {
                 out.extend_from_slice(self.values.bytes(run)?);
-                run = member;
+                run = range;
             }
         }
         out.extend_from_slice(self.values.bytes(run)?);
         Some(())
     }
 
-    /// Appends a member whose value is too long. Only texts are that long.
+    /// Appends a member whose value is too long, cut. Only texts are that long.
     #[cold]
-    fn cut(&self, out: &mut Vec<u8>, piece: &MemberSpan) -> Option<()> {
-        let member = self.values.bytes(Values::member(piece))?;
-        let (start, inside) = member.split_at_checked(member.len() - Values::length(piece) + 1)?;
+    fn cut(&self, out: &mut Vec<u8>, member: &MemberSpan) -> Option<()> {
+        let bytes = self.values.bytes(Values::range(member))?;
+        // The opening quote belongs to the start.
+        let (start, inside) = bytes.split_at_checked(bytes.len() - Values::length(member) + 1)?;
         out.extend_from_slice(start);
         out.extend_from_slice(inside.get(..whole_length(inside, self.limits.value))?);
         out.push(b'"');
         Some(())
     }
 
-    fn is_too_long(&self, piece: &MemberSpan) -> bool {
-        self.limits.value != usize::MAX && Values::length(piece) > self.limits.value + 2
+    fn is_too_long(&self, member: &MemberSpan) -> bool {
+        self.limits.value != usize::MAX && Values::length(member) > self.limits.value + 2
     }
 
+    /// Appends the lists of names: `incomplete`, `redacted`, `repeated`, `truncated`.
     fn lists(&self, payload: &mut Payload<'_>) {
         let named = &self.values.named;
         let missing = named.incomplete(1 << ACTION | 1 << ACTOR) & !(1 << NAMED.len())
-            | (self.facts.explicit & !self.values.said);
-        let EventContext { spans_omitted, enrich_failed, .. } = *self.facts;
+            | (self.context.explicit & !self.values.own);
+        let EventContext { spans_omitted, enrich_failed, .. } = *self.context;
         if missing != 0 || self.values.severity_unclear || spans_omitted || enrich_failed {
             self.incomplete(payload, missing);
         }
@@ -206,79 +216,81 @@ impl Writer<'_> {
         }
     }
 
+    /// Appends what the event lacks. Not inlined, because most events lack nothing.
     #[inline(never)]
     fn incomplete(&self, payload: &mut Payload<'_>, missing: u32) {
         let missing = NAMED.iter().enumerate().filter(|(index, _)| missing & (1 << index) != 0);
         let unclear = self.values.severity_unclear.then_some("severity");
-        let spans = self.facts.spans_omitted.then_some("spans");
-        let enrich = self.facts.enrich_failed.then_some("enrich");
+        let spans = self.context.spans_omitted.then_some("spans");
+        let enrich = self.context.enrich_failed.then_some("enrich");
         let names = missing.map(|(_, name)| *name).chain(unclear).chain(spans).chain(enrich);
         list(payload, "incomplete", names);
     }
 
-    /// Adds what happened to values.
+    /// Appends which values were withheld, given several times, or cut.
     #[inline(never)]
     fn remarkable(&self, payload: &mut Payload<'_>) {
-        let fields = self.values.fields.iter().map(|entry| (entry.name, &entry.piece));
-        let redacted = self.members().chain(fields).filter(|(_, piece)| piece.redacted).map(|(name, _)| name);
-        let omitted = self.values.omitted.iter().filter(|omitted| omitted.whole.ending == Ending::Withheld);
+        let fields = self.values.fields.iter().map(|field| (field.name, &field.member));
+        let redacted =
+            self.members().chain(fields).filter(|(_, member)| member.redacted).map(|(name, _)| name);
+        let omitted = self.values.omitted.iter().filter(|omitted| omitted.full.ending == Ending::Withheld);
         list(payload, "redacted", redacted.chain(omitted.map(|omitted| omitted.name)));
 
-        // What it was called may stand under `fields` as well.
+        // A repeated `severity` can also be a field, and must be listed only once.
         let severity = self.values.severity_repeated.then_some("severity");
-        let is_repeated = |(name, piece): &(&str, &MemberSpan)| piece.repeated && severity != Some(*name);
+        let is_repeated = |(name, member): &(&str, &MemberSpan)| member.repeated && severity != Some(*name);
         let repeated = self.all().filter(is_repeated).map(|(name, _)| name);
         list(payload, "repeated", repeated.chain(severity));
         self.truncated(payload);
     }
 
-    /// Adds the values that are not whole, or not there at all, with what is known of the whole.
+    /// Appends the values that are cut or omitted, with what is known of the full values.
     fn truncated(&self, payload: &mut Payload<'_>) {
-        let told = |piece: &MemberSpan| self.values.told(piece);
+        let full_value = |member: &MemberSpan| self.values.full_value(member);
         let mut list = Truncated { payload, start: None, more: self.values.omitted_more };
-        for (name, piece) in self.all() {
-            let is_cut = piece.cut || self.is_too_long(piece);
-            if is_cut || piece.name_bytes > 0 {
-                list.add(name, is_cut.then(|| told(piece)).flatten(), piece.name_bytes);
+        for (name, member) in self.all() {
+            let is_cut = member.cut || self.is_too_long(member);
+            if is_cut || member.name_bytes > 0 {
+                list.add(name, is_cut.then(|| full_value(member)).flatten(), member.name_bytes);
             }
         }
-        for entry in self.values.fields.iter().skip(self.limits.fields) {
-            list.add(entry.name, told(&entry.piece), entry.piece.name_bytes);
+        for field in self.values.fields.iter().skip(self.limits.fields) {
+            list.add(field.name, full_value(&field.member), field.member.name_bytes);
         }
         for omitted in &self.values.omitted {
-            list.add(omitted.name, Some(omitted.whole), omitted.name_bytes);
+            list.add(omitted.name, Some(omitted.full), omitted.name_bytes);
         }
         list.end();
     }
 
     fn all(&self) -> impl Iterator<Item = (&'static str, &MemberSpan)> {
-        self.members().chain(self.fields().map(|entry| (entry.name, &entry.piece)))
+        self.members().chain(self.fields().map(|field| (field.name, &field.member)))
     }
 }
 
-/// The member `truncated` while it is written. It is not there when nothing is in it.
+/// The member `truncated` while it is written. It is absent if it would be empty.
 struct Truncated<'a, 'p> {
     payload: &'a mut Payload<'p>,
-    /// Where its value begins, once it does.
+    /// The position at which its value begins; `None` before the first entry.
     start: Option<usize>,
     /// How many values are not named in it.
     more: usize,
 }
 
 impl Truncated<'_, '_> {
-    fn add(&mut self, name: &str, whole: Option<FullValue>, name_bytes: u32) {
+    fn add(&mut self, name: &str, full: Option<FullValue>, name_bytes: u32) {
         let (start, length) = (self.start, self.payload.members(b"").len());
-        // Each name stands once.
+        // A field named like `REST` is counted there, so that no name occurs twice.
         if name == REST || start.is_some_and(|start| length - start > MAX_TRUNCATED) {
             self.more += 1;
             return;
         }
         let out = self.open(name);
-        if let Some(whole) = whole {
-            whole.write(out);
+        if let Some(full) = full {
+            full.write(out);
         }
         if name_bytes > 0 {
-            out.extend_from_slice(if whole.is_some() { b",\"name_bytes\":" } else { b"\"name_bytes\":" });
+            out.extend_from_slice(if full.is_some() { b",\"name_bytes\":" } else { b"\"name_bytes\":" });
             out.extend_from_slice(itoa::Buffer::new().format(name_bytes).as_bytes());
         }
         out.push(b'}');
@@ -310,7 +322,7 @@ impl Truncated<'_, '_> {
     }
 }
 
-/// Adds a member that lists names. It is not there when there are none.
+/// Appends a member that lists names, unless there are none.
 fn list<'n>(payload: &mut Payload<'_>, member: &str, names: impl Iterator<Item = &'n str>) {
     let mut names = names.peekable();
     if names.peek().is_none() {
@@ -320,7 +332,7 @@ fn list<'n>(payload: &mut Payload<'_>, member: &str, names: impl Iterator<Item =
     let start = out.len();
     for name in names {
         out.push(if out.len() == start { b'[' } else { b',' });
-        // The names that find no room are one ellipsis.
+        // All names that find no room are listed as one ellipsis.
         let is_full = out.len() - start > MAX_LIST;
         out.push(b'"');
         escape_into(out, if is_full { "…" } else { name });
@@ -337,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn severity_and_level_stand_in_one_piece() {
+    fn severity_and_level_are_one_static_text() {
         for severity in [Severity::Critical, Severity::Routine] {
             for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
                 let expected = format!(",\"severity\":\"{severity}\",\"level\":\"{level}\"");

@@ -1,4 +1,4 @@
-//! What to do with each field of a callsite, worked out once for each thread that meets it.
+//! Plans what to do with each field of a callsite, once for each thread that reaches it.
 
 use std::{
     cell::RefCell,
@@ -20,18 +20,17 @@ use crate::format::escape_into;
 /// The longest name of a field, in bytes.
 pub(super) const MAX_NAME: usize = 256;
 
-/// Callsites remembered at most by a thread. Callsites are static, so a program that has more makes
-/// them while it runs.
+/// The most plans that a thread keeps. A program with more callsites than that creates them while it runs.
 const MAX_PLANS: usize = 4096;
 
-/// Where the value of a field goes.
+/// The place of a field's value in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// The member with this index in [`NAMED`], or the message.
     Named(usize),
     Severity,
-    /// Not written: it has done its work when the event was told to be an audit event, or no event
-    /// inherits it.
+    /// Not recorded: the tag, which has served once the event is known to be an audit event, or a span field that no event
+    /// inherits.
     Spent,
     /// The target of a record of the `log` crate.
     LogTarget,
@@ -41,22 +40,22 @@ pub(super) enum Role {
     Field,
 }
 
-/// What happens to a field.
+/// The plan for one field.
 #[derive(Debug)]
 pub(super) struct FieldPlan {
     pub(super) role: Role,
     pub(super) name: &'static str,
-    /// How its member begins: `,"name":`.
+    /// The beginning of its member: `,"name":`.
     pub(super) start: Box<[u8]>,
-    /// How many bytes the name has, where it is cut.
+    /// The length of the full name in bytes if the name is cut; else zero.
     pub(super) name_bytes: u32,
     pub(super) redacted: bool,
-    /// For a named member that is written as it is.
+    /// For a named member whose value is not withheld.
     pub(super) opening: Option<Opening>,
 }
 
-/// How the member of a text begins: `,"name":"`. All named members do with 16 bytes, and as many as that
-/// are copied faster than some.
+/// The beginning of a text member: `,"name":"`. 16 bytes are enough for all named members, and copying a fixed length is
+/// faster than copying a variable one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Opening {
     pub(super) index: usize,
@@ -72,15 +71,15 @@ impl Opening {
     }
 }
 
-/// One callsite.
+/// The plan for one callsite.
 #[derive(Debug)]
 pub(super) struct Plan {
     fields: Box<[FieldPlan]>,
-    /// Whether events inherit any field: it is a span.
+    /// Whether it is a span of which events inherit a field.
     pub(super) has_inherited: bool,
     /// The members `target` and `module`, as they stand in a record.
     pub(super) origin: Box<[u8]>,
-    /// The last action of the callsite, as JSON, and whether it is critical. It is mostly the same.
+    /// The last action of the callsite, as JSON, and whether it is critical. Most callsites have only one action.
     judged: RefCell<(Vec<u8>, bool)>,
 }
 
@@ -101,8 +100,9 @@ impl Plan {
         self.fields.get(index)
     }
 
-    /// Whether an action is critical; `judge` says so where it is not the last one.
+    /// Returns whether an action is critical. `judge` decides if the action differs from the last one.
     pub(super) fn is_critical(&self, action: &[u8], judge: impl FnOnce() -> bool) -> bool {
+        // A long one is not cached: the cache stays small.
         if action.len() > MAX_NAME {
             return judge();
         }
@@ -118,11 +118,11 @@ impl Plan {
 }
 
 impl FieldPlan {
-    /// Of a callsite, or of none: of what the application adds to events.
+    /// Plans a field of a callsite; without metadata, a field that the application adds to events.
     fn new(rules: &Rules, name: &'static str, metadata: Option<&Metadata<'_>>) -> Self {
         let bridged = metadata.is_some_and(|metadata| metadata.target() == BRIDGE);
         let is_span = metadata.is_some_and(Metadata::is_span);
-        // A name that is a keyword arrives as it is written in the source.
+        // A field named like a keyword arrives with the `r#` of the source.
         let name = name.strip_prefix("r#").unwrap_or(name);
         let role = match name {
             "message" => Role::Named(MESSAGE),
@@ -155,18 +155,18 @@ impl FieldPlan {
     }
 }
 
-/// The plans of one thread, for every log.
+/// The plans of one thread, for all logs.
 #[derive(Debug, Default)]
 pub(super) struct Plans {
     known: HashMap<(u64, usize), Rc<Plan>, BuildHasherDefault<Mixer>>,
-    /// The last one asked for.
+    /// The plan used last.
     last: Option<((u64, usize), Rc<Plan>)>,
-    /// Of what the application adds, by log and name.
+    /// The plans for fields that the application adds, by log and name.
     added: HashMap<(u64, &'static str), Rc<FieldPlan>>,
 }
 
 impl Plans {
-    /// The plan of a field that the application adds, under the rules of one log.
+    /// Returns the plan for a field that the application adds, under the rules of one log.
     pub(super) fn of_added(&mut self, log: u64, rules: &Rules, name: &'static str) -> Rc<FieldPlan> {
         if self.added.len() >= MAX_PLANS && !self.added.contains_key(&(log, name)) {
             self.added.clear();
@@ -175,15 +175,16 @@ impl Plans {
         Rc::clone(plan.or_insert_with(|| Rc::new(FieldPlan::new(rules, name, None))))
     }
 
-    /// The plan of a callsite under the rules of one log.
+    /// Returns the plan for a callsite under the rules of one log.
     pub(super) fn of(&mut self, log: u64, rules: &Rules, metadata: &'static Metadata<'static>) -> Rc<Plan> {
-        // The address of something static names it for ever. That of a callsite would not: callsites
-        // may have no size, and then share their address.
+        // The address of static metadata identifies the callsite for ever. The address of the callsite itself does
+        // not: a callsite may be zero-sized, and then share its address with others.
         let key = (log, ptr::from_ref(metadata).addr());
         if let Some((_, plan)) = self.last.as_ref().filter(|(last, _)| *last == key) {
             return Rc::clone(plan);
         }
         if self.known.len() >= MAX_PLANS && !self.known.contains_key(&key) {
+            // The map keeps no order of use, so all are dropped and planned again when they are needed.
             self.known.clear();
         }
         let plan = Rc::clone(self.known.entry(key).or_insert_with(|| Rc::new(Plan::new(rules, metadata))));
@@ -192,7 +193,7 @@ impl Plans {
     }
 }
 
-/// Hashes two small numbers of ours, for which the default would be slow.
+/// A fast hash for two small numbers that no attacker chooses.
 #[derive(Debug, Default)]
 struct Mixer(u64);
 

@@ -1,9 +1,9 @@
-//! Which values are never written.
+//! Decides which values are withheld, by the names of their fields.
 
 use std::fmt;
 
-/// Words, and words that stand together, that name a secret wherever they stand in a name. `token` is not `tokens`,
-/// which are counted, and neither is the beginning of a longer word.
+/// Words, and runs of words written together, that denote a secret anywhere in a name. Whole words only: `token` does not
+/// match `tokens`, which are usually counted, or `tokenizer`.
 const ANYWHERE: &[&str] = &[
     "passwd",
     "passphrase",
@@ -50,34 +50,38 @@ const ANYWHERE: &[&str] = &[
     "adminpass",
 ];
 
-/// Words that name a secret at the end of a name, numbers behind them aside: `session_cookie` is one, `cookie_consent` is
+/// Words that denote a secret as the last word of a name that is no number: `session_cookie` is one, `cookie_consent` is
 /// not.
 const LAST: [&str; 3] = ["cookie", "cookies", "bearer"];
 
-/// As [`LAST`], but only behind another word: `db_pwd` is a password, `pwd` is a directory.
+/// A word like [`LAST`], but only after another word: `db_pwd` is a password, `pwd` is a directory.
 const LAST_OF_SEVERAL: &str = "pwd";
 
-/// A word that begins so is a password: `passwordhash`. All but one.
+/// The beginning of words that denote a password: `passwordhash`.
 const BEGINNING: &str = "password";
+
+/// The only word with that beginning that denotes none.
 const NO_PASSWORD: &str = "passwordless";
 
-/// A longer word that ends so names a secret that is written together with the word before: `dbpassword`.
+/// Endings of longer words that denote a secret, written together with another word: `dbpassword`.
 const ENDINGS: [&str; 8] =
     ["password", "passwd", "passphrase", "secret", "token", "credentials", "cookie", "pwd"];
 
-/// So many words that stand together are compared.
+/// The most neighbouring words that are joined and compared.
 const LONGEST_RUN: usize = 8;
 
-/// What `#[instrument(ret)]` calls the value that a function returned. Only as a whole name.
+/// The field in which `#[instrument(ret)]` records the return value of a function. Matches only as a whole name.
 const RETURNED: &str = "return";
 
-/// Names whose values are withheld. Names are split into words at separators, at digits and at changes of case, and
-/// compared word by word, without case.
+/// The names whose values are withheld.
+///
+/// Names are split into words at separators, at digits and at changes of case. They are compared word by word, and
+/// case is ignored.
 #[derive(Clone, Default)]
 pub(crate) struct Redaction {
     /// Names given by the application, folded.
     more: Vec<String>,
-    /// Whole names that are recorded whatever they look like, folded.
+    /// Whole names whose values are always recorded, folded.
     kept: Vec<String>,
 }
 
@@ -91,23 +95,24 @@ impl fmt::Debug for Redaction {
 }
 
 impl Redaction {
-    /// Adds a name. Returns whether it can be matched at all: it has a letter or digit.
+    /// Adds a name to withhold. Returns whether it can be matched at all: it has a letter or digit.
     pub(crate) fn insert(&mut self, name: &str) -> bool {
         add(&mut self.more, name)
     }
 
-    /// Takes a whole name out of the redaction. Returns whether it can be matched at all.
+    /// Exempts a whole name. Returns whether it can be matched at all.
     pub(crate) fn keep(&mut self, name: &str) -> bool {
         add(&mut self.kept, name)
     }
 
-    /// Called once for each field of a callsite, not for each event.
+    /// Returns whether the values of a field are withheld. Called once for each field of a callsite, not for each event.
     pub(crate) fn covers(&self, name: &str) -> bool {
         let whole = fold(name);
         if self.kept.contains(&whole) {
             return false;
         }
-        // The last capital of several begins the next word or ends this one: `HTTPToken`, `AWSsecret`.
+        // The last of several capitals can begin the next word, as in `HTTPToken`, or end this one, as in `AWSsecret`. Both
+        // readings are tried.
         let is_secret = |words: &[String]| self.has_secret(words) || ends_in_secret(words);
         self.more.contains(&whole)
             || whole == RETURNED
@@ -116,6 +121,7 @@ impl Redaction {
             || self.more.iter().any(|more| has_no_case(more) && whole.contains(more))
     }
 
+    /// Returns whether any word, or run of words, denotes a secret.
     fn has_secret(&self, words: &[String]) -> bool {
         let is_secret = |joined: &String| ANYWHERE.contains(&joined.as_str()) || self.more.contains(joined);
         let is_long_secret = |word: &String| {
@@ -133,7 +139,7 @@ impl Redaction {
     }
 }
 
-/// Whether the last word that is no number names a secret there.
+/// Returns whether the last word that is no number denotes a secret in that place.
 fn ends_in_secret(words: &[String]) -> bool {
     let is_number = |word: &String| word.chars().all(char::is_numeric);
     let mut backward = words.iter().rev().skip_while(|word| is_number(word));
@@ -141,12 +147,13 @@ fn ends_in_secret(words: &[String]) -> bool {
     LAST.contains(&last) || (last == LAST_OF_SEVERAL && backward.next().is_some())
 }
 
-/// Whether a name is of a script without capitals, and mostly without anything between words either.
+/// Returns whether a name has letters of a script without case. Most such scripts do not separate words either, so these
+/// names are searched for anywhere.
 fn has_no_case(name: &str) -> bool {
     name.chars().any(|c| c.is_alphabetic() && !c.is_lowercase() && !c.is_uppercase())
 }
 
-/// Letters and digits alone, in lower case.
+/// Returns the letters and digits of a name, in lower case.
 fn fold(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
@@ -161,8 +168,11 @@ fn add(names: &mut Vec<String>, name: &str) -> bool {
     is_usable
 }
 
-/// The words of a name, in lower case: runs of letters or of digits. A capital begins a word behind a small letter. Of
-/// several, the last begins one in front of a small letter, `HTTPToken`, or else the small letter does, `AWSsecret`.
+/// Returns the words of a name, in lower case. A word is a run of letters or of digits.
+///
+/// A capital after a lower-case letter begins a word. Several capitals before a lower-case letter can be split in two
+/// ways. With `last_begins` the last capital begins a word, as in `HTTPToken`; else the lower-case letter does, as in
+/// `AWSsecret`.
 fn words(name: &str, last_begins: bool) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut before = None;

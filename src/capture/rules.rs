@@ -1,4 +1,4 @@
-//! What the builder settles about which events are audit events and what is taken from them.
+//! The rules that the builder sets: which events are audit events, and what is recorded of them.
 
 use std::{
     fmt,
@@ -10,26 +10,27 @@ use tracing_core::{Event, Field, Level, Metadata, field::Visit};
 use super::{Candidate, Enrichment, redact::Redaction, thread::Capturing};
 use crate::severity::{CriticalActions, Severity};
 
-/// A closure of the application that says how much depends on an event.
+/// A closure of the application that decides the severity of an event.
 pub(crate) type Classifier = Box<dyn Fn(&Candidate<'_>) -> Option<Severity> + Send + Sync>;
 
-/// A closure of the application that adds what neither an event nor its spans say.
+/// A closure of the application that adds values which neither an event nor its spans have.
 pub(crate) type Enricher = Box<dyn Fn(&mut Enrichment<'_>) + Send + Sync>;
 
 /// The settings of a layer.
 pub(crate) struct Rules {
-    /// Below it an event is not an audit event.
+    /// The most verbose level at which an event can be an audit event.
     pub(crate) level: Level,
-    /// Below it, or below `level` if that is lower, spans pass nothing on. Where it is not set, such spans are taken
-    /// where they exist, and it is no flaw of a subscriber that they do not.
+    /// The most verbose level at which events inherit from spans. If it is not set, that is `DEBUG`, or `level` if more
+    /// verbose. Spans more verbose than `level` are then used if they are enabled, but `ensure_attached` does not require
+    /// them.
     pub(crate) span_level: Option<Level>,
     pub(crate) critical: CriticalActions,
     pub(crate) classify: Option<Classifier>,
-    /// Span fields that events take over beside who and where.
+    /// Span fields that events inherit, beside those of [`INHERITED`].
     pub(crate) inherit: Vec<String>,
-    /// The beginnings of the targets of spans that pass something on. All do where there is none.
+    /// Prefixes of the targets of spans from which events inherit. If it is empty, events inherit from all.
     pub(crate) inherit_from: Vec<String>,
-    /// A bit for each named member that a record must have from its event.
+    /// A bit for each named member that must not be inherited.
     pub(crate) explicit: u32,
     pub(crate) enrich: Option<Enricher>,
     pub(crate) redact: Redaction,
@@ -66,7 +67,7 @@ impl fmt::Debug for Rules {
     }
 }
 
-/// The members that stand beside the message, in the order in which they stand in a record.
+/// The named members other than the message, in the order of a record.
 pub(super) const NAMED: [&str; 10] = [
     "action",
     "actor",
@@ -80,11 +81,13 @@ pub(super) const NAMED: [&str; 10] = [
     "span_id",
 ];
 
-/// Who and where: what an event takes over from the nearest enclosing span that says it. What happened, only the event
-/// says, unless the application names more: a span of a library may well have an `outcome` of its own.
+/// The members that an event inherits from the nearest enclosing span that has them: who and where.
+///
+/// What happened must come from the event itself, unless the application names more members. A span of a library may have
+/// an `outcome` of its own that means something else.
 const INHERITED: [&str; 6] = ["actor", "session_id", "request_id", "source", "trace_id", "span_id"];
 
-/// The lowest level of the spans that are taken unless the application says so.
+/// The most verbose level of the spans that are used by default.
 const SPAN_LEVEL: Level = Level::DEBUG;
 
 /// The index of `action` in [`NAMED`].
@@ -92,35 +95,35 @@ pub(super) const ACTION: usize = 0;
 /// The index of `actor` in [`NAMED`].
 pub(super) const ACTOR: usize = 1;
 
-/// The field that makes an audit event of one with any target.
+/// The field that makes an event with any target an audit event.
 pub(super) const TAG: &str = "audit";
 
-/// The target of the callsites through which `tracing-log` passes on records of the `log` crate.
-/// The target of the record itself is the field `log.target`.
+/// The target of the callsites through which `tracing-log` forwards records of the `log` crate. The target of the record
+/// itself is in the field `log.target`.
 pub(super) const BRIDGE: &str = "log";
 
-/// What is known about the events of a callsite.
+/// How the events of a callsite are known to be audit events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tag {
-    /// Every event is an audit event.
+    /// By the target: every event is one.
     Target,
-    /// It depends on the values.
+    /// By the values of each event.
     Values,
-    /// No event is.
+    /// No event is one.
     None,
 }
 
-/// Whether a target alone makes an event an audit event: `audit`, or anything below `audit::`.
+/// Returns whether a target alone makes an event an audit event: `audit`, or anything below `audit::`.
 pub(super) fn is_audit_target(target: &str) -> bool {
     target.strip_prefix("audit").is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// The bit of a named member, by its name.
+/// Returns the bit of a named member, by its name.
 pub(crate) fn named_bit(name: &str) -> Option<u32> {
     NAMED.iter().position(|named| *named == name).map(|index| 1 << index)
 }
 
-/// Whether a target is `prefix` or something in it: `my_app` has `my_app::http` in it and not `my_apple`.
+/// Returns whether a target is `prefix` or within it: `my_app::http` is within `my_app`, and `my_apple` is not.
 fn is_within(target: &str, prefix: &str) -> bool {
     let is_word = |character: char| character.is_alphanumeric() || character == '_';
     target.strip_prefix(prefix).is_some_and(|rest| {
@@ -130,12 +133,14 @@ fn is_within(target: &str, prefix: &str) -> bool {
 }
 
 impl Rules {
-    /// The lowest level of the spans that pass something on.
+    /// Returns the most verbose level of the spans from which events inherit.
     pub(super) fn lowest_span(&self) -> Level {
         self.span_level.unwrap_or_else(|| self.level.max(SPAN_LEVEL))
     }
 
+    /// Returns how the events of a callsite are known to be audit events.
     pub(super) fn tag_of(&self, metadata: &Metadata<'_>) -> Tag {
+        // For `tracing`, a more verbose level is the greater one.
         if *metadata.level() > self.level {
             Tag::None
         } else if is_audit_target(metadata.target()) {
@@ -147,7 +152,8 @@ impl Rules {
         }
     }
 
-    /// Whether an event is an audit event. Of the application's code only what prints the field `audit` is run.
+    /// Returns whether an event is an audit event. The only code of the application that this runs is the `Debug` of the
+    /// field `audit`.
     pub(super) fn is_audit(&self, event: &Event<'_>) -> bool {
         match self.tag_of(event.metadata()) {
             Tag::Target => true,
@@ -160,8 +166,8 @@ impl Rules {
         }
     }
 
-    /// The severity of an event that will not be captured, as far as it can be told without code of
-    /// the application.
+    /// Returns the severity of an event that will not be captured, as far as it is known without running code of the
+    /// application.
     pub(super) fn severity_at_a_glance(&self, event: &Event<'_>) -> Severity {
         let mut glance = Glance { critical: Some(&self.critical), ..Glance::default() };
         event.record(&mut glance);
@@ -170,42 +176,44 @@ impl Rules {
         glance.severity.unwrap_or(otherwise)
     }
 
-    /// Whether events can take anything over from the spans of a callsite.
+    /// Returns whether events can inherit anything from the spans of a callsite.
     pub(super) fn wants_span(&self, metadata: &Metadata<'_>) -> bool {
         self.listens_to(metadata) && metadata.fields().iter().any(|field| self.inherits(field.name()))
     }
 
-    /// Whether the level and the target of a span are such that events inherit from it.
+    /// Returns whether the level and the target of a span allow events to inherit from it.
     pub(super) fn listens_to(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.lowest_span() && self.listens_to_target(metadata.target())
     }
 
-    /// The same of the target alone. A span that is tagged by its target is the application's own.
+    /// Returns whether the target of a span allows events to inherit from it. A span with the target `audit` always does: it
+    /// is the application's own.
     pub(super) fn listens_to_target(&self, target: &str) -> bool {
         is_audit_target(target)
             || self.inherit_from.is_empty()
             || self.inherit_from.iter().any(|prefix| is_within(target, prefix))
     }
 
-    /// Whether events take over a span field of this name.
+    /// Returns whether events inherit a span field of this name.
     pub(super) fn inherits(&self, name: &str) -> bool {
         self.inherit.iter().any(|inherited| inherited == name) || INHERITED.contains(&name)
     }
 }
 
-/// Whether something prints as `false`, in quotes or not. Code of the application, which may do anything: what cannot be
-/// told is taken for something else, so that the event is an audit event.
+/// Returns whether a value prints as `false`, in quotes or not. Its `Debug` is code of the application, which may do
+/// anything. If it fails, this returns false, so that the event counts as an audit event.
 fn prints_false(value: &dyn fmt::Debug) -> bool {
-    /// What was printed so far.
+    /// The first bytes of what was printed.
     struct Prefix(String);
     impl fmt::Write for Prefix {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             self.0.push_str(text.get(..LONGEST.len() + 1).unwrap_or(text));
+            // An error ends the formatting early: longer than this it is not `false`.
             if LONGEST.len() < self.0.len() { Err(fmt::Error) } else { Ok(()) }
         }
     }
     const LONGEST: &str = "\"false\"";
-    // An audit event from it is counted instead of captured, as in all formatting.
+    // As in all formatting, an audit event that it emits is counted as lost instead of captured.
     let Some(_capturing) = Capturing::begin() else { return false };
     let print = || {
         let mut start = Prefix(String::new());
@@ -213,15 +221,16 @@ fn prints_false(value: &dyn fmt::Debug) -> bool {
         is_whole && (start.0 == "false" || start.0 == LONGEST)
     };
     catch_unwind(AssertUnwindSafe(print)).unwrap_or_else(|panic| {
-        // Dropping what was thrown would run code of the application again.
+        // Dropping a panic's payload would run code of the application again.
         std::mem::forget(panic);
         false
     })
 }
 
-/// Looks at the values of an event that need no formatting, and at the tag.
+/// A visitor for the tag, and for values that need no formatting.
 #[derive(Default)]
 struct Glance<'a> {
+    /// The critical actions, if the severity is asked for and not the tag.
     critical: Option<&'a CriticalActions>,
     is_tagged: bool,
     severity: Option<Severity>,
@@ -238,6 +247,7 @@ impl Visit for Glance<'_> {
             TAG => self.is_tagged |= value != "false",
             "log.target" => self.is_tagged |= is_audit_target(value),
             "severity" => {
+                // The last value that names a severity counts, as in a captured event.
                 self.severity = Severity::understand(value).map(|(severity, _)| severity).or(self.severity);
             }
             "action" => {
@@ -248,7 +258,7 @@ impl Visit for Glance<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Who asks for the severity knows that it is an audit event.
+        // If the severity is asked for, the event is known to be an audit event, and the tag need not be formatted.
         if field.name() == TAG && !self.is_tagged && self.critical.is_none() {
             self.is_tagged = !prints_false(value);
         }

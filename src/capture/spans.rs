@@ -1,4 +1,4 @@
-//! What spans pass on to the events inside them, kept encoded in the registry.
+//! Stores the values that events inherit from spans, encoded, in the extensions of the spans.
 
 use std::sync::{Arc, Weak, atomic::Ordering};
 
@@ -13,110 +13,118 @@ use super::{
     fields::FullValue,
     plan::Role,
     rules::{NAMED, Rules},
-    values::{MemberSpan, Values, says_nothing},
+    values::{MemberSpan, Values, is_blank},
 };
 
-/// The values of one span that events inherit, for each log. A span extension.
+/// The values that events inherit from one span, for each log. A span extension.
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
     logs: Vec<OfLog>,
 }
 
+/// The values for one log.
 #[derive(Debug)]
 struct OfLog {
+    /// The log's `Capture::id`.
     log: u64,
     values: Vec<Value>,
-    whole: Option<JoinedMembers>,
-    /// Another one whenever values are recorded, and none when the span has closed.
+    joined: Option<JoinedMembers>,
+    /// Replaced whenever values are recorded, and dropped when the span closes. Caches hold it weakly, and are out of
+    /// date once it is gone.
     version: Arc<()>,
 }
 
-/// All members in one piece, where all are named, say something, and nothing happened to any: most spans.
+/// All values of a span as one copyable block, if all are named members, not blank, and neither cut, withheld nor
+/// repeated. That is so for most spans.
 #[derive(Debug, Default)]
 struct JoinedMembers {
     known: u32,
-    pieces: Vec<(usize, MemberSpan)>,
-    members: Vec<u8>,
+    members: Vec<(usize, MemberSpan)>,
+    bytes: Vec<u8>,
 }
 
 impl OfLog {
+    /// Adds the values that the event does not have.
     fn fill(&self, values: &mut Values) {
-        if self.whole.as_ref().is_some_and(|whole| whole.fill(values)) {
+        if self.joined.as_ref().is_some_and(|joined| joined.fill(values)) {
             return;
         }
         for value in &self.values {
-            values.inherit(value.role, value.name, &value.piece, &value.member, value.whole.map(Box::new));
+            values.inherit(value.role, value.name, &value.member, &value.bytes, value.full.map(Box::new));
         }
     }
 }
 
 impl JoinedMembers {
+    /// Joins the values; `None` if one of them does not allow that.
     fn of(values: &[Value]) -> Option<Self> {
-        let mut whole = Self::default();
+        let mut joined = Self::default();
         for value in values {
             let Role::Named(index) = value.role else { return None };
-            if !value.piece.is_unremarkable() || says_nothing(value.json()) {
+            if !value.member.is_unremarkable() || is_blank(value.json()) {
                 return None;
             }
-            whole.add(index, &value.piece, &value.member);
+            joined.add(index, &value.member, &value.bytes);
         }
-        Some(whole)
+        Some(joined)
     }
 
     /// Adds a member, if it is the first of its name.
-    fn add(&mut self, index: usize, piece: &MemberSpan, member: &[u8]) {
+    fn add(&mut self, index: usize, member: &MemberSpan, bytes: &[u8]) {
         if self.known & (1 << index) == 0 {
             self.known |= 1 << index;
-            self.pieces.push((index, piece.placed_at(self.members.len())));
-            self.members.extend_from_slice(member);
+            self.members.push((index, member.placed_at(self.bytes.len())));
+            self.bytes.extend_from_slice(bytes);
         }
     }
 
     fn clear(&mut self) {
         self.known = 0;
-        self.pieces.clear();
         self.members.clear();
+        self.bytes.clear();
     }
 
-    /// Whether the event inherits all of it, because it says nothing of that itself.
+    /// Adds all members if the event has none of them. Returns whether it did.
     fn fill(&self, values: &mut Values) -> bool {
-        values.inherit_all(self.known, &self.pieces, &self.members)
+        values.inherit_all(self.known, &self.members, &self.bytes)
     }
 }
 
+/// One inherited value.
 #[derive(Debug)]
 struct Value {
     role: Role,
     name: &'static str,
-    piece: MemberSpan,
-    member: Box<[u8]>,
-    /// What is known of it, if it is cut.
-    whole: Option<FullValue>,
+    member: MemberSpan,
+    bytes: Box<[u8]>,
+    /// What is known of the full value, if it is cut.
+    full: Option<FullValue>,
 }
 
 impl Value {
     fn json(&self) -> &[u8] {
-        self.member.get((self.piece.value - self.piece.start) as usize..).unwrap_or_default()
+        self.bytes.get((self.member.value - self.member.start) as usize..).unwrap_or_default()
     }
 }
 
-/// How many spans around an event are looked at, from the nearest outwards.
+/// The most spans around an event that are looked at, from the nearest outwards.
 const MAX_SPANS: usize = 1024;
 
-/// The values to pass on among those that were just collected from a span.
+/// Returns the values that were just collected from a span, as those to inherit.
 fn collected(values: &Values) -> Vec<Value> {
-    let value = |role, name, piece: &MemberSpan| {
-        let member = values.bytes(Values::member(piece))?.into();
-        Some(Value { role, name, piece: *piece, member, whole: values.whole(piece) })
+    let value = |role, name, member: &MemberSpan| {
+        let bytes = values.bytes(Values::range(member))?.into();
+        Some(Value { role, name, member: *member, bytes, full: values.full_of_cut(member) })
     };
-    let named =
-        values.named.iter().filter_map(|(index, piece)| value(Role::Named(index), *NAMED.get(index)?, piece));
-    let fields = values.fields.iter().filter_map(|entry| value(Role::Field, entry.name, &entry.piece));
+    let named = values
+        .named
+        .iter()
+        .filter_map(|(index, member)| value(Role::Named(index), *NAMED.get(index)?, member));
+    let fields = values.fields.iter().filter_map(|field| value(Role::Field, field.name, &field.member));
     named.chain(fields).collect()
 }
 
-/// Keeps what was collected with its span, also where it is nothing yet; a later value of a name stands for
-/// the earlier one.
+/// Stores what was collected with its span, even if it is nothing yet. A later value of a name replaces the earlier one.
 pub(super) fn keep<S>(span: &SpanRef<'_, S>, log: u64, values: &Values)
 where
     S: for<'a> LookupSpan<'a>,
@@ -133,49 +141,53 @@ where
         }
         of_log.values.retain(|old| !new.iter().any(|new| new.name == old.name));
         of_log.values.extend(new);
-        of_log.whole = JoinedMembers::of(&of_log.values);
+        of_log.joined = JoinedMembers::of(&of_log.values);
+        // A new version makes the caches of all threads out of date.
         of_log.version = Arc::default();
     } else {
-        let whole = JoinedMembers::of(&new);
-        inherited.logs.push(OfLog { log, values: new, whole, version: Arc::default() });
+        let joined = JoinedMembers::of(&new);
+        inherited.logs.push(OfLog { log, values: new, joined, version: Arc::default() });
     }
 }
 
-/// This event of a thread in the same span gathers what it inherits, and later ones use it: fewer gain nothing.
+/// The number of consecutive events in one span at which the inherited values are gathered for later events. With fewer
+/// events, gathering costs more than it saves.
 const WORTH_GATHERING: u32 = 3;
 
-/// In which subscriber a span is looked up.
+/// Identifies the subscriber in which a span is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SubscriberKey {
-    /// The address of the layer: the numbers of spans are their subscriber's.
+    /// The address of the layer. Span ids are unique only within a subscriber.
     layer: usize,
-    /// How often callsites had been registered with the log. All are, whenever a subscriber is made or a layer
-    /// reloaded: afterwards another layer may be at that address, or this one in another subscriber.
+    /// How often callsites had been registered with the log. All are registered again whenever a subscriber is created
+    /// or a layer reloaded. After that another layer may be at the same address, or this one in another subscriber.
     registered: u64,
 }
 
-/// What a thread's events inherit in the span that it was in last, in one piece: many are in the same span as
-/// the one before. Where two layers take turns at each event, nothing is gathered.
+/// A cache of what events inherit in the span that the thread was in last, because consecutive events are often in the
+/// same span. If two layers alternate at each event, nothing is gathered.
 ///
-/// Without it an event in a span costs 20 % more, 404 ns instead of 334: the median of 12 runs in turns of
+/// Without it an event in a span costs 20 % more: 404 ns instead of 334. Median of 12 alternating runs of
 /// `tracing-audit-bench -- ours cost`, burst, one thread, p50.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     span: Option<(SubscriberKey, Id)>,
-    /// How many events have come there.
+    /// How many consecutive events were in that span.
     events: u32,
-    /// One for each span that can pass anything on, the innermost first. While all of them live, nothing was
-    /// recorded in these spans, and the innermost is open: its number is its own, and those around it are open.
+    /// The versions of the spans from which values can be inherited, the innermost first. While all of them live, no
+    /// value was recorded in these spans, and the innermost span is open. So its id was not reused, and the spans around
+    /// it are open too.
     versions: Vec<Weak<()>>,
     is_gathered: bool,
-    whole: JoinedMembers,
+    joined: JoinedMembers,
 }
 
 impl Recent {
-    fn come_to(&mut self, place: SubscriberKey, span: &Id) {
-        let is_there = self.span.as_ref().is_some_and(|(known, id)| *known == place && id == span);
+    /// Notes an event in a span, and discards what was gathered if that is another span or out of date.
+    fn come_to(&mut self, subscriber: SubscriberKey, span: &Id) {
+        let is_there = self.span.as_ref().is_some_and(|(known, id)| *known == subscriber && id == span);
         if !(is_there && self.versions.iter().all(|version| version.strong_count() > 0)) {
-            self.span = Some((place, span.clone()));
+            self.span = Some((subscriber, span.clone()));
             self.events = 0;
             self.is_gathered = false;
             self.versions.clear();
@@ -183,24 +195,25 @@ impl Recent {
         self.events = self.events.saturating_add(1);
     }
 
-    /// Gathers what the span and those around it pass on. Where that cannot be passed on in one piece, or it
-    /// could not be told that it is out of date, spans are looked up for each event.
+    /// Gathers what events inherit from the span and those around it. Gathers nothing if that cannot be joined, or if it
+    /// could not be detected that it is out of date. Then spans are looked up for each event.
     fn gather<'a, S>(&mut self, span: Option<SpanRef<'a, S>>, log: u64, rules: &Rules)
     where
         S: LookupSpan<'a>,
     {
-        self.whole.clear();
+        self.joined.clear();
         let is_all = walk(span, log, |span, of_log| match of_log {
-            Some(OfLog { whole: Some(whole), version, .. }) => {
+            Some(OfLog { joined: Some(joined), version, .. }) => {
                 self.versions.push(Arc::downgrade(version));
-                // Each named member once, so it stays small.
-                whole.pieces.iter().all(|(index, piece)| {
-                    let member = whole.members.get(Values::member(piece));
-                    member.inspect(|member| self.whole.add(*index, piece, member)).is_some()
+                // Each named member is added at most once, so the block stays small.
+                joined.members.iter().all(|(index, member)| {
+                    let bytes = joined.bytes.get(Values::range(member));
+                    bytes.inspect(|bytes| self.joined.add(*index, member, bytes)).is_some()
                 })
             }
             Some(_) => false,
-            // It never will pass anything on; but if it is the innermost, nothing tells that it closed.
+            // Nothing will ever be inherited from this span. But if it is the innermost, it has no version that would
+            // show that it has closed.
             None => !self.versions.is_empty() && !rules.wants_span(span.metadata()),
         });
         self.is_gathered = is_all && !self.versions.is_empty();
@@ -210,8 +223,8 @@ impl Recent {
     }
 }
 
-/// Fills in what the event does not say itself from the spans around it, nearest first. Says
-/// whether all of them were looked at.
+/// Adds the values that the event does not have from the spans around it, nearest first. Returns whether all spans were
+/// looked at.
 pub(super) fn inherit<S>(
     event: &Event<'_>,
     context: &Context<'_, S>,
@@ -230,24 +243,26 @@ where
             true
         })
     };
+    // An explicit parent is not the thread's current span, for which the cache is.
     if !event.is_contextual() {
         return from(context.event_span(event), values);
     }
     let current = context.current_span();
     let Some(id) = current.id() else { return true };
+    // Acquire pairs with the release in `callsite_enabled`.
     recent.come_to(SubscriberKey { layer, registered: registered.load(Ordering::Acquire) }, id);
     if recent.events == WORTH_GATHERING {
         recent.gather(context.span(id), *log, rules);
     }
-    if recent.is_gathered && recent.whole.fill(values) {
+    if recent.is_gathered && recent.joined.fill(values) {
         return true;
     }
-    // A filter may hide the innermost span from the layer, and not the one around it.
+    // A filter may hide the innermost span from the layer, but not the one around it.
     from(context.span(id).or_else(|| context.event_span(event)), values)
 }
 
-/// Meets the spans from the innermost outwards, with what each passes on in the log, as long as `meet` says so.
-/// Says whether it met all.
+/// Calls `meet` with each span from the innermost outwards, and with its values for the log, until `meet` returns false.
+/// Returns whether all spans were met.
 fn walk<'a, S>(
     innermost: Option<SpanRef<'a, S>>,
     log: u64,
@@ -265,6 +280,7 @@ where
         if !meet(&span, of_log) {
             return false;
         }
+        // The extensions are a read lock, which must not be held while another span is looked up.
         drop(extensions);
         next = span.parent();
     }

@@ -1,4 +1,4 @@
-//! What a thread is doing as far as the layer is concerned.
+//! The state of a thread that the layer needs: whether it belongs to the log, and whether it is capturing an event.
 
 use std::{cell::Cell, marker::PhantomData};
 
@@ -8,30 +8,31 @@ thread_local! {
     static OWN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Marks the calling thread as one of the log's own. Audit events from it are counted, not queued:
-/// a writer that waited for itself would wait for ever.
+/// Marks the calling thread as one of the log's own. Audit events from it are counted as lost instead of queued: a writer
+/// that waited for itself would deadlock.
 pub(crate) fn mark_own_thread() {
     OWN.set(true);
 }
 
+/// Returns whether the calling thread is one of the log's own.
 #[inline]
 pub(super) fn is_own() -> bool {
     OWN.get()
 }
 
-/// While it lives, code of the application may be running on behalf of an audit event, and an audit
-/// event from that code is counted instead of captured.
+/// A guard that lives while code of the application may run to capture an audit event. An audit event from that code is
+/// counted as lost instead of captured.
 #[derive(Debug)]
 pub(super) struct Capturing {
-    /// It must be dropped on the thread that it was made on.
+    /// Not `Send`: it must be dropped on the thread that began it.
     _thread: PhantomData<*const ()>,
 }
 
 impl Capturing {
-    /// `None` when the thread is capturing already.
+    /// Begins a capture; `None` if the thread is already capturing.
     #[inline]
     pub(super) fn begin() -> Option<Self> {
-        // Made only when it is kept: dropping one ends the capture that is going on.
+        // No guard is created in the other case: dropping it would end the outer capture.
         if CAPTURING.replace(true) { None } else { Some(Self { _thread: PhantomData }) }
     }
 }

@@ -1,31 +1,31 @@
-//! What does not fit, before it is known whether it was durable. Only when a chain has been read to
-//! its end is it known how far it was durable; until then everything odd is kept with its position.
+//! Anomalies: lines that do not fit, kept with their positions. How far a chain was durable is known only at its
+//! end, and only then is it decided whether an anomaly is damage.
 
 use crate::{chain::Digest, format::RecordKind};
 
-/// What can be wrong with a line of a chain.
+/// The ways in which a line of a chain can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It does not match its own hash.
     Edited,
-    /// It is no record: its layout, its JSON or its length is wrong.
+    /// It is not a record: its layout, its JSON or its length is wrong.
     Malformed,
     /// Records are missing before it.
     Missing,
-    /// It is right in itself and stands where it does not belong.
+    /// It is valid in itself, but in the wrong place.
     Inserted,
-    /// It stands a second time.
+    /// It occurs a second time.
     Duplicate,
     /// It does not name the hash of the line before it.
     BrokenLink,
-    /// It does not name its file, or names one where it must not.
+    /// It does not name its file, or it names one where it must not.
     Misplaced,
-    /// It declares records void that had been durable.
+    /// It declares records void that were durable.
     Voided,
 }
 
 impl Fault {
-    /// All of them, in the order of their declaration.
+    /// All faults, in the order of their declaration.
     const ALL: [Self; 8] = [
         Self::Edited,
         Self::Malformed,
@@ -37,13 +37,13 @@ impl Fault {
         Self::Voided,
     ];
 
-    /// Whether the line is right in itself and stands where another belongs.
+    /// Returns whether the line is valid in itself and takes the place of another.
     pub(super) fn is_out_of_place(self) -> bool {
         matches!(self, Self::Inserted | Self::Duplicate)
     }
 }
 
-/// A line of a file.
+/// The position of a line in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinePosition {
     pub(crate) segment: u32,
@@ -51,7 +51,7 @@ pub(crate) struct LinePosition {
     pub(crate) offset: u64,
 }
 
-/// How many anomalies of one chain are kept; the others are counted.
+/// How many anomalies of one chain are kept; the rest are only counted.
 const MAX_KEPT: usize = 4096;
 
 /// The last good line.
@@ -62,7 +62,7 @@ pub(crate) struct Last {
     pub(crate) kind: RecordKind,
 }
 
-/// How far a chain was good: what a torn tail takes it back to.
+/// How far a chain was good. A torn tail takes the chain back to this.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Good {
     pub(crate) records: u64,
@@ -70,45 +70,46 @@ pub(crate) struct Good {
     pub(crate) last: Option<Last>,
 }
 
-/// Something that does not fit.
+/// A line that does not fit, or a place where lines are missing.
 #[derive(Debug, Clone)]
 pub(crate) struct Anomaly {
     pub(crate) fault: Fault,
-    /// Its position in the chain: it is damage if this record was durable.
+    /// Its position in the chain: it is damage if the record at this position was durable.
     pub(crate) at: u64,
-    /// The records it is about, the first and the last.
+    /// The first and the last of the records concerned.
     pub(crate) records: Option<(u64, u64)>,
-    pub(crate) place: LinePosition,
+    pub(crate) position: LinePosition,
     pub(crate) message: String,
     /// What was good before it.
     pub(crate) before: Good,
-    /// A later segment was written after it and does not declare it void: damage, however high.
+    /// Whether a later segment was written and does not declare it void: then it is damage, however high its position.
     pub(crate) is_certain: bool,
-    /// Only a last line without its end: what an unfinished write looks like.
+    /// Whether it is only a last line without a line feed, as an unfinished write leaves it.
     pub(crate) is_unfinished: bool,
-    /// For missing records: what the record behind them links to.
+    /// For missing records: the hash to which the record behind them links.
     pub(crate) link: Option<Digest>,
     /// For a line out of place: its hash.
     pub(crate) hash: Option<Digest>,
 }
 
-/// The anomalies of one chain in the order of their positions.
+/// The anomalies of one chain, in the order in which they were found.
 #[derive(Debug, Default)]
 pub(crate) struct Anomalies {
     kept: Vec<Anomaly>,
-    /// Up to here they are known to be certain.
+    /// How many of them, from the first on, are already marked as certain.
     certain: usize,
     /// How many more there were, by kind, and the lowest position among them.
     beyond: [u64; Fault::ALL.len()],
     beyond_at: Option<u64>,
     beyond_is_certain: bool,
-    /// The lowest position of those that came since this was last taken.
+    /// The lowest position of the anomalies added since this was last taken.
     lowest_new: Option<u64>,
 }
 
 impl Anomalies {
+    /// Adds an anomaly. Beyond [`MAX_KEPT`] it is only counted.
     pub(crate) fn push(&mut self, anomaly: Anomaly) {
-        // What is certain is damage wherever the chain was durable up to; a line out of place may be a durable record
+        // A certain anomaly is damage however far the chain was durable. A line out of place may be a durable record
         // that belongs further up.
         let own =
             anomaly.records.filter(|_| anomaly.fault.is_out_of_place()).map_or(anomaly.at, |(seq, _)| seq);
@@ -125,22 +126,23 @@ impl Anomalies {
         self.beyond_is_certain |= anomaly.is_certain;
     }
 
-    /// Whether anything came since this was last asked, and the lowest position of that: it is damage if the
-    /// record there was durable, and torn else. 0 for what is damage in any case.
+    /// Returns the lowest position of the anomalies added since the last call, if there are any. They are damage if the
+    /// record at that position was durable, and torn otherwise. 0 if one of them is damage in any case.
     pub(crate) fn take_lowest_new(&mut self) -> Option<u64> {
         self.lowest_new.take()
     }
 
-    /// The number of anomalies so far: a name for the next one.
+    /// Returns the number of kept anomalies, which is the index of the next one.
     pub(crate) fn len(&self) -> usize {
         self.kept.len()
     }
 
+    /// Returns a kept anomaly by its index.
     pub(crate) fn get_mut(&mut self, number: usize) -> Option<&mut Anomaly> {
         self.kept.get_mut(number)
     }
 
-    /// A later segment does not void what stands before it: all of it is damage.
+    /// Marks all anomalies so far as certain: a later segment was written and does not declare them void.
     pub(crate) fn make_certain(&mut self) {
         for anomaly in self.kept.iter_mut().skip(self.certain) {
             anomaly.is_certain = true;
@@ -153,7 +155,7 @@ impl Anomalies {
         &self.kept
     }
 
-    /// How often each fault was not kept, if that is damage given how far the chain was durable.
+    /// Returns how many anomalies of each kind were not kept, if they are damage given how far the chain was durable.
     pub(crate) fn damage_beyond(&self, durable: u64) -> Option<impl Iterator<Item = (Fault, u64)>> {
         let is_damage = self.beyond_at? <= durable || self.beyond_is_certain;
         is_damage.then(|| Fault::ALL.into_iter().zip(self.beyond))
@@ -169,7 +171,7 @@ mod tests {
             fault,
             at,
             records: None,
-            place: LinePosition { segment: 1, line: 1, offset: 0 },
+            position: LinePosition { segment: 1, line: 1, offset: 0 },
             message: String::new(),
             before: Good::default(),
             is_certain,
@@ -179,7 +181,7 @@ mod tests {
         }
     }
 
-    /// As many as are kept, at record 1.
+    /// As many anomalies as are kept, all at record 1.
     fn full() -> Anomalies {
         let mut anomalies = Anomalies::default();
         (0..MAX_KEPT).for_each(|_| anomalies.push(anomaly(Fault::Edited, 1, false)));
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_certain_is_damage_however_high() {
+    fn a_certain_anomaly_is_damage_however_high() {
         let mut anomalies = full();
         anomalies.push(anomaly(Fault::Edited, 50, false));
         anomalies.push(anomaly(Fault::Malformed, 50, true));
@@ -220,7 +222,7 @@ mod tests {
         let mut anomalies = full();
         anomalies.make_certain();
         assert!(anomalies.kept().iter().all(|anomaly| anomaly.is_certain));
-        // There was nothing beyond those that are kept.
+        // So far there was none beyond those that are kept.
         anomalies.push(anomaly(Fault::Edited, 50, false));
         assert_eq!(beyond(&anomalies, 49), None);
         anomalies.make_certain();
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_a_segment_line_is_not_certain() {
+    fn an_anomaly_after_a_segment_line_is_not_certain() {
         let mut anomalies = Anomalies::default();
         anomalies.push(anomaly(Fault::Edited, 5, false));
         anomalies.make_certain();

@@ -1,4 +1,4 @@
-//! The pieces of a chain's files one after another, told apart by whether they count.
+//! The bytes of a chain's files in order, as chunks, separated into those that count and those that are void.
 
 use crate::{
     error::Error,
@@ -12,114 +12,117 @@ use super::{
     lines::{Chunk, Chunks},
 };
 
-/// What comes next in a chain.
+/// The next part of a chain.
 #[derive(Debug)]
 pub(crate) enum Part {
     /// A file begins.
     Begin(SegmentName),
     /// Bytes that count.
     Counted(Chunk),
-    /// A file ended before what a later segment says it holds.
+    /// A file is shorter than a later segment states.
     TooShort { offset: u64, counted: u64 },
     /// Bytes that a later segment declares void.
     Void(Chunk),
 }
 
-/// Where a source stands: it can be kept while the source is not.
+/// The position of a [`ChainBytes`]. It can be kept while the reader itself is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct ReadPosition {
-    /// The next file, and where to begin in it.
+    /// The index of the next file, and the offset at which to begin in it.
     next: usize,
     offset: u64,
     current: Option<Current>,
-    /// Whether a file that was listed was gone when its turn came.
+    /// Whether a listed file no longer existed when its turn came.
     missed: bool,
-    /// Whether bytes that are void are passed over unread.
+    /// Whether void bytes are skipped without being read.
     skips_void: bool,
-    /// Buffers of pieces that are done with. A fresh one is zeroed, and the system hands it out page by
-    /// page, each with a fault.
+    /// Buffers of chunks that are no longer in use. A new buffer has to be zeroed, and each of its pages costs a
+    /// page fault.
     spare: Vec<Vec<u8>>,
 }
 
 impl ReadPosition {
-    /// At `offset` of the file `first`, to read what counts from there on.
+    /// Returns the position at `offset` of the file `first`, from which only what counts is read.
     pub(crate) fn at(first: usize, offset: u64) -> Self {
         Self { next: first, offset, skips_void: true, ..Self::default() }
     }
 
-    /// Which file the parts are of that were handed out last.
+    /// Returns the index of the file to which the last part belongs.
     pub(crate) fn file(&self) -> usize {
         self.next.saturating_sub(1)
     }
 }
 
-/// Reads the files of a chain in their order.
+/// Reads the files of a chain in order.
 #[derive(Debug)]
 pub(crate) struct ChainBytes<'a> {
     storage: &'a dyn Storage,
     files: &'a [SegmentFile],
-    place: ReadPosition,
+    position: ReadPosition,
 }
 
 #[derive(Debug)]
 struct Current {
     name: SegmentName,
-    pieces: Chunks,
+    chunks: Chunks,
     counted: Option<u64>,
     is_void: bool,
 }
 
 impl<'a> ChainBytes<'a> {
-    /// Begins at `offset` of the file `first`; says `Begin` for it only from its start on.
+    /// Begins at `offset` of the file `first`. The part `Begin` of that file is returned only if `offset` is 0.
     pub(crate) fn new(storage: &'a dyn Storage, files: &'a [SegmentFile], first: usize, offset: u64) -> Self {
         Self::resume(storage, files, ReadPosition { next: first, offset, ..ReadPosition::default() })
     }
 
-    /// Begins at `offset` of the first file, and leaves out what is void: nobody may need those bytes, and a failing
-    /// disk may not have them.
+    /// Begins at `offset` of the first file, and skips void bytes. They may not be needed, and a failing disk may no
+    /// longer be able to read them.
     pub(crate) fn of_what_counts(storage: &'a dyn Storage, files: &'a [SegmentFile], offset: u64) -> Self {
         Self::resume(storage, files, ReadPosition { offset, skips_void: true, ..ReadPosition::default() })
     }
 
-    /// Goes on where a source over the same files stood.
-    pub(crate) fn resume(storage: &'a dyn Storage, files: &'a [SegmentFile], place: ReadPosition) -> Self {
-        Self { storage, files, place }
+    /// Resumes at the position of an earlier reader over the same files.
+    pub(crate) fn resume(storage: &'a dyn Storage, files: &'a [SegmentFile], position: ReadPosition) -> Self {
+        Self { storage, files, position }
     }
 
+    /// Ends reading and returns the position at which [`resume`](Self::resume) continues.
     pub(crate) fn suspend(self) -> ReadPosition {
-        self.place
+        self.position
     }
 
-    /// Takes back the buffer of a piece.
+    /// Takes back the buffer of a chunk for reuse.
     pub(crate) fn reuse(&mut self, bytes: Vec<u8>) {
-        self.place.spare.push(bytes);
+        self.position.spare.push(bytes);
     }
 
-    /// Which file the parts are of that were handed out last.
+    /// Returns the index of the file to which the last part belongs.
     pub(crate) fn file(&self) -> usize {
-        self.place.file()
+        self.position.file()
     }
 
-    /// Whether a file that was listed was gone when its turn came: retention removed it, and the
-    /// record that says so stands further on.
+    /// Returns whether a listed file no longer existed when its turn came. Retention removed it, and a later record
+    /// says so.
     pub(crate) fn has_missed(&self) -> bool {
-        self.place.missed
+        self.position.missed
     }
 
+    /// Returns the next part, or `None` at the end of the last file.
     pub(crate) fn next(&mut self) -> Result<Option<Part>, Error> {
         loop {
-            let Some(current) = &mut self.place.current else {
+            let Some(current) = &mut self.position.current else {
                 match self.open_next()? {
                     Some((name, 0)) => return Ok(Some(Part::Begin(name))),
+                    // Reading begins inside this file, so there is no `Begin` for it.
                     Some(_) => continue,
                     None => return Ok(None),
                 }
             };
             let name = current.name;
-            let piece = current.pieces.next(self.place.spare.pop().unwrap_or_default());
+            let chunk = current.chunks.next(self.position.spare.pop().unwrap_or_default());
             let path = || self.storage.path(Dir::Log, &name.to_string());
-            if let Some(piece) = piece.map_err(Error::io("read", path()))? {
-                return Ok(Some(if current.is_void { Part::Void(piece) } else { Part::Counted(piece) }));
+            if let Some(chunk) = chunk.map_err(Error::io("read", path()))? {
+                return Ok(Some(if current.is_void { Part::Void(chunk) } else { Part::Counted(chunk) }));
             }
             if let Some(short) = self.end_region() {
                 return Ok(Some(short));
@@ -127,39 +130,41 @@ impl<'a> ChainBytes<'a> {
         }
     }
 
-    /// Opens the next file that is still there, and says where reading begins in it.
+    /// Opens the next file that still exists; returns its name and the offset at which reading begins in it.
     fn open_next(&mut self) -> Result<Option<(SegmentName, u64)>, Error> {
-        while let Some(file) = self.files.get(self.place.next) {
-            self.place.next += 1;
-            let offset = std::mem::take(&mut self.place.offset);
+        while let Some(file) = self.files.get(self.position.next) {
+            self.position.next += 1;
+            let offset = std::mem::take(&mut self.position.offset);
             let Some(open) = open_segment(self.storage, file.name)? else {
-                self.place.missed = true;
+                self.position.missed = true;
                 continue;
             };
+            // Without a claim, the file is read to its end, even if it has grown since it was listed.
             let end = file.counted.unwrap_or(u64::MAX);
-            let pieces = Chunks::new(open, offset.min(end), end);
-            self.place.current =
-                Some(Current { name: file.name, pieces, counted: file.counted, is_void: false });
+            let chunks = Chunks::new(open, offset.min(end), end);
+            self.position.current =
+                Some(Current { name: file.name, chunks, counted: file.counted, is_void: false });
             return Ok(Some((file.name, offset)));
         }
         Ok(None)
     }
 
-    /// Goes on behind what counts of the file, or with the next file.
+    /// Continues with the void bytes behind what counts of the file, or with the next file.
     fn end_region(&mut self) -> Option<Part> {
-        let current = self.place.current.take()?;
+        let current = self.position.current.take()?;
+        // Without a claim, or behind the void bytes, the file is done.
         let counted = current.counted.filter(|_| !current.is_void)?;
-        let offset = current.pieces.offset();
+        let offset = current.chunks.offset();
         if offset < counted {
             return Some(Part::TooShort { offset, counted });
         }
-        if self.place.skips_void {
+        if self.position.skips_void {
             return None;
         }
-        let file: Box<dyn File> = current.pieces.into_file();
-        let pieces = Chunks::new(file, counted, u64::MAX);
-        self.place.current =
-            Some(Current { name: current.name, pieces, counted: Some(counted), is_void: true });
+        let file: Box<dyn File> = current.chunks.into_file();
+        let chunks = Chunks::new(file, counted, u64::MAX);
+        self.position.current =
+            Some(Current { name: current.name, chunks, counted: Some(counted), is_void: true });
         None
     }
 }

@@ -1,5 +1,5 @@
-//! The fast path: a piece of a file in which nothing is wrong, checked without knowing what stands
-//! before it, so that pieces can be checked at the same time.
+//! The fast path for a chunk of a file in which nothing is wrong. A chunk is checked without knowing what precedes it,
+//! so several chunks can be checked in parallel.
 
 use super::lines::split;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     format::{Control, LineParser, RecordKind, control_of},
 };
 
-/// What a faultless piece is to its chain.
+/// What a faultless chunk adds to its chain.
 #[derive(Debug)]
 pub(crate) struct Summary {
     pub(crate) first_seq: u64,
@@ -22,13 +22,14 @@ pub(crate) struct Summary {
     pub(crate) controls: Vec<(u64, Control)>,
 }
 
-/// Checks a piece of whole lines. `None` where anything needs a closer look, which the way line by line takes
-/// with what it knows of the chain; so this says only yes, or nothing.
+/// Checks a chunk of whole lines. Returns `None` where anything needs a closer look: then `follow` checks it line by
+/// line, with what it knows about the chain. So this function accepts a chunk or leaves it undecided; it never rejects
+/// one.
 pub(crate) fn summarize(parser: &mut LineParser, bytes: &[u8]) -> Option<Summary> {
     let mut summary: Option<Summary> = None;
     for (_, line) in split(bytes) {
         let line = parser.parse(line).ok()?;
-        // Where a file begins the first line is looked at by itself: what follows would be checked twice.
+        // `join` refuses a chunk with the first line of a file, so all of it would be checked twice.
         if line.kind == RecordKind::Segment || !line.hash_is_right() {
             return None;
         }
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_without_fault_is_summed_up() {
+    fn a_chunk_without_fault_is_summed_up() {
         let chain = Chain::new(0).event("a").gap(1, 2).event_marked("b", None).event("c").mark();
         let summary = summary(&lines(&chain)[2..].concat()).unwrap();
         assert_eq!((summary.first_seq, summary.previous), (3, chain.hashes[&2]));
@@ -87,21 +88,21 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_takes_a_closer_look() {
+    fn anything_else_needs_a_closer_look() {
         let chain = Chain::new(0).events(5);
         let lines = lines(&chain);
         assert!(summary(&lines[2..].concat()).is_some());
         assert!(summary(b"").is_none());
-        // A file begins.
+        // The first line of a file.
         assert!(summary(lines[0]).is_none());
-        // A line is missing, stands twice, or is none.
-        for piece in [[lines[2], lines[4]], [lines[2], lines[2]], [lines[3], lines[2]], [lines[2], b"x\n"]] {
-            assert!(summary(&piece.concat()).is_none());
+        // A line is missing, occurs twice, is out of order, or is malformed.
+        for chunk in [[lines[2], lines[4]], [lines[2], lines[2]], [lines[3], lines[2]], [lines[2], b"x\n"]] {
+            assert!(summary(&chunk.concat()).is_none());
         }
         let mut edited = lines[2].to_vec();
         edited[20] ^= 1;
         assert!(summary(&edited).is_none());
-        // The number is right and the link is not, and the other way round.
+        // The number is right and the link is wrong, and the other way round.
         let forged = Chain { hash: Digest::ZERO, ..Chain::new(0).events(1) }.events(1);
         let too_high = Chain { seq: 4, ..Chain::new(0).events(1) }.events(1);
         for chain in [&forged, &too_high] {

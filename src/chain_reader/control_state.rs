@@ -1,5 +1,5 @@
-//! What the good lines of a chain say beyond their links: its identity, how far it was durable, what retention
-//! removed, and what it has seen of other chains.
+//! The state that the good lines of a chain add up to beyond their links. It holds the identity of the chain, how far
+//! it was durable, what retention removed, and the heads that it witnessed of other chains.
 
 use std::collections::BTreeMap;
 
@@ -9,27 +9,27 @@ use crate::{
     segment_name::ChainNumber,
 };
 
-/// How many witnessed heads are kept of one chain. An honest log has one for each other chain.
+/// How many witnessed heads of one chain are kept. An honest log has one for each other chain.
 const MAX_WITNESSED: usize = 4096;
 
-/// What the good lines of one chain add up to.
+/// The state that the good lines of one chain add up to.
 #[derive(Debug, Default)]
 pub(crate) struct ControlState {
     pub(crate) id: Option<ChainId>,
-    /// The highest `durable` mark, and the highest `through`, whatever they claim.
+    /// The highest `durable` mark or `through`, whatever it claims.
     pub(crate) mark: u64,
-    /// Where retention cut the chain last.
+    /// The last record that retention removed, and its hash.
     pub(crate) pruned: Option<(u64, Digest)>,
     /// The highest head that this chain witnesses of each other chain.
     pub(crate) witnessed: BTreeMap<(ChainNumber, u128), Witness>,
-    /// What it said of each other chain last.
+    /// The last head that it named of each other chain.
     pub(crate) seen: Witnesses,
-    /// Whether the version before this one wrote the last run.
+    /// Whether the previous version of this library wrote the last run.
     pub(crate) is_old: bool,
 }
 
 impl ControlState {
-    /// Takes in what the line `seq` of the chain says.
+    /// Takes in the content of line `seq` of the chain.
     pub(crate) fn absorb(&mut self, seq: u64, control: &Control) {
         match control {
             Control::Segment(info) => {
@@ -48,14 +48,16 @@ impl ControlState {
         }
     }
 
+    /// Takes in the statement of line `seq` that retention removed every record up to `through`.
     fn prune(&mut self, seq: u64, through: u64, hash: Digest) {
         self.mark = self.mark.max(through);
-        // A record cannot remove itself: what claims so excuses nothing. Nor does what removes nothing.
+        // A record cannot remove itself or a later one, so such a claim is ignored. So is one that removes nothing.
         if through > 0 && through < seq && self.pruned.is_none_or(|(known, _)| known < through) {
             self.pruned = Some((through, hash));
         }
     }
 
+    /// Takes in heads of other chains, and keeps the highest of each.
     fn witness(&mut self, witnesses: &Witnesses) {
         self.seen.extend(witnesses);
         for (chain, witness) in witnesses {
@@ -83,40 +85,40 @@ mod tests {
     }
 
     fn prunes(prunes: &[(u64, u64, &str)]) -> ControlState {
-        let mut facts = ControlState::default();
+        let mut state = ControlState::default();
         for (seq, through, word) in prunes {
-            facts.absorb(*seq, &Control::Prune { through: *through, hash: hash(word) });
+            state.absorb(*seq, &Control::Prune { through: *through, hash: hash(word) });
         }
-        facts
+        state
     }
 
     #[test]
-    fn the_highest_cut_counts_and_of_two_the_first() {
-        let facts = prunes(&[(9, 3, "a"), (10, 5, "b"), (11, 5, "c"), (12, 4, "d")]);
-        assert_eq!((facts.pruned, facts.mark), (Some((5, hash("b"))), 5));
+    fn the_highest_cut_counts_and_of_equal_ones_the_first() {
+        let state = prunes(&[(9, 3, "a"), (10, 5, "b"), (11, 5, "c"), (12, 4, "d")]);
+        assert_eq!((state.pruned, state.mark), (Some((5, hash("b"))), 5));
     }
 
     #[test]
-    fn a_cut_of_nothing_or_of_itself_is_none() {
-        let facts = prunes(&[(9, 0, "a"), (10, 10, "b"), (10, 11, "c")]);
-        assert_eq!((facts.pruned, facts.mark), (None, 11));
+    fn a_cut_of_nothing_or_of_itself_is_ignored() {
+        let state = prunes(&[(9, 0, "a"), (10, 10, "b"), (10, 11, "c")]);
+        assert_eq!((state.pruned, state.mark), (None, 11));
         assert_eq!(prunes(&[(10, 9, "a"), (10, 1, "b")]).pruned, Some((9, hash("a"))));
         assert_eq!(prunes(&[(10, 1, "a")]).pruned, Some((1, hash("a"))));
     }
 
-    fn witness(facts: &mut ControlState, chain: u16, id: u128, seq: u64, word: &str) {
+    fn witness(state: &mut ControlState, chain: u16, id: u128, seq: u64, word: &str) {
         let witness = Witness { id: ChainId(id), seq, hash: hash(word) };
-        facts.absorb(9, &Control::Mark(Witnesses::from([(number(chain), witness)])));
+        state.absorb(9, &Control::Mark(Witnesses::from([(number(chain), witness)])));
     }
 
     #[test]
     fn the_highest_head_of_each_other_chain_counts() {
-        let mut facts = ControlState::default();
+        let mut state = ControlState::default();
         for (seq, word) in [(5, "a"), (7, "b"), (7, "c"), (6, "d")] {
-            witness(&mut facts, 1, 11, seq, word);
+            witness(&mut state, 1, 11, seq, word);
         }
-        witness(&mut facts, 1, 12, 2, "e");
-        let known: Vec<_> = facts
+        witness(&mut state, 1, 12, 2, "e");
+        let known: Vec<_> = state
             .witnessed
             .iter()
             .map(|((chain, id), head)| (chain.get(), *id, head.seq, head.hash))
@@ -125,15 +127,15 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_heads_are_kept() {
-        let mut facts = ControlState::default();
+    fn the_number_of_heads_kept_is_limited() {
+        let mut state = ControlState::default();
         for id in 0..MAX_WITNESSED as u128 + 3 {
-            witness(&mut facts, 1, id, 1, "a");
+            witness(&mut state, 1, id, 1, "a");
         }
-        assert_eq!(facts.witnessed.len(), MAX_WITNESSED);
-        // Those that are there go on.
-        witness(&mut facts, 1, 7, 4, "b");
-        assert_eq!(facts.witnessed[&(number(1), 7)].seq, 4);
-        assert_eq!(facts.witnessed.len(), MAX_WITNESSED);
+        assert_eq!(state.witnessed.len(), MAX_WITNESSED);
+        // Chains that are known already are still updated.
+        witness(&mut state, 1, 7, 4, "b");
+        assert_eq!(state.witnessed[&(number(1), 7)].seq, 4);
+        assert_eq!(state.witnessed.len(), MAX_WITNESSED);
     }
 }

@@ -1,6 +1,6 @@
-//! How far a chain was durable, and what that makes of what does not fit: damage, or a torn end.
+//! How far a chain was durable, and whether an anomaly is therefore damage or a torn end.
 //!
-//! docs/format.md, section 6, has the rules.
+//! docs/format.md, section 6, specifies the rules.
 
 use std::borrow::Cow;
 
@@ -15,33 +15,33 @@ use crate::{chain::Digest, format::RecordKind};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Durable {
     /// The last record that retention removed or that is trusted, and its hash. The chain is judged from the
-    /// one after it on.
+    /// next record on.
     pub(crate) floor: (u64, Digest),
     /// The last record known to have been durable: M in docs/format.md.
     pub(crate) through: u64,
 }
 
 impl Durable {
-    /// What a chain that was read says itself, how its files look, what of it is trusted, and what others claim that
-    /// it had.
+    /// Determines how far a chain was durable from its own lines, the look of its files, what is trusted, and what
+    /// others claim about it.
     pub(crate) fn of(
         follow: &Follow,
         files: &[SegmentFile],
         trusted: Option<(u64, Digest)>,
         claimed: impl IntoIterator<Item = u64>,
     ) -> Self {
-        let floor = [follow.facts.pruned, trusted].into_iter().flatten().max_by_key(|(seq, _)| *seq);
+        let floor = [follow.control.pruned, trusted].into_iter().flatten().max_by_key(|(seq, _)| *seq);
         let floor = floor.unwrap_or((0, Digest::ZERO));
         let own = durable_by_itself(follow).max(floor.0).max(follow.durable_by_looks(files));
         Self { floor, through: claimed.into_iter().fold(own, u64::max) }
     }
 
-    /// Whether something that does not fit is damage; else it is part of a torn end.
+    /// Returns whether an anomaly is damage; otherwise it is part of a torn end.
     pub(crate) fn makes_damage(&self, anomaly: &Anomaly) -> bool {
         anomaly.is_certain || anomaly.at <= self.through
     }
 
-    /// The anomaly, as far as it lies above what is removed or trusted.
+    /// Returns the part of the anomaly above what was removed or is trusted.
     pub(crate) fn above_floor<'a>(&self, anomaly: &'a Anomaly) -> Option<Cow<'a, Anomaly>> {
         let (through, hash) = self.floor;
         if anomaly.at > through {
@@ -54,7 +54,7 @@ impl Durable {
             rest.message = missing_records(last - through);
             return Some(Cow::Owned(rest));
         }
-        // Missing up to what was removed: the line behind must be the first that was kept.
+        // Everything up to the last removed record is missing: the line must link to that record.
         (last == through && anomaly.link != Some(hash)).then(|| {
             rest.fault = Fault::BrokenLink;
             rest.message = format!("the line does not link to record {through}, the last that was removed");
@@ -63,33 +63,34 @@ impl Durable {
     }
 }
 
-/// How far the chain itself says that it was durable: its marks, and a last good `close`.
+/// Returns how far the chain's own lines state that it was durable: its marks, and a good `close` at its end.
 pub(crate) fn durable_by_itself(follow: &Follow) -> u64 {
-    // Nothing is written behind a `close` before it is durable, and it is synced before anybody hears of it.
+    // Nothing is written behind a `close` before it is durable, and `close` returns only after it was synced.
     let closed = follow.good.last.filter(|last| last.kind == RecordKind::Close).map_or(0, |last| last.seq);
-    follow.facts.mark.max(closed)
+    follow.control.mark.max(closed)
 }
 
-/// Where a chain goes on.
+/// How recovery continues a chain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GoOn {
     /// The last record that counts.
     pub(crate) last: Last,
-    /// The file in which what counts ends, and how many of its bytes count.
+    /// The file in which the valid part ends, and how many of its bytes count.
     pub(crate) segment: u32,
     pub(crate) end: u64,
-    /// The first record that was durable and is bad or missing.
+    /// The first durable record that is bad or missing.
     pub(crate) damaged: Option<u64>,
-    /// Whether anything stands behind what counts.
+    /// Whether any bytes follow the valid part.
     pub(crate) is_torn: bool,
 }
 
-/// Decides where a chain goes on whose last files were followed, the first of them from its good first line on.
-/// `None` where it ends below what was durable, so that it must be left alone.
+/// Decides where to continue a chain whose last files were followed, the first of them from its good first line on.
+/// Returns `None` where it ends below what was durable: then the chain must be left alone.
 ///
-/// Nothing durable becomes void, and nothing that shows damage: then verification says afterwards what it said
-/// before.
+/// Nothing that was durable or that shows damage becomes void, so verification reports the same before and after
+/// recovery.
 pub(crate) fn go_on(follow: &Follow, durable: &Durable, files: &[SegmentFile]) -> Option<GoOn> {
+    // A chain that ends below a durable record has lost it. To continue would give its number to another record.
     let last = follow.good.last.filter(|last| last.seq >= durable.through)?;
     let mut damaged: Option<u64> = None;
     let mut torn: Option<&Anomaly> = None;
@@ -104,27 +105,29 @@ pub(crate) fn go_on(follow: &Follow, durable: &Durable, files: &[SegmentFile]) -
             torn = torn.or(Some(anomaly));
         }
     }
+    // The positions of anomalies that were not kept are unknown, so they are assumed to be behind the torn part.
     if follow.anomalies.damage_beyond(durable.through).is_some() {
         damaged = damaged.or(Some(durable.through));
         shows_damage_behind = true;
     }
-    // Everything from the first bad byte above the mark on is torn, good lines included.
+    // Everything from the first bad byte above the mark is torn, including good lines behind it.
     let cut = torn.filter(|_| !shows_damage_behind).and_then(|torn| {
         let last = torn.before.last.filter(|last| last.seq >= durable.through)?;
         let (segment, end) = end_before(torn, files)?;
         Some(GoOn { last, segment, end, damaged, is_torn: true })
     });
     if cut.is_none() && torn.is_some() && damaged.is_none() {
-        // Where nothing is damaged, nothing may count that is torn.
+        // The torn part cannot be cut off. Without damage to report, it must not count either.
         return None;
     }
     cut.or_else(|| {
+        // Nothing is cut off: the chain continues at the end of the newest file with any bytes.
         let newest = files.iter().rfind(|file| file.bytes > 0)?;
         Some(GoOn { last, segment: newest.name.segment, end: newest.bytes, damaged, is_torn: false })
     })
 }
 
-/// Whether a chain whose files have no good first line was never durable at all: everything in them is torn.
+/// Returns whether a chain whose files have no good first line was never durable: then everything in them is torn.
 pub(crate) fn is_all_torn(follow: &Follow, durable: &Durable) -> bool {
     let anomalies = follow.anomalies.kept();
     let is_from_the_first = anomalies.first().is_none_or(|first| first.before.last.is_none());
@@ -133,21 +136,22 @@ pub(crate) fn is_all_torn(follow: &Follow, durable: &Durable) -> bool {
     durable.through == 0 && is_from_the_first && !is_damaged
 }
 
-/// Whether a line out of place is a durable record that may be missing where it belongs: what was durable must not
-/// become void. Any other may be what a torn sector held before.
+/// Returns whether a line out of place is a durable record that may be missing where it belongs: it must not become
+/// void. Any other such line may be stale content of a torn sector.
 fn is_missing_record(anomaly: &Anomaly, damaged: Option<u64>, durable: &Durable) -> bool {
     let (Some((seq, _)), Some(first)) = (anomaly.records, damaged) else { return false };
     anomaly.fault.is_out_of_place() && first <= seq && seq <= durable.through
 }
 
-/// The file and the offset at which what stands before an anomaly ends.
+/// Returns the file and the offset at which the content before an anomaly ends.
 fn end_before(anomaly: &Anomaly, files: &[SegmentFile]) -> Option<(u32, u64)> {
-    let place = anomaly.place;
-    if place.offset > 0 {
-        return Some((place.segment, place.offset));
+    let position = anomaly.position;
+    if position.offset > 0 {
+        return Some((position.segment, position.offset));
     }
     let counted = |file: &SegmentFile| file.counted.unwrap_or(file.bytes);
-    let before = files.iter().rfind(|file| file.name.segment < place.segment && counted(file) > 0)?;
+    // The anomaly begins its file, so the content before it ends in an earlier file that counts.
+    let before = files.iter().rfind(|file| file.name.segment < position.segment && counted(file) > 0)?;
     Some((before.name.segment, counted(before)))
 }
 
@@ -164,7 +168,7 @@ mod tests {
 
     const CHAIN: ChainNumber = ChainNumber::FIRST;
 
-    /// What becomes of the files of a log, of which others say that this record was durable.
+    /// The outcome for the files of a log, given a claim of others that a record was durable.
     struct Judged {
         follow: Follow,
         durable: Durable,
@@ -186,7 +190,7 @@ mod tests {
         Judged { follow, durable, go_on }
     }
 
-    /// The last record that counts, where that ends, the first that is damaged, and whether the rest is torn.
+    /// Compares the last record that counts, where it ends, the first damaged record, and whether the rest is torn.
     #[track_caller]
     fn check(log: &Log, files: &[u32], claimed: u64, expected: Option<(u64, u32, u64, Option<u64>, bool)>) {
         let found = judged(log, files, claimed).go_on;
@@ -194,7 +198,7 @@ mod tests {
         assert_eq!(found, expected);
     }
 
-    /// Six durable records and a seventh that no mark covers, and the length of the first lines.
+    /// Six durable records, a seventh that no mark covers, and the lengths of the first lines.
     fn seven() -> (Log, impl Fn(usize) -> u64) {
         let log = Log::of(&[&Chain::new(0).events(5)]);
         let lines: Vec<u64> = log
@@ -209,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_chain_goes_on_behind_its_last_line() {
+    fn an_intact_chain_continues_behind_its_last_line() {
         let (log, length) = seven();
         check(&log, &[1], 0, Some((7, 1, length(7), None, false)));
         check(&log, &[1], 7, Some((7, 1, length(7), None, false)));
@@ -217,19 +221,20 @@ mod tests {
     }
 
     #[test]
-    fn everything_from_the_first_bad_byte_above_the_mark_on_is_torn() {
+    fn everything_from_the_first_bad_byte_above_the_mark_is_torn() {
         let (mut log, length) = seven();
         log.file(0, 1).extend_from_slice(b"{\"seq\"");
         check(&log, &[1], 0, Some((7, 1, length(7), None, true)));
         log.edit(0, 1, |lines| lines[6][20] ^= 1);
         check(&log, &[1], 0, Some((6, 1, length(6), None, true)));
-        // Somebody has seen the last one: it was durable, and there is nothing above it to go on from.
+        // A witness has seen the last record. So it was durable, and no good record at or above it is left to continue
+        // from.
         check(&log, &[1], 7, None);
     }
 
-    /// A failing disk may not have what stands behind a poison entry's place any more, and nobody may need it.
+    /// A failing disk may no longer be able to read void bytes, and they may not be needed.
     #[test]
-    fn what_is_void_is_not_read_to_go_on() {
+    fn recovery_does_not_read_void_bytes() {
         let (log, length) = seven();
         let name = SegmentName { chain: CHAIN, segment: 1 };
         let open = open_segment(&log, name).unwrap().unwrap();
@@ -248,7 +253,7 @@ mod tests {
         check(&log, &[1], 0, Some((7, 1, length(7), Some(4), false)));
         log.file(0, 1).extend_from_slice(b"torn\n");
         check(&log, &[1], 0, Some((7, 1, length(7), Some(4), true)));
-        // A durable record behind what is torn was moved there: nothing is cut, lest it become void.
+        // A durable record behind the torn line was moved there. Nothing is cut, lest it become void.
         log.edit(0, 1, |lines| {
             let line = lines.remove(2);
             lines.push(line);
@@ -257,14 +262,14 @@ mod tests {
         check(&log, &[1], 0, Some((7, 1, all, Some(3), false)));
     }
 
-    /// Recovery once read the last file alone, so that it took what does not belong there for a chain of its own.
+    /// Recovery once read the last file alone, and took its misplaced lines for a chain of their own.
     #[test]
-    fn a_file_without_its_first_line_is_judged_by_what_stands_before_it() {
+    fn a_file_without_its_first_line_is_judged_by_what_precedes_it() {
         let (mut log, length) = seven();
         let lines: Vec<Vec<u8>> =
             log.file(0, 1).split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
         let second = SegmentName { chain: CHAIN, segment: 2 }.to_string();
-        // More than a first write: what belongs there had been durable.
+        // More than a first write, so the records that belong there had been durable.
         for copies in [&lines[2..4], &lines[5..], &lines[1..]] {
             log.files.insert(second.clone(), copies.concat());
             check(&log, &[1, 2], 0, None);
@@ -285,7 +290,7 @@ mod tests {
         };
         log.edit(0, 1, |lines| lines[0][20] ^= 1);
         assert!(all_torn(&log, 0) && !all_torn(&log, 1));
-        // A line that says that others were durable.
+        // With marks: a line states that others were durable.
         let marked = Chain::bare(0).segment(Vec::new()).event("a").event("b");
         let mut log = Log::of(&[&marked]);
         log.edit(0, 1, |lines| lines[0][20] ^= 1);

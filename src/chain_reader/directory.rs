@@ -12,13 +12,13 @@ use crate::{
     storage::{Dir, Storage},
 };
 
-/// What a log directory holds, as of one look. Whoever takes a lock looks again: its former holder may have
-/// begun a segment since.
+/// The contents of a log directory at the time of one listing. A process that takes a lock lists it again: the former
+/// holder may have begun a segment since.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     /// The segment numbers of each chain, ascending.
     pub(crate) chains: BTreeMap<ChainNumber, Vec<u32>>,
-    /// Names that are none of ours.
+    /// Names that do not belong to the log.
     pub(crate) foreign: Vec<String>,
 }
 
@@ -28,15 +28,15 @@ impl Directory {
         Self::read(storage).map_err(Error::io("list", log_path(storage)))
     }
 
-    /// Lists the directory so that no file is missed behind which a later one was seen: a listing may leave out what is
-    /// made while it goes on, and have what was made after that.
+    /// Lists the directory so that every file older than a listed one is listed too. A single listing may leave out a
+    /// file that is created while it runs, and yet include one created later.
     pub(crate) fn list_without_holes(storage: &dyn Storage) -> Result<Self, Error> {
         let first = Self::list(storage)?;
         let is_hole = |pair: &[u32]| matches!(pair, [one, next] if one + 1 != *next);
         if !first.chains.values().any(|numbers| numbers.windows(2).any(is_hole)) {
             return Ok(first);
         }
-        // All that is older than what was seen was there before this listing began.
+        // Every file older than one in the first listing existed before the second listing began.
         let mut second = Self::list(storage)?;
         second.chains.retain(|chain, numbers| {
             let newest = first.chains.get(chain).and_then(|seen| seen.last().copied());
@@ -46,7 +46,7 @@ impl Directory {
         Ok(second)
     }
 
-    /// Lists the directory, for callers that add the path themselves.
+    /// Lists the directory, for callers that add the path to the error themselves.
     pub(crate) fn read(storage: &dyn Storage) -> io::Result<Self> {
         let mut directory = Self::default();
         for name in storage.list(Dir::Log)? {
@@ -61,20 +61,20 @@ impl Directory {
         Ok(directory)
     }
 
-    /// The files of one chain, oldest first.
+    /// Returns the segments of one chain, oldest first.
     pub(crate) fn segments(&self, chain: ChainNumber) -> Vec<SegmentName> {
         let numbers = self.chains.get(&chain).into_iter().flatten();
         numbers.map(|segment| SegmentName { chain, segment: *segment }).collect()
     }
 }
 
-/// The chains that have a lock file, in no order. Not every chain with a lock has a segment yet, and a copy of
-/// a log need not have locks.
+/// Returns the chains that have a lock file, in no particular order. A chain with a lock may have no segment yet, and
+/// a copy of a log may have no locks.
 pub(crate) fn chains_with_a_lock(storage: &dyn Storage) -> io::Result<Vec<ChainNumber>> {
     Ok(storage.list(Dir::Control)?.iter().filter_map(|name| ChainNumber::parse_lock_name(name)).collect())
 }
 
-/// The path of the log itself.
+/// Returns the path of the log directory.
 pub(crate) fn log_path(storage: &dyn Storage) -> PathBuf {
     let inside = storage.path(Dir::Log, "x");
     inside.parent().map_or_else(PathBuf::new, Path::to_owned)

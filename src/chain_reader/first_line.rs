@@ -1,4 +1,4 @@
-//! The first line of a segment: what it says of its file, and of the files before it.
+//! The first line of a segment: what it states about its own file and about the files before it.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use crate::{
 /// Most first lines are short; the longest possible ones are read in a second step.
 const FIRST_READ: usize = 4 << 10;
 
-/// What stands at the beginning of a file.
+/// What a file begins with.
 #[derive(Debug)]
 pub(crate) enum FirstLine {
     /// A good `segment` line of this file.
@@ -38,13 +38,13 @@ pub(crate) struct SegmentStart {
 #[derive(Debug)]
 pub(crate) struct Beginning {
     pub(crate) line: FirstLine,
-    /// Whether the file holds no more than the first write of a segment, which is one line: whole, torn, or with
-    /// sectors in it that the disk made up.
+    /// Whether the file holds no more than the first write of a segment, which is a single line. That line may be whole
+    /// or torn, and a crash may have left arbitrary content in some of its sectors.
     pub(crate) looks_stillborn: bool,
 }
 
 impl Beginning {
-    /// Reads the beginning of an open file that has this length.
+    /// Reads the beginning of an open file of this length.
     pub(crate) fn read(file: &dyn File, name: SegmentName, length: u64) -> io::Result<Self> {
         let mut bytes = Vec::new();
         let mut line = FirstLine::Bad;
@@ -57,6 +57,8 @@ impl Beginning {
                 break;
             }
         }
+        // The first write of a segment is a single line. More than one line is the remains of such a write only if the
+        // bytes are not text.
         let is_alone = end.is_none_or(|end| end as u64 + 1 == length);
         let looks_stillborn = length <= MAX_LINE as u64
             && (is_alone
@@ -67,7 +69,7 @@ impl Beginning {
         Ok(Self { line, looks_stillborn })
     }
 
-    /// The time of a good first line.
+    /// Returns the time of a good first line.
     pub(crate) fn at(&self) -> Option<Timestamp> {
         match &self.line {
             FirstLine::Segment(start) => start.at,
@@ -75,7 +77,7 @@ impl Beginning {
         }
     }
 
-    /// The id of the chain that a good first line names.
+    /// Returns the id of the chain that a good first line names.
     pub(crate) fn id(&self) -> Option<ChainId> {
         match &self.line {
             FirstLine::Segment(start) => Some(start.info.id),
@@ -83,7 +85,7 @@ impl Beginning {
         }
     }
 
-    /// The sequence number of a good first line.
+    /// Returns the sequence number of a good first line.
     pub(crate) fn seq(&self) -> Option<u64> {
         match &self.line {
             FirstLine::Segment(start) => Some(start.seq),
@@ -92,7 +94,7 @@ impl Beginning {
     }
 }
 
-/// Reads on to so many bytes from the beginning of the file, or to its end.
+/// Extends `bytes` to the first `wanted` bytes of the file, or to its end.
 fn read_up_to(file: &dyn File, bytes: &mut Vec<u8>, wanted: usize) -> io::Result<()> {
     let known = bytes.len();
     if known < wanted {
@@ -104,8 +106,8 @@ fn read_up_to(file: &dyn File, bytes: &mut Vec<u8>, wanted: usize) -> io::Result
     Ok(())
 }
 
-/// Whether this is UTF-8 without control characters other than white space. What a crash leaves of one line has none of
-/// the line feeds that several lines have, or zeros, or whatever lay on the disk before.
+/// Returns whether the bytes are UTF-8 without control characters other than white space. What a crash leaves of a
+/// single line is never text of several lines. It has no further line feeds, or it holds zeros or stale disk contents.
 fn is_text(bytes: &[u8]) -> bool {
     let is_of_text = |byte: &u8| !byte.is_ascii_control() || matches!(byte, b'\t' | b'\n' | b'\r');
     std::str::from_utf8(bytes).is_ok() && bytes.iter().all(is_of_text)
@@ -114,10 +116,11 @@ fn is_text(bytes: &[u8]) -> bool {
 impl FirstLine {
     /// Reads the first line of an open file.
     pub(crate) fn read(file: &dyn File, name: SegmentName) -> io::Result<Self> {
-        // Of no length nothing more is read to tell how the file looks.
+        // With this length, nothing more is read to determine whether the file looks stillborn.
         Beginning::read(file, name, u64::MAX).map(|beginning| beginning.line)
     }
 
+    /// Judges the first line of the file with this name.
     fn of(line: &[u8], name: SegmentName) -> Self {
         let mut parser = LineParser::default();
         let Some(line) = parser.parse(line).ok().filter(Line::hash_is_right) else { return Self::Bad };
@@ -133,7 +136,7 @@ impl FirstLine {
         }
     }
 
-    /// The line, if it is one of this format and this file.
+    /// Returns the line if it is of this format and of this file.
     pub(crate) fn segment(self) -> Option<SegmentStart> {
         match self {
             Self::Segment(start) => Some(start),
@@ -142,13 +145,14 @@ impl FirstLine {
     }
 }
 
-/// Opens a segment to read; `None` where it is gone.
+/// Opens a segment for reading; returns `None` if it no longer exists.
 pub(crate) fn open_segment(storage: &dyn Storage, name: SegmentName) -> Result<Option<Box<dyn File>>, Error> {
     open_if_there(storage, name)
         .map_err(|error| Error::io("open", storage.path(Dir::Log, &name.to_string()))(error))
 }
 
-/// The same, for callers that add the path themselves. Retention may have removed it since the directory was listed.
+/// Opens a segment for reading, for callers that add the path to the error themselves. Retention may have removed it
+/// since the directory was listed.
 pub(super) fn open_if_there(storage: &dyn Storage, name: SegmentName) -> io::Result<Option<Box<dyn File>>> {
     match storage.open(Dir::Log, &name.to_string(), Access::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -1,4 +1,4 @@
-//! The bytes of a file in pieces that are cut at line ends, in bounded memory whatever they are.
+//! The bytes of a file in chunks that are cut at line ends. Memory is bounded whatever the file holds.
 
 use std::io;
 
@@ -7,55 +7,57 @@ use crate::{
     storage::{File, read_full},
 };
 
-/// How much is read at once: large enough to make calls cheap, small enough to stay in a cache. Less at
-/// first, because most files of a small log are small; more than any line in either case.
-const PIECE_BYTES: usize = 256 * 1024;
-const FIRST_PIECE_BYTES: usize = 64 * 1024;
+/// How much is read at once: large enough that system calls cost little, small enough to stay in a cache. The first
+/// chunk is smaller because most files of a small log are small. Both are larger than any line.
+const CHUNK_BYTES: usize = 256 * 1024;
+const FIRST_CHUNK_BYTES: usize = 64 * 1024;
 
-/// Part of a file.
+/// A part of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Chunk {
     /// Whole lines, each with its line feed.
     Lines { offset: u64, bytes: Vec<u8> },
     /// One line that is too long to be a record.
     Overlong { offset: u64, length: u64 },
-    /// What stands behind the last line feed, at the end of the file or of what counts of it.
+    /// The bytes behind the last line feed, at the end of the file or of what counts of it.
     Unfinished { offset: u64, length: u64 },
 }
 
-/// Reads a region of a file piece by piece.
+/// Reads a region of a file chunk by chunk.
 #[derive(Debug)]
 pub(crate) struct Chunks {
     file: Box<dyn File>,
     /// Where the next read begins.
     at: u64,
-    /// Where the region ends, at the latest.
+    /// The upper bound of the region; the file may end earlier.
     end: u64,
-    /// Bytes before `at` that belong to the next piece.
+    /// Bytes before `at` that belong to the next chunk.
     carried: Vec<u8>,
-    piece_bytes: usize,
+    chunk_bytes: usize,
 }
 
 impl Chunks {
+    /// Reads the bytes from `from` to `end`, or to the end of the file if that comes first.
     pub(crate) fn new(file: Box<dyn File>, from: u64, end: u64) -> Self {
-        Self { file, at: from, end, carried: Vec::new(), piece_bytes: FIRST_PIECE_BYTES }
+        Self { file, at: from, end, carried: Vec::new(), chunk_bytes: FIRST_CHUNK_BYTES }
     }
 
-    /// Where the reading stands: everything before was handed out or is carried.
+    /// Returns the offset of the next read: every byte before it was returned or is carried over.
     pub(crate) fn offset(&self) -> u64 {
         self.at
     }
 
-    /// The file, to go on in another region.
+    /// Returns the file, to read another region of it.
     pub(crate) fn into_file(self) -> Box<dyn File> {
         self.file
     }
 
-    /// The next piece, in a buffer that may have been used before: whatever stands in it is written
-    /// over, and need not be zeroed.
+    /// Returns the next chunk, in a buffer that may have been used before. Its contents are overwritten and need
+    /// not be zeroed.
     pub(crate) fn next(&mut self, mut bytes: Vec<u8>) -> io::Result<Option<Chunk>> {
         let offset = self.at - self.carried.len() as u64;
         let is_end = self.fill(&mut bytes)?;
+        // The bytes behind the last line feed wait for the next chunk.
         if let Some(last) = memchr::memrchr(b'\n', &bytes) {
             self.carried.extend_from_slice(bytes.split_at(last + 1).1);
             bytes.truncate(last + 1);
@@ -63,11 +65,11 @@ impl Chunks {
         }
         if is_end {
             let length = bytes.len() as u64;
-            // What was handed out is the end, also of a file that has grown since: what comes behind
-            // half a line is no line.
+            // This is the end even if the file grows afterwards: what follows half a line is not a line.
             self.end = self.at;
             return Ok(match bytes.len() {
                 0 => None,
+                // `MAX_LINE` includes the line feed, so as many bytes without one are already too long.
                 1..MAX_LINE => Some(Chunk::Unfinished { offset, length }),
                 _ => Some(Chunk::Overlong { offset, length }),
             });
@@ -75,11 +77,11 @@ impl Chunks {
         self.skip_line(offset, bytes).map(Some)
     }
 
-    /// Fills `bytes` up to the size of a piece, beginning with what was carried; says whether the region
+    /// Fills `bytes` up to the size of a chunk, beginning with the bytes carried over. Returns whether the region
     /// ended.
     fn fill(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
         let known = self.carried.len();
-        let room = self.piece_bytes.saturating_sub(known);
+        let room = self.chunk_bytes.saturating_sub(known);
         let wanted = usize::try_from(self.end.saturating_sub(self.at)).map_or(room, |left| left.min(room));
         bytes.resize(known + wanted, 0);
         let (start, unread) = bytes.split_at_mut(known);
@@ -87,13 +89,13 @@ impl Chunks {
         self.carried.clear();
         let read = read_full(&*self.file, unread, self.at)?;
         bytes.truncate(known + read);
-        // At the end there is little more to come, if any.
-        self.piece_bytes = if read < wanted { FIRST_PIECE_BYTES } else { PIECE_BYTES };
+        // At the end of a file that is still written, the next reads return little.
+        self.chunk_bytes = if read < wanted { FIRST_CHUNK_BYTES } else { CHUNK_BYTES };
         self.at += read as u64;
         Ok(read < wanted || self.at >= self.end)
     }
 
-    /// Passes over a line without end, or with one that is far away.
+    /// Skips a line that is too long to be a record, whether or not it ends.
     fn skip_line(&mut self, offset: u64, mut bytes: Vec<u8>) -> io::Result<Chunk> {
         loop {
             let is_end = self.fill(&mut bytes)?;
@@ -110,15 +112,15 @@ impl Chunks {
     }
 }
 
-/// The lines of a piece with their places in it, without their line feeds.
+/// Returns the lines of a chunk without their line feeds, each with its offset in the chunk.
 pub(crate) fn split(bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let (mut rest, mut offset) = (bytes, 0);
     std::iter::from_fn(move || {
         let end = memchr::memchr(b'\n', rest)?;
         let (line, after) = rest.split_at(end);
-        let place = offset;
+        let start = offset;
         rest = after.split_at(1).1;
         offset += end as u64 + 1;
-        Some((place, line))
+        Some((start, line))
     })
 }

@@ -1,11 +1,13 @@
-//! The one room that reads chains: recovery, verification and reading take from here what a line is and what
-//! may follow it, so a log is judged the same before and after it is opened.
+//! Reads chains. Recovery, verification and reading all take from this module what a line is and what may follow it.
+//! So a log is judged the same before and after it is opened.
 //!
-//! `directory` lists the files; `layout` knows how many bytes of each count, as `first_line`s say; `source` hands
-//! them out in their order, cut by `lines`. `follow` goes through them line by line and keeps what does not fit
-//! as `anomaly`, good lines add up to `facts`, `piece` is a stretch without fault; `damage` says what was
-//! altered and what is only torn. `tail` reads from the end, with `backward`; `seek` begins in the middle; `noted` is
-//! what lock files say of it; `times` when its records say that they were made.
+//! `directory` lists the files. `layout` determines how many bytes of each count, from what each `first_line` states.
+//! `chain_bytes` returns these bytes in order, and `lines` cuts them at line ends. `follow` goes through them line by
+//! line: what does not fit becomes an `anomaly`, and good lines update the `control_state`. `chunk_summary` is the
+//! fast path for a chunk without fault. `damage` decides what is damaged and what is only torn.
+//!
+//! `tail` reads from the end, with `lines_backward`. `seek` finds a position in the middle. `noted` is what the writer
+//! noted in a lock file. `times` reads the times of records.
 
 mod anomaly;
 mod chain_bytes;
@@ -29,7 +31,7 @@ pub(crate) use chunk_summary::{Summary, summarize};
 pub(crate) use damage::{Durable, GoOn, durable_by_itself, go_on, is_all_torn};
 pub(crate) use directory::{Directory, chains_with_a_lock, log_path};
 pub(crate) use first_line::{Beginning, FirstLine, SegmentStart, open_segment};
-pub(crate) use follow::{FileCount, Follow, Standing, missing_records};
+pub(crate) use follow::{FileCount, Follow, ResumePoint, missing_records};
 pub(crate) use layout::{Absent, Layout, LayoutFromEnd, SegmentFile};
 #[cfg(test)]
 pub(crate) use lines::Chunks;

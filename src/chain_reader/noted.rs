@@ -1,7 +1,7 @@
-//! The noted head: what the writer of a chain last wrote down of it in the chain's lock file, printed and parsed side
-//! by side. docs/format.md, section 8, has the bytes.
+//! The noted head: what the writer of a chain last recorded about it in the chain's lock file. It is printed and
+//! parsed here, side by side. docs/format.md, section 8, specifies the bytes.
 //!
-//! It is a witness that cannot be copied with the log: it names the very file that it stands in.
+//! It is a witness that cannot be copied along with the log, because it names the very file that holds it.
 
 use std::{collections::BTreeSet, io};
 
@@ -13,23 +13,23 @@ use crate::{
     storage::{Access, Dir, File, Storage, read_full},
 };
 
-/// The size of each part of a lock file: one sector, so that a power cut takes all of a part or none.
+/// The size of each part of a lock file: one sector, so that a power cut leaves a part either old or new.
 pub(crate) const BLOCK: usize = 512;
 
-/// Which blocks of the lock file are the slots, written in turn.
+/// The blocks of the lock file that are slots. They are written in turn.
 pub(crate) const SLOTS: [usize; 2] = [2, 3];
 
-/// How a slot of this version begins.
+/// The first word of a slot of this version.
 const VERSION: &str = "noted/1";
 
-/// Digits of a hash that stand for a machine, and of the one that ends a slot.
+/// Digits of the hash that identifies a machine, and of the hash that ends a slot.
 pub(crate) const MACHINE_DIGITS: usize = 16;
 const CHECK_DIGITS: usize = 32;
 
-/// Chains that one log can have: what is said of all of them must fit a line, and a slot.
+/// The maximum number of chains of a log: the heads of all of them must fit a line, and the set of them a slot.
 pub(crate) const MAX_CHAINS: u16 = 256;
 
-/// A record of a chain that is durable, and where it ends.
+/// A durable record of a chain, and where it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Point {
     pub(crate) segment: u32,
@@ -39,19 +39,19 @@ pub(crate) struct Point {
 }
 
 impl Point {
-    /// The last durable record of a chain that has none.
+    /// The point of a chain that has no durable record.
     pub(crate) const NOWHERE: Self = Self { segment: 0, seq: 0, hash: Digest::ZERO, end: 0 };
 }
 
-/// In which state a chain was left by who noted its head.
+/// The state in which the process that noted the head left the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotedState {
-    /// It is written to, or was when its writer ended.
+    /// The chain is being written, or was when its writer ended.
     Open,
     /// It ended with `close`.
     Closed,
-    /// It must stay as it is: the point has the number and the length of its newest file, and the sequence number and
-    /// the hash of the head that was noted before.
+    /// The chain must stay as it is. The point has the number and the length of its newest file. Its sequence number
+    /// and hash are those of the head that was noted before.
     Left,
 }
 
@@ -68,7 +68,7 @@ impl NotedState {
     }
 }
 
-/// What stands in a slot.
+/// The contents of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Noted {
     pub(crate) state: NotedState,
@@ -76,23 +76,24 @@ pub(crate) struct Noted {
     pub(crate) point: Point,
     /// The times of the records in the segment, up to the point.
     pub(crate) times: Option<Times>,
-    /// What retention removed last, up to the point.
+    /// The last record that retention had removed at the point, and its hash.
     pub(crate) pruned: Option<(u64, Digest)>,
-    /// Every chain that was witnessed, at any time.
+    /// Every chain that was ever witnessed.
     pub(crate) witnessed: BTreeSet<ChainNumber>,
-    /// A hash of the identity of the machine, as short as it is useful.
+    /// A hash of the machine's identity, shortened to a useful length.
     pub(crate) machine: String,
 }
 
-/// Which file a slot is of.
+/// The identity of the file that a slot was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     inode: u64,
-    /// When the file was made, in nanoseconds since 1970; 0 where the file system does not say.
+    /// The creation time of the file in nanoseconds since 1970; 0 if the file system does not record it.
     birth: u64,
 }
 
 impl Identity {
+    /// Returns the identity of an open file.
     pub(crate) fn of(file: &dyn File) -> io::Result<Self> {
         Ok(Self { inode: file.stat()?.inode, birth: file.birth()? })
     }
@@ -102,16 +103,17 @@ impl Identity {
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     pub(crate) noted: Option<Noted>,
-    /// The counter of the newest slot, and which of the two that is.
+    /// The counter of the newest slot, and the index of that slot.
     counter: u64,
     newest: usize,
-    /// Whether one of the slots must have been lost: both had been written.
+    /// Whether one of the slots was lost: both had been written, and only one is good.
     pub(crate) is_one_lost: bool,
-    /// Whether a slot is of another file: the lock was copied, or restored from a backup.
+    /// Whether a slot names another file: the lock file was copied, or restored from a backup.
     pub(crate) is_of_another_file: bool,
 }
 
 impl Slots {
+    /// Reads both slots of a lock file. A slot that is invalid or names another file is left out.
     pub(crate) fn read(file: &dyn File) -> io::Result<Self> {
         let identity = Identity::of(file)?;
         let mut slots = Self { newest: 1, ..Self::default() };
@@ -122,6 +124,7 @@ impl Slots {
             let text = bytes.get(..read).and_then(|bytes| std::str::from_utf8(bytes).ok());
             let Some((counter, of, noted)) = text.and_then(|text| parse(text.trim_end())) else { continue };
             if of != identity {
+                // The lock file is a copy, so what is noted may be true only of another copy of the log.
                 slots.is_of_another_file = true;
                 continue;
             }
@@ -130,18 +133,20 @@ impl Slots {
                 (slots.counter, slots.newest, slots.noted) = (counter, number, Some(noted));
             }
         }
+        // From the second write on, both slots are in use.
         slots.is_one_lost = good == 1 && slots.counter > 1;
         Ok(slots)
     }
 
-    /// Prints what is noted next; returns the block that it belongs in. The other one stays as it is, so that there is
-    /// a good one at any time.
+    /// Prints the next slot; returns it with the block to write it to. The other block is left alone, so that one slot
+    /// is good at any time.
     pub(crate) fn next(&self, identity: Identity, noted: &Noted) -> (usize, String) {
+        // The index is 0 or 1, so the default is never used.
         let next = SLOTS.get(1 - self.newest.min(1)).copied().unwrap_or_default();
         (next, print(self.counter + 1, identity, noted))
     }
 
-    /// Takes in that what `next` printed was written.
+    /// Takes in that the slot printed by `next` was written.
     pub(crate) fn written(&mut self, noted: Noted) {
         self.counter += 1;
         self.newest = 1 - self.newest.min(1);
@@ -149,8 +154,8 @@ impl Slots {
     }
 }
 
-/// Reads what is noted of a chain, by who does not hold its lock. `None` where there is no lock file, or nothing in it
-/// can be believed.
+/// Reads what is noted of a chain, without holding its lock. Returns `None` if there is no lock file. If no slot
+/// in it is valid, [`Slots::noted`] is `None`.
 pub(crate) fn read_noted(storage: &dyn Storage, chain: ChainNumber) -> io::Result<Option<Slots>> {
     match storage.open(Dir::Control, &chain.lock_name(), Access::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -159,17 +164,19 @@ pub(crate) fn read_noted(storage: &dyn Storage, chain: ChainNumber) -> io::Resul
 }
 
 impl Noted {
-    /// The durable head of the chain, if it has one.
+    /// Returns the durable head of the chain, if it has one.
     pub(crate) fn head(&self) -> Option<Witness> {
         let Point { seq, hash, .. } = self.point;
         (seq > 0).then_some(Witness { id: self.id, seq, hash })
     }
 }
 
-fn check_of(said: &str) -> String {
-    Digest::of_body(said.as_bytes()).to_string().chars().take(CHECK_DIGITS).collect()
+/// Returns the hash that ends a slot with this content.
+fn check_of(content: &str) -> String {
+    Digest::of_body(content.as_bytes()).to_string().chars().take(CHECK_DIGITS).collect()
 }
 
+/// Prints a slot.
 fn print(counter: u64, identity: Identity, noted: &Noted) -> String {
     let Noted { state, id, point, times, pruned, witnessed, machine } = noted;
     let Point { segment, seq, hash, end } = point;
@@ -179,28 +186,30 @@ fn print(counter: u64, identity: Identity, noted: &Noted) -> String {
     let (through, removed) =
         pruned.map_or_else(|| (0, "-".to_owned()), |(through, hash)| (through, hash.to_string()));
     let machine = if machine.is_empty() { "-" } else { machine };
-    let mut said = format!(
+    let mut content = format!(
         "{VERSION} {counter} {inode} {birth} {machine} {} {id} {segment} {end} {seq} {hash} {from} {to} {through} {removed} ",
         state.as_str()
     );
-    // The chain with the highest number comes first, four chains a digit.
-    said.extend((0..MAX_CHAINS / 4).rev().filter_map(|digit| {
+    // One bit for each chain, four chains a digit, the highest chain number first.
+    content.extend((0..MAX_CHAINS / 4).rev().filter_map(|digit| {
         let bit = |nth: u16| {
             let is_set = ChainNumber::new(digit * 4 + nth).is_some_and(|chain| witnessed.contains(&chain));
             u32::from(is_set) << nth
         };
         char::from_digit(bit(0) | bit(1) | bit(2) | bit(3), 16)
     }));
-    let check = check_of(&said);
-    said + " " + &check
+    let check = check_of(&content);
+    content + " " + &check
 }
 
+/// Parses a slot. Returns `None` if its hash does not match or it is of another version.
 fn parse(text: &str) -> Option<(u64, Identity, Noted)> {
-    let (said, check) = text.rsplit_once(' ')?;
-    if check != check_of(said) {
+    let (content, check) = text.rsplit_once(' ')?;
+    if check != check_of(content) {
         return None;
     }
-    let words: Vec<&str> = said.split(' ').collect();
+    // `VERSION` is a constant in this pattern: a slot of another version does not match.
+    let words: Vec<&str> = content.split(' ').collect();
     let [
         VERSION,
         counter,
@@ -271,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_slot_fits_a_sector_and_comes_back() {
+    fn the_longest_slot_fits_a_sector_and_parses_back() {
         let identity = Identity { inode: u64::MAX, birth: 9_999_999_999_999_999_999 };
         for noted in [
             noted(u64::MAX),
@@ -290,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slot_in_the_document_is_read_and_printed_as_it_stands() {
+    fn the_slot_in_the_document_parses_and_prints_unchanged() {
         let document = include_str!("../../docs/format.md");
         let slot = document.split_once("<!-- slot -->").unwrap().1.lines().nth(2).unwrap();
         let (counter, identity, noted) = parse(slot).unwrap();
@@ -307,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_written_to_its_end_says_nothing() {
+    fn a_torn_slot_is_invalid() {
         let identity = Identity { inode: 5, birth: 0 };
         let (before, after) = (print(1, identity, &noted(7)), print(3, identity, &noted(8)));
         for end in 1..after.len() {
@@ -318,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_written_in_turn_and_the_newest_good_one_of_this_very_file_holds() {
+    fn slots_are_written_in_turn_and_the_newest_good_one_of_the_same_file_holds() {
         let name = ChainNumber::FIRST.lock_name();
         let disk =
             SimDisk::with_files(1, &BTreeMap::from([(format!("control/{name}"), vec![b' '; 4 * BLOCK])]));
@@ -336,10 +345,10 @@ mod tests {
             assert_eq!(Slots::read(file.as_ref()).unwrap().noted, Some(noted(seq)));
         }
         assert_eq!(blocks, [2, 3, 2]);
-        // The newest is torn: the one before holds.
+        // The newest slot is torn, so the one before it holds.
         file.write_at(b"x", (2 * BLOCK + 20) as u64).unwrap();
         assert_eq!(Slots::read(file.as_ref()).unwrap().noted, Some(noted(2)));
-        // A copy is another file.
+        // A copy of the lock file is another file.
         let bytes = disk.contents(&format!("control/{name}")).unwrap();
         disk.replace(&format!("control/{name}"), &bytes);
         let copied = read_noted(storage.as_ref(), ChainNumber::FIRST).unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Finds a place in a segment by bisecting its bytes, so that nothing before it is read.
+//! Finds a position in a segment by bisection, without reading what precedes it.
 
 use std::io;
 
@@ -9,15 +9,15 @@ use crate::{
     storage::{File, read_full},
 };
 
-/// Below this distance reading is as cheap as looking once more.
+/// Below this distance, reading on is as cheap as another probe.
 const NEAR: u64 = 64 << 10;
 
-/// How much is read to find two lines: enough for most, then for long ones, then for any.
+/// How many bytes are read to find two lines: enough for most, then for long ones, then for any.
 const PROBES: [usize; 4] = [8 << 10, 32 << 10, 64 << 10, 3 * MAX_LINE];
 
-/// Returns where a line begins with which reading can begin: `is_before` holds for it, unless it is the first. What
-/// holds for a line has to hold for those before it. A line behind which none is linked to it counts for nothing: it may
-/// be the copy of one that stands elsewhere.
+/// Returns the offset of a line at which reading can begin: `is_before` holds for it, unless it is the first line.
+/// `is_before` must be monotonic: if it holds for a line, it holds for all lines before it. A line is trusted only if
+/// the next one links to it, because a single line may be a copy of one elsewhere.
 pub(crate) fn seek_line(
     file: &dyn File,
     end: u64,
@@ -27,17 +27,18 @@ pub(crate) fn seek_line(
     let mut probe = Vec::new();
     let (mut low, mut high) = (0, end);
     let mut too_short = 0;
+    // Invariant: `is_before` holds for the line at `low`, or `low` is 0.
     while high - low > NEAR {
         let middle = low + (high - low) / 2;
         let mut found = None;
-        // Where one was not enough, it is not for the next lines either.
+        // Where a probe size was too small once, it is too small for the neighbouring lines too.
         for wanted in PROBES.into_iter().skip(too_short.min(PROBES.len() - 1)) {
             let room = usize::try_from(high - middle).map_or(wanted, |room| room.min(wanted));
             probe.resize(room, 0);
             let read = read_full(file, &mut probe, middle)?;
             probe.truncate(read);
             let mut before: Option<(Digest, u64, bool)> = None;
-            // The first of these lines began before the middle.
+            // The first line of the probe began before the middle, so it is incomplete.
             found = split(&probe).skip(1).find_map(|(at, line)| {
                 let line = parser.parse(line).ok().filter(|line| is_right(line, false));
                 let linked =
@@ -52,14 +53,14 @@ pub(crate) fn seek_line(
         }
         match found {
             Some((offset, true)) => low = offset,
-            // Where no lines are linked nothing is known: what is looked for may stand before it.
+            // Without two linked lines nothing is known here: the line that is searched for may precede them.
             Some((_, false)) | None => high = middle,
         }
     }
     Ok(low)
 }
 
-/// How many lines end between two offsets.
+/// Counts the lines that end between two offsets.
 pub(crate) fn lines_between(file: &dyn File, from: u64, to: u64) -> io::Result<u64> {
     let mut window = vec![0; 256 << 10];
     let (mut at, mut number) = (from, 0);

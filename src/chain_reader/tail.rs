@@ -1,4 +1,5 @@
-//! What a chain says at its end, read from the end: how far it was durable, and what it last said of other chains. A segment is read as far back as that takes, in windows of bounded size.
+//! What the end of a chain states, read backward: how far the chain was durable, and what it last stated about other
+//! chains. A segment is read only as far back as needed, in windows of bounded size.
 
 use std::{collections::BTreeSet, io, ops::ControlFlow};
 
@@ -15,11 +16,12 @@ use crate::{
     storage::{File, Storage},
 };
 
-/// How far back a last mark is looked for. A writer never has as much that is not durable.
+/// How far back the last mark is searched for. A writer never has as many bytes that are not durable.
 const MARK_REACH: u64 = 64 << 20;
 
-/// The durable head of a chain whose files are given, oldest first, as its own marks say; `None` where nothing is known
-/// to be durable, or the record is bad. Not a `close` at its very end: its writer may have died before it was synced.
+/// Returns the durable head of a chain according to its own marks; its files are given oldest first. `None` if nothing
+/// is known to be durable, or the record is bad. A `close` at the very end is not the head: its writer may have died
+/// before it was synced.
 pub(crate) fn durable_head(storage: &dyn Storage, segments: &[SegmentName]) -> io::Result<Option<Witness>> {
     for name in segments.iter().rev() {
         let Some(file) = open_if_there(storage, *name)? else { continue };
@@ -30,8 +32,9 @@ pub(crate) fn durable_head(storage: &dyn Storage, segments: &[SegmentName]) -> i
     Ok(None)
 }
 
-/// What a chain whose files are given, oldest first, last said of each of some other chains; without `wanted`, of all
-/// of them. The first line of a segment says it of all, so no more than its newest segment is read.
+/// Returns the last head that a chain named of each other chain in `wanted`, or of all of them without `wanted`. The
+/// chain's files are given oldest first. The first line of a segment names all heads, so at most the newest segment
+/// with a good first line is read.
 pub(crate) fn said_of(
     storage: &dyn Storage,
     segments: &[SegmentName],
@@ -43,10 +46,10 @@ pub(crate) fn said_of(
     for name in segments.iter().rev() {
         let Some(file) = open_if_there(storage, *name)? else { continue };
         let is_last = FirstLine::read(file.as_ref(), *name)?.segment().is_some();
-        lines_backward(file.as_ref(), file.stat()?.bytes, 0, |piece, _| {
-            // Most lines are passed over without being parsed.
+        lines_backward(file.as_ref(), file.stat()?.bytes, 0, |line, _| {
+            // Most lines are skipped without being parsed.
             let line =
-                piece.filter(|line| chains.find(line).is_some()).and_then(|line| parser.parse(line).ok());
+                line.filter(|line| chains.find(line).is_some()).and_then(|line| parser.parse(line).ok());
             let line = line.filter(|line| line.kind != RecordKind::Event && line.hash_is_right());
             for (chain, witness) in line.and_then(|line| read_witnesses(line.detail?)).into_iter().flatten() {
                 if wanted.is_none_or(|wanted| wanted.contains(&chain)) {
@@ -63,21 +66,22 @@ pub(crate) fn said_of(
     Ok(said)
 }
 
-/// The way back through the lines of one file to its durable head.
+/// Goes back through the lines of one file to its durable head.
 fn head_of(file: &dyn File, id: ChainId) -> io::Result<Option<Witness>> {
     let mut parser = LineParser::default();
     let mut mark = 0;
     let mut head = None;
-    lines_backward(file, file.stat()?.bytes, 0, |piece, offset| {
-        let line = piece.and_then(|line| parser.parse(line).ok());
+    lines_backward(file, file.stat()?.bytes, 0, |line, offset| {
+        let line = line.and_then(|line| parser.parse(line).ok());
         let Some(line) = line.filter(|line| is_right(line, offset == 0)) else {
             return ControlFlow::Continue(());
         };
+        // Going backward, the durable record comes after the mark that names it.
         mark = mark.max(line.durable.unwrap_or(0));
         head = if line.seq == mark {
             Some((line.seq, line.hash))
         } else if offset == 0 && mark > 0 && line.seq.checked_sub(1) == Some(mark) {
-            // It is the last record of the file before, which the first line links to.
+            // The durable record is the last one of the file before, to which the first line links.
             Some((mark, line.previous))
         } else {
             None
@@ -87,15 +91,16 @@ fn head_of(file: &dyn File, id: ChainId) -> io::Result<Option<Witness>> {
     Ok(head.map(|(seq, hash)| Witness { id, seq, hash }))
 }
 
-/// Whether a segment has this record, and it ends where this says: the kind of the record.
+/// Returns the kind of this record if the segment has it and it ends at this offset.
 pub(crate) fn kind_at(file: &dyn File, point: &Point) -> io::Result<Option<RecordKind>> {
     let mut parser = LineParser::default();
     let mut kind = None;
     if file.stat()?.bytes < point.end {
         return Ok(None);
     }
-    lines_backward(file, point.end, point.end.saturating_sub(MAX_LINE as u64 + 1), |piece, offset| {
-        let line = piece.and_then(|line| parser.parse(line).ok());
+    // The longest line, and the line feed before it, which shows where the line begins.
+    lines_backward(file, point.end, point.end.saturating_sub(MAX_LINE as u64 + 1), |line, offset| {
+        let line = line.and_then(|line| parser.parse(line).ok());
         let line = line.filter(|line| (line.seq, line.hash) == (point.seq, point.hash));
         kind = line.filter(|line| is_right(line, offset == 0)).map(|line| line.kind);
         ControlFlow::Break(())
@@ -103,15 +108,15 @@ pub(crate) fn kind_at(file: &dyn File, point: &Point) -> io::Result<Option<Recor
     Ok(kind)
 }
 
-/// The highest record that the lines before `end` say was durable: their last mark, or a `close` that nothing
-/// stands behind. Marks only grow, so the last one is looked for; each write begins with one.
+/// Returns the highest record that the lines before `end` state to be durable: their last mark, or a `close` at the
+/// end. Marks only grow, so the last one is enough. Each write begins with a mark.
 pub(crate) fn last_mark(file: &dyn File, end: u64) -> io::Result<Option<u64>> {
     let mut parser = LineParser::default();
     let mut is_end = true;
     let mut found = None;
-    lines_backward(file, end, end.saturating_sub(MARK_REACH), |piece, _| {
+    lines_backward(file, end, end.saturating_sub(MARK_REACH), |line, _| {
         let was_end = std::mem::replace(&mut is_end, false);
-        let Some(line) = piece.and_then(|line| parser.parse(line).ok()) else {
+        let Some(line) = line.and_then(|line| parser.parse(line).ok()) else {
             return ControlFlow::Continue(());
         };
         if !is_right(&line, false) {
@@ -123,7 +128,7 @@ pub(crate) fn last_mark(file: &dyn File, end: u64) -> io::Result<Option<u64>> {
     Ok(found)
 }
 
-/// Calls `each` for every piece of a file between two offsets, the last first, as [`LinesBackward`] finds them.
+/// Calls `each` for every line between two offsets of a file, the last line first, as [`LinesBackward`] returns them.
 fn lines_backward(
     file: &dyn File,
     end: u64,
@@ -131,8 +136,8 @@ fn lines_backward(
     mut each: impl FnMut(Option<&[u8]>, u64) -> ControlFlow<()>,
 ) -> io::Result<()> {
     let mut lines = LinesBackward::new(end, start);
-    while let Some((offset, piece)) = lines.next(file)? {
-        if each(piece, offset).is_break() {
+    while let Some((offset, line)) = lines.next(file)? {
+        if each(line, offset).is_break() {
             break;
         }
     }
@@ -196,7 +201,7 @@ mod tests {
             self.line(&payload, durable)
         }
 
-        /// Events that say nothing of what is durable.
+        /// Appends events without a mark.
         fn bytes(mut self, mut count: usize) -> Self {
             while count > 0 {
                 let padding = count.min(20_000);
@@ -250,13 +255,14 @@ mod tests {
         }
     }
 
-    /// Chunks between two offsets, the last first: how long each is, or 0 for what is no line, and where.
+    /// Returns the lines between two offsets, the last first: their lengths, or 0 for what is no line, and their
+    /// offsets.
     fn backward(bytes: &[u8], start: u64) -> Vec<(usize, u64)> {
         let disk = SimDisk::with_files(1, &BTreeMap::from([("lines".to_owned(), bytes.to_vec())]));
         let file = disk.process().open(Dir::Log, "lines", Access::Read).unwrap();
         let mut found = Vec::new();
-        lines_backward(file.as_ref(), bytes.len() as u64, start, |piece, offset| {
-            found.push((piece.map_or(0, |line| line.len() + 1), offset));
+        lines_backward(file.as_ref(), bytes.len() as u64, start, |line, offset| {
+            found.push((line.map_or(0, |line| line.len() + 1), offset));
             ControlFlow::Continue(())
         })
         .unwrap();
@@ -279,11 +285,11 @@ mod tests {
                 assert_eq!(found_long.0, expected, "{long}");
                 assert!(found_long.1 >= 9 && rest.next().is_none(), "{long}");
                 assert_eq!(found.iter().filter(|(length, _)| *length == 1).count(), behind.len());
-                // What has no line feed is told once.
+                // Bytes without a line feed are returned once.
                 let cut = backward(&bytes[..9 + long - 1], 0);
                 assert_eq!(cut.iter().filter(|(length, _)| *length == 0).count(), 1, "{long}");
                 assert_eq!(cut.last(), Some(&(9, 0)));
-                // Nothing is told of a line that begins before the start.
+                // Lines that begin before the start are not returned.
                 assert!(backward(&bytes, 9).iter().all(|(_, offset)| *offset >= 9));
             }
         }
@@ -302,12 +308,12 @@ mod tests {
     }
 
     #[test]
-    fn a_durable_record_that_is_bad_is_no_head() {
+    fn a_durable_record_that_is_bad_is_not_a_head() {
         let first = Written::new(Vec::new());
         let start = first.bytes.len();
         let mut file = first.event(10, None).event(10, Some(2));
         file.bytes[start + 20] ^= 1;
-        // The next line links to it, but what it was nobody can say.
+        // The next line links to it, but its content is lost.
         assert_eq!(head_in(&[(1, &file.bytes)]), None);
         assert_eq!(head_in(&[(1, b"none\n")]), None);
     }
@@ -332,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_went_is_passed_over_and_one_that_cannot_be_read_is_not() {
+    fn a_missing_file_is_skipped_and_an_unreadable_one_is_an_error() {
         let file = Written::new(Vec::new()).mark(5).event(10, Some(2));
         let (disk, storage) = disk_with(&[(1, &file.bytes)]);
         let names = [name(1), name(2)];
@@ -344,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_line_may_be_long_and_is_of_its_file() {
+    fn a_first_line_may_be_long_and_must_name_its_file() {
         for count in [1, 80, 110, 500] {
             let after =
                 (1..=count).map(|segment| After::counted(segment, u64::from(segment), None)).collect();
@@ -375,9 +381,9 @@ mod tests {
         }
     }
 
-    /// What a line says whose hash is wrong, and what an event says, is not said by the writer.
+    /// Lines with a wrong hash were not written by the writer.
     #[test]
-    fn witnesses_are_of_good_lines_that_are_no_events() {
+    fn witnesses_come_from_good_lines_only() {
         let mut file = Written::new(Vec::new()).mark(4).mark(5);
         let at = file.bytes.len() - 10;
         file.bytes[at] ^= 1;

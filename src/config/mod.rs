@@ -1,4 +1,4 @@
-//! Settings as data, as people write them in TOML and the like. Feature `serde`.
+//! Settings as data, for TOML and similar formats. Feature `serde`.
 
 mod written;
 
@@ -22,14 +22,14 @@ use crate::{
     settings::{FlushMode, OnFailure, OnFull, Retention, Rotation},
 };
 
-/// Every setting of a [`Builder`] that is no closure, as data. Needs the feature `serde`.
+/// Every setting of a [`Builder`] except its closures, as data. Needs the feature `serde`.
 ///
-/// It names no file and no format: read it with the crate that a service reads its other settings with, as a part of
-/// them. Keys have the names of the builder's methods. A key that is left out has the builder's default; one that is
-/// not known is an error that names it. Values out of range are errors of [`open`](Self::open).
+/// It is tied to no file and no format: make it part of the settings of your service, and read it with the same crate.
+/// Keys have the names of the builder's methods. A key that is left out has the builder's default. Values out of range
+/// are errors of [`open`](Self::open).
 ///
 /// ```toml
-/// dir = "/var/lib/payments/audit-log"    # the only one that must be there
+/// dir = "/var/lib/payments/audit-log"    # the only required key
 /// service = "payments"
 /// flush_mode = "hybrid"                  # or "immediate", "batched", or a table:
 /// # flush_mode = { mode = "hybrid", batch_size = 50, batch_interval = "500ms", critical_immediate = true }
@@ -58,12 +58,13 @@ use crate::{
 /// on_failure = "continue"                # or "abort"
 /// ```
 ///
-/// Durations are numbers with a unit, `ns`, `us`, `ms`, `s`, `m`, `h` or `d`, as in `1s` or `1h30m`. Sizes are bytes,
-/// or a number with `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB` or `TiB`. Neither is ever rounded. What is left out of
-/// a table for `flush_mode` has the default of [`FlushMode`]. Serialised, each setting is the text that it prints, and
-/// what is not set is left out.
-/// An unknown key is an error, except under `#[serde(flatten)]`, where serde does not tell a struct which keys are its own:
-/// give it a table.
+/// Durations are numbers with a unit, `ns`, `us`, `ms`, `s`, `m`, `h` or `d`, as in `1s` or `1h30m`. Sizes are numbers
+/// of bytes, or numbers with `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB` or `TiB`. Neither is ever rounded. A key left
+/// out of a table for `flush_mode` has the default of [`FlushMode`]. Each setting serialises as its printed text, and
+/// settings that are not set are left out.
+///
+/// An unknown key is an error that names it. Under `#[serde(flatten)]` it is not detected, because serde does not tell a
+/// struct which keys are its own; use a table there.
 ///
 /// # Examples
 ///
@@ -81,7 +82,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// The directory of the log. `open` refuses an empty path, which is what `default()` has.
+    /// The directory of the log. `default()` leaves it empty, which `open` refuses.
     pub dir: PathBuf,
     /// See [`Builder::service`].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,7 +152,7 @@ pub struct Config {
     pub on_failure: Option<OnFailure>,
 }
 
-/// What is set.
+/// Shows only what is set.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn set<T: fmt::Debug>(value: Option<&T>) -> Option<&dyn fmt::Debug> {
@@ -195,15 +196,15 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    /// A log in a directory, with the default of every setting.
+    /// Returns the settings of a log in a directory, with the default of every other setting.
     #[must_use]
     pub fn new(dir: impl AsRef<Path>) -> Self {
         Self { dir: dir.as_ref().to_owned(), ..Self::default() }
     }
 
-    /// A builder with these settings, to which closures can be added.
+    /// Returns a builder with these settings, to which closures can be added.
     pub fn builder(self) -> Builder {
-        /// Applies what is set.
+        /// Applies a setting that is set.
         fn set<T>(builder: Builder, value: Option<T>, setter: impl FnOnce(Builder, T) -> Builder) -> Builder {
             match value {
                 Some(value) => setter(builder, value),
@@ -267,7 +268,7 @@ impl Config {
 }
 
 impl AuditLog {
-    /// Opens a log with settings that were read from somewhere. Needs the feature `serde`.
+    /// Opens a log with settings given as data. Needs the feature `serde`.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Settings as data, without a file or a log.
+//! Tests of settings as data, without a file or a log.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     settings::{FlushMode, OnFailure, OnFull, Retention, Rotation},
 };
 
-/// Another value than the default in each setting.
+/// Each setting with a value that is not its default.
 const EVERYTHING: &str = r#"
     dir = "some/where"
     service = "payments"
@@ -46,7 +46,7 @@ fn value_of(setting: &str) -> Config {
     read(&format!("dir = 'x'\n{setting}")).unwrap()
 }
 
-/// The message without the excerpt of the text.
+/// Returns the message of a refused setting, without the excerpt of the text.
 #[track_caller]
 fn refusal(setting: &str) -> String {
     read(&format!("dir = 'x'\n{setting}")).unwrap_err().message().to_owned()
@@ -179,7 +179,7 @@ fn a_setting_is_a_text_or_a_table() {
     assert_eq!(value_of("level = 'WARN'").level, Some(Level::WARN));
 }
 
-/// A misspelt key would be a setting that is silently not applied.
+/// A misspelt key would otherwise be a setting that is silently not applied.
 #[test]
 fn an_unknown_key_is_named() {
     for (setting, key) in [
@@ -229,9 +229,9 @@ fn a_value_that_cannot_be_read_says_what_was_expected() {
     assert!(read("service = 'x'").unwrap_err().message().contains("`dir`"));
 }
 
-/// The text in the documentation of `Config` has every key, with the default as its value but for the lists.
+/// The example in the documentation of `Config` has every key, with its default as the value, except the lists.
 #[test]
-fn the_documented_settings_are_those_that_there_are() {
+fn the_documented_settings_are_complete() {
     let source = include_str!("mod.rs");
     let block = source.split("/// ```toml\n").nth(1).unwrap().split("/// ```").next().unwrap();
     let text: String = block.lines().map(|line| line.trim_start_matches("///").to_owned() + "\n").collect();
@@ -252,12 +252,12 @@ fn the_documented_settings_are_those_that_there_are() {
         explicit: Vec::new(),
         redact: Vec::new(),
         keep: Vec::new(),
-        // Whether it is set makes a difference, see the builder.
+        // Setting it to its default is not the same as leaving it out, see `Builder::span_level`.
         span_level: None,
         ..config
     };
     assert_eq!(settled.builder().everything(), AuditLog::builder("x").everything());
-    // The alternatives that stand there as comments can be read too.
+    // The alternatives in its comments can be read too.
     for line in text.lines().filter_map(|line| line.trim().strip_prefix("# ")) {
         value_of(line);
     }

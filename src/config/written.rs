@@ -1,4 +1,4 @@
-//! How settings are written: as text, and some as a table.
+//! The written form of settings: text, and for some also a table.
 
 use std::{fmt, marker::PhantomData, str::FromStr, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
 
 // ---- Durations, sizes and levels.
 
-/// A type of another crate that has a written form here.
+/// A type of another crate that has a written form in settings.
 pub(super) trait Written: Sized + Copy {
     const WHAT: &'static str;
 
@@ -63,7 +63,7 @@ impl Written for Level {
     }
 }
 
-/// Such a type, with the traits that serde needs.
+/// A wrapper that gives such a type the traits that serde needs.
 struct AsWritten<T>(T);
 
 impl<T: Written> FromStr for AsWritten<T> {
@@ -76,12 +76,12 @@ impl<T: Written> FromStr for AsWritten<T> {
 
 impl<'de, T: Written> Deserialize<'de> for AsWritten<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Any, because a size may be a number.
+        // Not `deserialize_str`, because a size may be a number.
         deserializer.deserialize_any(TextVisitor::new(T::WHAT))
     }
 }
 
-/// For fields of serde's `with`.
+/// Functions for serde's `with`, for fields that may be absent.
 pub(super) mod as_written {
     use super::{AsWritten, Deserialize, Deserializer, Serializer, Written};
 
@@ -106,7 +106,7 @@ pub(super) mod as_written {
 
 // ---- Settings that are a text or a table.
 
-/// A setting that is a text, or a table whose keys serde knows and refuses.
+/// A setting that is a text or a table. Serde refuses unknown keys of the table.
 trait Tabled: FromStr<Err = ParseError> + fmt::Display {
     const WHAT: &'static str;
     type Table: for<'de> Deserialize<'de>;
@@ -169,8 +169,10 @@ enum Mode {
     Hybrid,
 }
 
-/// The keys of every mode in one table, and not a table for each: so no value is buffered in between, and what the
-/// environment says as text still becomes a number or a truth value where the reader knows how.
+/// The keys of every mode, in one table rather than a tagged enum.
+///
+/// Serde buffers the values of a tagged enum, and a buffered value keeps its type. A text from the environment could then
+/// not become a number or a boolean, as some readers of settings allow.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FlushModeTable {
@@ -197,7 +199,7 @@ impl Tabled for FlushMode {
             ("critical_immediate", critical_immediate.is_some()),
         ];
         let none_of = |mode: &str, keys: &[(&str, bool)]| match keys.iter().find(|(_, is_set)| *is_set) {
-            Some((key, _)) => Err(format!("`{key}` is no key of `flush_mode` where its mode is `{mode}`")),
+            Some((key, _)) => Err(format!("`{key}` is not a key of `flush_mode` in mode `{mode}`")),
             None => Ok(()),
         };
         match mode {
@@ -247,7 +249,9 @@ impl Tabled for Rotation {
     fn of(table: RotationTable) -> Result<Self, String> {
         let RotationTable { every, max_bytes } = table;
         if every.is_none() && max_bytes.is_none() {
-            return Err("a `rotation` needs `every` or `max_bytes`; for none, say \"never\"".to_owned());
+            return Err(
+                "a `rotation` needs `every` or `max_bytes`; for no rotation, use \"never\"".to_owned()
+            );
         }
         let period = every.map(|every| match every {
             Every::Hour => Period::Hour,

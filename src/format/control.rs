@@ -1,4 +1,4 @@
-//! The records that are not events: what each has of its own, and how it stands in a line.
+//! The records that are not events: their contents, and how these are encoded in a line.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -12,7 +12,7 @@ use crate::{
     stats::LossReason,
 };
 
-/// 128 random bits, drawn with a chain's first segment: (`id`, `seq`) names a record for ever.
+/// 128 random bits, drawn with a chain's first segment: (`id`, `seq`) identifies a record for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ChainId(pub(crate) u128);
 
@@ -39,10 +39,10 @@ pub(crate) struct Witness {
     pub(crate) hash: Digest,
 }
 
-/// What a chain witnesses of all the others.
+/// The heads of all other chains that a chain witnesses.
 pub(crate) type Witnesses = BTreeMap<ChainNumber, Witness>;
 
-/// The first line of each segment.
+/// The content of the first line of each segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SegmentInfo {
     pub(crate) id: ChainId,
@@ -50,11 +50,11 @@ pub(crate) struct SegmentInfo {
     pub(crate) segment: u32,
     pub(crate) after: Vec<After>,
     pub(crate) chains: Witnesses,
-    /// Where the chain begins after retention: the last pruned sequence number and its hash.
+    /// The last record that retention had removed, and its hash: the chain continues after it.
     pub(crate) pruned: Option<(u64, Digest)>,
 }
 
-/// The first record of every open log.
+/// The content of the first record of a run.
 #[derive(Debug)]
 pub(crate) struct OpenInfo<'a> {
     pub(crate) writer: u64,
@@ -78,21 +78,21 @@ pub(crate) struct GapInfo {
     pub(crate) last: Timestamp,
 }
 
-/// Something an operator must hear.
+/// A notice to the operator.
 #[derive(Debug)]
 pub(crate) struct NoticeInfo<'a> {
     pub(crate) code: &'a str,
     pub(crate) message: &'a str,
 }
 
-/// Why a chain does not simply go on where its last line ends.
+/// Why a chain does not simply continue after its last line.
 #[derive(Debug)]
 pub(crate) struct RecoveryInfo<'a> {
     pub(crate) cause: Cause,
-    /// The segment it is about, and how many of its bytes count.
+    /// The segment concerned, and how many of its bytes count.
     pub(crate) segment: u32,
     pub(crate) bytes: u64,
-    /// How many of its bytes do not.
+    /// How many of its bytes are void.
     pub(crate) void: u64,
     pub(crate) message: &'a str,
 }
@@ -107,7 +107,7 @@ pub(crate) struct PruneInfo {
     pub(crate) reason: String,
 }
 
-/// The last record of an orderly end.
+/// The content of the last record of a run that was closed.
 #[derive(Debug)]
 pub(crate) struct CloseInfo<'a> {
     /// Events of this run that are durable.
@@ -115,10 +115,10 @@ pub(crate) struct CloseInfo<'a> {
     pub(crate) chains: &'a Witnesses,
 }
 
-/// Why a chain does not simply go on where its last line ends.
+/// Why a chain does not simply continue after its last line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The run before ended without `close`.
+    /// The previous run ended without `close`.
     Unclosed,
     /// A write was not finished.
     Torn,
@@ -126,18 +126,18 @@ pub(crate) enum Cause {
     Poisoned,
     /// A write failed.
     WriteFailed,
-    /// A write failed for want of room.
+    /// A write failed for lack of space.
     OutOfRoom,
     /// A sync failed.
     SyncFailed,
-    /// Something that had been durable is bad or missing.
+    /// A durable record is bad or missing.
     Damage,
-    /// Somebody else changed the live segment.
+    /// Another process changed the live segment.
     Replaced,
 }
 
 impl Cause {
-    /// For the test of docs/format.md.
+    /// All causes, for the test of docs/format.md.
     #[cfg(test)]
     pub(crate) const ALL: [Self; 8] = [
         Self::Unclosed,
@@ -164,7 +164,7 @@ impl Cause {
     }
 }
 
-/// Which limit removed segments.
+/// The limit for which segments were removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PruneReason {
     Age,
@@ -173,7 +173,7 @@ pub(crate) enum PruneReason {
 }
 
 impl PruneReason {
-    /// For the test of docs/format.md.
+    /// All reasons, for the test of docs/format.md.
     #[cfg(test)]
     pub(crate) const ALL: [Self; 3] = [Self::Age, Self::Bytes, Self::Segments];
 
@@ -187,7 +187,7 @@ impl PruneReason {
 }
 
 impl SegmentInfo {
-    /// Whether it is the first line of this file.
+    /// Returns whether this is the first line of the file with this name.
     pub(crate) fn is_of(&self, name: SegmentName) -> bool {
         (self.chain, self.segment) == (name.chain, name.segment)
     }
@@ -277,12 +277,12 @@ impl CloseInfo<'_> {
     }
 }
 
-/// The payload of a `mark`.
+/// Returns the payload of a `mark`.
 pub(crate) fn mark_payload(at: Timestamp, chains: &Witnesses) -> Vec<u8> {
     detail(at, RecordKind::Mark, |object| object.witnesses(chains))
 }
 
-/// A payload with one object named like its kind.
+/// Returns a payload with one object that is named like its kind.
 pub(super) fn detail(at: Timestamp, kind: RecordKind, fill: impl FnOnce(&mut Object)) -> Vec<u8> {
     let mut object = Object { json: Vec::new() };
     fill(&mut object);
@@ -331,14 +331,14 @@ impl Object {
     }
 }
 
-/// What a `segment` line is of: this format, as far as it can be read, or a later one.
+/// The format of a `segment` line: a known one, with its content if it could be parsed, or a later one.
 #[derive(Debug)]
 pub(crate) enum Format {
     Known(Option<Box<SegmentInfo>>),
     Later(u64),
 }
 
-/// Reads the object of a `segment` line. `None` where it claims no format.
+/// Parses the object of a `segment` line. Returns `None` if it claims no format.
 pub(crate) fn read_first(detail: &[u8]) -> Option<Format> {
     let json: Json = serde_json::from_slice(detail).ok()?;
     let format = format_of(&json)?;
@@ -349,7 +349,7 @@ pub(crate) fn read_first(detail: &[u8]) -> Option<Format> {
     })
 }
 
-/// `None` where it is not what this version writes; members that it does not know are passed over.
+/// Returns `None` if the object is not one that this version writes. Unknown members are ignored.
 fn segment_of(json: &Json) -> Option<SegmentInfo> {
     let after = json.get("after")?.as_array()?.iter().map(After::read);
     let pruned = match json.get("pruned") {
@@ -366,27 +366,27 @@ fn segment_of(json: &Json) -> Option<SegmentInfo> {
     })
 }
 
-/// The format version that a `segment` line claims.
+/// Returns the format version that a `segment` line claims.
 #[expect(clippy::cast_precision_loss, reason = "only whether it is far beyond matters")]
 fn format_of(json: &Json) -> Option<u64> {
     let format = json.get("format")?;
-    // A number too large for us is surely of a later version; anything else that is no whole number
-    // above zero is no version.
+    // A number that is too large for a `u64` is certainly of a later version. Anything else that is not a whole number
+    // above zero is not a version.
     let beyond = format.as_f64().filter(|format| *format > u64::MAX as f64).map(|_| u64::MAX);
     format.as_u64().or(beyond).filter(|format| *format > 0)
 }
 
-/// Reads what a `segment`, `open`, `mark` or `close` says of other chains.
+/// Parses what a `segment`, `open`, `mark` or `close` states about other chains.
 pub(crate) fn read_witnesses(detail: &[u8]) -> Option<Witnesses> {
     witnesses(&serde_json::from_slice(detail).ok()?)
 }
 
-/// Whether an `open` says on which machine: the version before did not.
-pub(crate) fn says_machine(detail: &[u8]) -> bool {
+/// Returns whether an `open` names its machine, which the previous version did not write.
+pub(crate) fn names_machine(detail: &[u8]) -> bool {
     serde_json::from_slice::<Json>(detail).is_ok_and(|json| json.get("machine").is_some())
 }
 
-/// Reads the object of a `prune` record.
+/// Parses the object of a `prune` record.
 pub(crate) fn read_prune(detail: &[u8]) -> Option<PruneInfo> {
     let json: Json = serde_json::from_slice(detail).ok()?;
     let files = json.get("files")?;
@@ -398,14 +398,14 @@ pub(crate) fn read_prune(detail: &[u8]) -> Option<PruneInfo> {
     })
 }
 
-/// Reads the object of a `gap` record: its reason, and how many critical and routine events it counts.
+/// Parses the object of a `gap` record: its reason, and how many critical and routine events it counts.
 pub(crate) fn read_gap(detail: &[u8]) -> Option<(String, u64, u64)> {
     let json: Json = serde_json::from_slice(detail).ok()?;
     let count = |name| json.get(name)?.as_u64();
     Some((json.get("reason")?.as_str()?.to_owned(), count("critical")?, count("routine")?))
 }
 
-/// Reads the object of a `recovery` record: its cause, and the segment that it is about.
+/// Parses the object of a `recovery` record: its cause, and the segment concerned.
 pub(crate) fn read_recovery(detail: &[u8]) -> Option<(String, Option<u32>)> {
     let json: Json = serde_json::from_slice(detail).ok()?;
     Some((json.get("cause")?.as_str()?.to_owned(), json.get("segment").and_then(small)))

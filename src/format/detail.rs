@@ -1,21 +1,21 @@
-//! What the object says that is named like the kind of a line. Recovery and verification take a line for
-//! good by the same rule: this one.
+//! Parses the object that is named like the kind of a line. Recovery and verification both use this rule to
+//! decide whether a line is good.
 
 use super::{
-    Format, Line, RecordKind, SegmentInfo, Unconfirmed, Witnesses, read_first, read_gap, read_prune,
-    read_recovery, read_unconfirmed, read_witnesses, says_machine,
+    Format, Line, RecordKind, SegmentInfo, Unconfirmed, Witnesses, names_machine, read_first, read_gap,
+    read_prune, read_recovery, read_unconfirmed, read_witnesses,
 };
 use crate::chain::Digest;
 
-/// What one line says that is not an event.
+/// The content of a line that is not an event.
 #[derive(Debug)]
 pub(crate) enum Control {
     Segment(Box<SegmentInfo>),
-    /// Of a format that this version cannot judge.
+    /// A `segment` line of a format that this version cannot judge.
     Later(u64),
     Open {
         seen: Witnesses,
-        /// Whether the version before this one wrote it, whose first writes held more than one line.
+        /// Whether the previous version of this library wrote it, whose first writes held more than one line.
         is_old: bool,
     },
     Mark(Witnesses),
@@ -36,8 +36,8 @@ pub(crate) enum Control {
     },
 }
 
-/// Reads what a good line says. `Err` where it is of a known kind and its object cannot be read, or stands
-/// where no version puts it: a segment of a later format begins a file.
+/// Parses the content of a good line. Returns `Err` if the line is of a known kind and its object cannot be parsed. It
+/// also does so if no version puts such a line there: a segment of a later format always begins a file.
 pub(crate) fn control_of(line: &Line<'_>, begins_file: bool) -> Result<Option<Control>, &'static str> {
     const UNREADABLE: &str = "the object named like the kind cannot be read";
     const LATER_INSIDE: &str = "a `segment` line of a later format inside a file";
@@ -51,7 +51,7 @@ pub(crate) fn control_of(line: &Line<'_>, begins_file: bool) -> Result<Option<Co
             Some(Format::Known(info)) => info.map(Control::Segment),
         },
         RecordKind::Open => {
-            read_witnesses(detail).map(|seen| Control::Open { seen, is_old: !says_machine(detail) })
+            read_witnesses(detail).map(|seen| Control::Open { seen, is_old: !names_machine(detail) })
         }
         RecordKind::Mark => read_witnesses(detail).map(Control::Mark),
         RecordKind::Close => read_witnesses(detail).map(Control::Close),
@@ -69,7 +69,7 @@ pub(crate) fn control_of(line: &Line<'_>, begins_file: bool) -> Result<Option<Co
     control.map(Some).ok_or(UNREADABLE)
 }
 
-/// Whether a line is right in itself.
+/// Returns whether a line is valid in itself.
 pub(crate) fn is_right(line: &Line<'_>, begins_file: bool) -> bool {
     line.hash_is_right() && control_of(line, begins_file).is_ok()
 }

@@ -1,4 +1,4 @@
-//! From values to bytes. Nothing here allocates once its buffers have grown.
+//! Encodes values as bytes. Nothing here allocates once its buffers have grown.
 
 use std::ptr;
 
@@ -11,15 +11,15 @@ use crate::{
     clock::{TIMESTAMP_LEN, Timestamp},
 };
 
-/// What surrounds a payload in its line at most: `{"seq":`, `,"durable":`, `,"_prev_hash":"…"`,
+/// The maximum length of what surrounds a payload in its line: `{"seq":`, `,"durable":`, `,"_prev_hash":"…"`,
 /// `,"_hash":"…"}`, two numbers of 20 digits, two digests and the line feed.
 const MAX_ENVELOPE: usize = 7 + 20 + 11 + 20 + 16 + 64 + 10 + 64 + 2 + 1;
 
-/// The longest payload that surely fits a line.
+/// The maximum length of a payload that always fits a line.
 pub(crate) const MAX_PAYLOAD: usize = MAX_LINE - MAX_ENVELOPE;
 
-/// How the payloads of events begin, kept from one to the next: most are of the same second and say the
-/// same of themselves.
+/// The beginning of the payloads of events, kept from one event to the next: most are of the same second and have
+/// the same first members.
 #[derive(Debug, Default)]
 pub(crate) struct Beginning {
     second: Option<i64>,
@@ -28,14 +28,15 @@ pub(crate) struct Beginning {
 }
 
 impl Beginning {
-    /// Begins the payload of an event at the end of `bytes`: time, kind, and `members`, which are
-    /// JSON already.
+    /// Begins the payload of an event at the end of `bytes`: time, kind, and `members`, which are already
+    /// JSON.
     pub(crate) fn write<'a>(
         &mut self,
         bytes: &'a mut Vec<u8>,
         at: Timestamp,
         members: &'static str,
     ) -> Payload<'a> {
+        // The members are a few static strings, so comparing addresses is enough: a false mismatch only costs time.
         if self.second != Some(at.unix_seconds()) || !ptr::eq(self.members, members) {
             self.bytes.clear();
             Payload::begin(&mut self.bytes, at, RecordKind::Event).members(members.as_bytes());
@@ -50,16 +51,16 @@ impl Beginning {
     }
 }
 
-/// The member in front of the time, and where its nine digits of a second stand behind that.
+/// The start of the time member, and the offset of its nine fractional digits in the payload.
 const TIME: &[u8] = b",\"ts\":\"";
 const FRACTION: usize = TIME.len() + 20;
 
-/// The time that a payload begins with, as it is printed. Printed times have one width, so they compare as times do.
+/// Returns the printed time that a payload begins with. Printed times have a fixed width, so they compare like times.
 pub(crate) fn time_of(payload: &[u8]) -> Option<&[u8; TIMESTAMP_LEN]> {
     payload.get(TIME.len()..)?.first_chunk()
 }
 
-/// The time that a line says, of which nothing else is looked at.
+/// Returns the time of a line, of which nothing else is checked.
 pub(crate) fn time_of_line(line: &[u8]) -> Option<Timestamp> {
     let rest = line.strip_prefix(b"{\"seq\":")?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -67,8 +68,8 @@ pub(crate) fn time_of_line(line: &[u8]) -> Option<Timestamp> {
     Timestamp::parse(time_of(payload)?)
 }
 
-/// The middle of a line, written member by member: everything from `,"ts":` up to what only the
-/// writer knows. A payload has no place in the chain yet, so it can be sealed again elsewhere after
+/// The middle of a line, written member by member: everything from `,"ts":` up to the members that only the
+/// writer knows. A payload has no position in the chain yet, so it can be sealed again in another segment after
 /// a failed write.
 #[derive(Debug)]
 pub(crate) struct Payload<'a> {
@@ -108,7 +109,7 @@ impl<'a> Payload<'a> {
         bytes.push(b'"');
     }
 
-    /// Adds members that are already JSON, each with its comma in front; the caller may append the
+    /// Adds members that are already JSON, each preceded by its comma. The caller may append the
     /// value of the last one.
     pub(crate) fn members(&mut self, json: &[u8]) -> &mut Vec<u8> {
         self.bytes.extend_from_slice(json);
@@ -116,21 +117,21 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Appends a text that is the inside of a JSON string as it stands; says whether it is.
+/// Appends a text if it can be the inside of a JSON string as it is; returns whether it can.
 pub(crate) fn push_if_plain(bytes: &mut Vec<u8>, text: &str) -> bool {
     plain::push_if_plain(bytes, text.as_bytes())
 }
 
-/// Appends `text` as the inside of a JSON string. What could break a line, a terminal or an eye is
-/// always escaped: C0, DEL and C1 controls, U+2028 and U+2029, bidirectional controls, U+FEFF,
-/// interlinear annotation and tag characters.
+/// Appends `text` as the inside of a JSON string. Characters that could break a line, affect a terminal or mislead a
+/// human reader are always escaped. They are C0, DEL and C1 controls, U+2028 and U+2029, bidirectional controls,
+/// U+FEFF, interlinear annotation and tag characters.
 pub(crate) fn escape_into(bytes: &mut Vec<u8>, text: &str) {
     let mut rest = text;
     loop {
         let plain = plain_ascii_length(rest.as_bytes());
         let Some((plain, tail)) = rest.split_at_checked(plain) else { return };
         bytes.extend_from_slice(plain.as_bytes());
-        // Letters of other scripts are copied whole as well, up to one that may need an escape.
+        // Letters of other scripts are copied in one piece as well, up to a byte that may need an escape.
         let harmless = tail.bytes().position(is_suspect).unwrap_or(tail.len());
         let (harmless, tail) = tail.split_at(floor_char_boundary(tail, harmless));
         bytes.extend_from_slice(harmless.as_bytes());
@@ -141,7 +142,8 @@ pub(crate) fn escape_into(bytes: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// A suspect byte always begins its character, so this only tells `split_at` what is true anyway.
+/// Moves back to a character boundary. A suspect byte always begins its character, so nothing moves: this only ensures
+/// that `split_at` cannot panic.
 fn floor_char_boundary(text: &str, mut at: usize) -> usize {
     while !text.is_char_boundary(at) {
         at -= 1;
@@ -149,8 +151,8 @@ fn floor_char_boundary(text: &str, mut at: usize) -> usize {
     at
 }
 
-/// Whether a character that begins with this byte may need an escape. Text in most scripts has none
-/// of these bytes and is copied whole.
+/// Returns whether a character that begins with this byte may need an escape. Text in most scripts has none
+/// of these bytes and is copied in one piece.
 const fn is_suspect(byte: u8) -> bool {
     byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7F | 0xC2 | 0xD8 | 0xE2 | 0xEF | 0xF3)
 }
@@ -175,7 +177,7 @@ fn escape_char(bytes: &mut Vec<u8>, character: char) {
     }
 }
 
-/// Characters that never stand raw in a line.
+/// Returns whether a character must never occur unescaped in a line.
 pub(super) const fn must_escape(character: char) -> bool {
     matches!(
         character,
@@ -191,9 +193,9 @@ pub(super) const fn must_escape(character: char) -> bool {
     )
 }
 
-/// Appends the whole line of a payload at its place in the chain, and returns its hash.
+/// Appends the whole line of a payload at its position in the chain, and returns its hash.
 ///
-/// `durable` is given for the first line of a write: the highest sequence number known durable.
+/// `durable` is given for the first line of a write: the highest sequence number known to be durable.
 pub(crate) fn seal(
     line: &mut Vec<u8>,
     seq: u64,
@@ -213,7 +215,8 @@ pub(crate) fn seal(
     line.extend_from_slice(b",\"_prev_hash\":\"");
     line.extend_from_slice(&previous.hex());
     line.extend_from_slice(b"\"}");
-    // Only appended to since `start`. A bug here must stop the writer, not hash something else.
+    // The line was only appended to since `start`, so this cannot panic. A bug here must stop the writer, not hash
+    // something else.
     let (_, body) = line.split_at(start);
     let hash = Digest::of_body(body);
     line.pop();
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_break_a_line_is_escaped() {
+    fn characters_that_could_break_a_line_are_escaped() {
         check("plain ümläut 漢字 😀", "plain ümläut 漢字 😀");
         check("a\"b\\c\nd\re\tf\0g", "a\\\"b\\\\c\\nd\\re\\tf\\u0000g");
         check("\u{7f}\u{85}\u{9f}\u{a0}", "\\u007f\\u0085\\u009f\u{a0}");
@@ -255,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_begins_like_the_last_one_is_as_if_written_anew() {
+    fn a_payload_with_a_reused_beginning_equals_one_written_anew() {
         let mut beginning = Beginning::default();
         for (second, nanos, members) in [
             (5, 7, ",\"a\":1"),

@@ -1,4 +1,4 @@
-//! The short way through a line: the members of an event in their order, which nearly every line has.
+//! The fast path for a line: the members of an event in their usual order, which nearly every line has.
 
 use super::{
     RecordKind,
@@ -6,17 +6,17 @@ use super::{
     strict::{Scanner, Top},
 };
 
-/// How a member of an event begins.
+/// The beginning of a member of an event.
 struct MemberPrefix {
     /// `"name":`, the first byte lowest.
     word: u128,
-    /// The bytes of it that count.
+    /// The bits of `word` that are compared.
     mask: u128,
     length: usize,
     role: Role,
 }
 
-/// What the line itself is told by a member.
+/// What a member means for the line itself.
 #[derive(Debug, Clone, Copy)]
 enum Role {
     Seq,
@@ -26,37 +26,37 @@ enum Role {
     None,
 }
 
-/// How the members of an event begin, in their order.
+/// The beginnings of the members of an event, in order.
 const EVENT_MEMBERS: [MemberPrefix; 24] = [
-    start("\"seq\":", Role::Seq),
-    start("\"ts\":", Role::Time),
-    start("\"kind\":", Role::Kind),
-    start("\"severity\":", Role::None),
-    start("\"level\":", Role::None),
-    start("\"action\":", Role::None),
-    start("\"actor\":", Role::None),
-    start("\"resource\":", Role::None),
-    start("\"outcome\":", Role::None),
-    start("\"reason\":", Role::None),
-    start("\"session_id\":", Role::None),
-    start("\"request_id\":", Role::None),
-    start("\"source\":", Role::None),
-    start("\"trace_id\":", Role::None),
-    start("\"span_id\":", Role::None),
-    start("\"message\":", Role::None),
-    start("\"target\":", Role::None),
-    start("\"module\":", Role::None),
-    start("\"fields\":", Role::None),
-    start("\"incomplete\":", Role::None),
-    start("\"redacted\":", Role::None),
-    start("\"repeated\":", Role::None),
-    start("\"truncated\":", Role::None),
-    start("\"durable\":", Role::Durable),
+    prefix("\"seq\":", Role::Seq),
+    prefix("\"ts\":", Role::Time),
+    prefix("\"kind\":", Role::Kind),
+    prefix("\"severity\":", Role::None),
+    prefix("\"level\":", Role::None),
+    prefix("\"action\":", Role::None),
+    prefix("\"actor\":", Role::None),
+    prefix("\"resource\":", Role::None),
+    prefix("\"outcome\":", Role::None),
+    prefix("\"reason\":", Role::None),
+    prefix("\"session_id\":", Role::None),
+    prefix("\"request_id\":", Role::None),
+    prefix("\"source\":", Role::None),
+    prefix("\"trace_id\":", Role::None),
+    prefix("\"span_id\":", Role::None),
+    prefix("\"message\":", Role::None),
+    prefix("\"target\":", Role::None),
+    prefix("\"module\":", Role::None),
+    prefix("\"fields\":", Role::None),
+    prefix("\"incomplete\":", Role::None),
+    prefix("\"redacted\":", Role::None),
+    prefix("\"repeated\":", Role::None),
+    prefix("\"truncated\":", Role::None),
+    prefix("\"durable\":", Role::Durable),
 ];
 
-const fn start(text: &str, role: Role) -> MemberPrefix {
+const fn prefix(text: &str, role: Role) -> MemberPrefix {
     let mut rest = text.as_bytes();
-    assert!(rest.len() <= 16, "a start fits a word");
+    assert!(rest.len() <= 16, "a prefix fits a word");
     let (mut word, mut mask) = (0, 0);
     while let Some((last, before)) = rest.split_last() {
         word = word << 8 | *last as u128;
@@ -67,17 +67,17 @@ const fn start(text: &str, role: Role) -> MemberPrefix {
 }
 
 impl<'a> Scanner<'a, '_> {
-    /// The members up to the end of the bytes, where they are those of an event in their order. The
-    /// order shows that none stands twice, so nothing is kept of their names. `None` for every other
-    /// line, also where something is wrong.
+    /// Reads the members up to the end of the bytes, if they are those of an event in order. The order implies that
+    /// none occurs twice, so their names need not be kept. Returns `None` for every other line, including an
+    /// invalid one: the slow path then finds out what is wrong.
     pub(super) fn members_of_an_event(&mut self) -> Option<Top<'a>> {
         let mut top = Top { seq: 0, kind: RecordKind::Other, time: None, durable: None, detail: None };
         let mut later = EVENT_MEMBERS.iter();
-        // The position in a register: in `self` each member would wait for it to come back from memory.
+        // The position is kept in a local variable, that is, a register. In `self`, each member would wait for memory.
         let (bytes, mut at) = (self.bytes, self.at);
         loop {
             let word = word(bytes.get(at..)?);
-            let member = later.find(|start| (word ^ start.word) & start.mask == 0)?;
+            let member = later.find(|prefix| (word ^ prefix.word) & prefix.mask == 0)?;
             let start = at + member.length;
             at = match member.role {
                 Role::Seq | Role::Durable => {
@@ -94,7 +94,7 @@ impl<'a> Scanner<'a, '_> {
             };
             match member.role {
                 Role::Time => top.time = bytes.get(start..at),
-                // No member of an event is named like its kind.
+                // An event has no member that is named like its kind.
                 Role::Kind if bytes.get(start..at) != Some(b"\"event\"") => return None,
                 Role::Kind => top.kind = RecordKind::Event,
                 _ => {}
@@ -107,7 +107,7 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    /// Where the value ends that begins there.
+    /// Returns the end of the value that begins at `start`.
     #[inline(never)]
     fn end_of_value(&mut self, start: usize) -> Option<usize> {
         self.at = start;
@@ -116,8 +116,8 @@ impl<'a> Scanner<'a, '_> {
     }
 }
 
-/// A number from 0 on, written the one way, at the start of `bytes`, and how many of them it takes. What
-/// follows a longer number is no comma.
+/// Parses an unsigned number without leading zeros at the start of `bytes`; returns it with its length. If the number
+/// has a fraction or an exponent, no comma follows, which the caller notices.
 fn whole_number(bytes: &[u8]) -> Option<(u64, usize)> {
     let (mut number, mut length) = (0_u64, 0);
     for digit in bytes.iter().map(|byte| byte.wrapping_sub(b'0')).take_while(|digit| *digit < 10) {
@@ -127,7 +127,7 @@ fn whole_number(bytes: &[u8]) -> Option<(u64, usize)> {
     (length == 1 || (length > 1 && bytes.first() != Some(&b'0'))).then_some((number, length))
 }
 
-/// The first sixteen bytes; fewer are filled up.
+/// Returns the first sixteen bytes as a word, padded with zeros if there are fewer.
 fn word(bytes: &[u8]) -> u128 {
     match bytes.first_chunk() {
         Some(first) => u128::from_le_bytes(*first),
@@ -140,13 +140,13 @@ mod tests {
     use super::super::{LineParser, seal};
     use crate::chain::Digest;
 
-    /// Checks that the line is the same line, or wrong for the same reason, whichever way it is read. Returns
-    /// whether it is one.
+    /// Checks that both paths parse the same line, or refuse it for the same reason. Returns whether it was
+    /// parsed.
     #[track_caller]
     fn check(line: &[u8]) -> bool {
-        let short = LineParser::default().parse(line);
-        assert_eq!(short, LineParser::default().parse_either(line, false), "{}", line.escape_ascii());
-        short.is_ok()
+        let fast = LineParser::default().parse(line);
+        assert_eq!(fast, LineParser::default().parse_either(line, false), "{}", line.escape_ascii());
+        fast.is_ok()
     }
 
     const PAYLOADS: [&str; 8] = [
@@ -167,7 +167,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_short_way_leads_where_the_long_one_does() {
+    fn the_fast_path_and_the_slow_one_agree() {
         let mut good = 0;
         for payload in PAYLOADS {
             let mut line = Vec::new();
@@ -192,9 +192,9 @@ mod tests {
         assert!(good > 5_000, "only {good} edited lines are lines");
     }
 
-    /// The place of a time was once taken for one, whatever stood there.
+    /// Anything in the position of the time was once skipped unread, as if it were a time.
     #[test]
-    fn members_in_the_place_of_the_time_are_not_overlooked() {
+    fn members_in_the_position_of_the_time_are_not_overlooked() {
         for (payload, seen) in [
             (r#","ts":"","durable":5,"x":"aaaaaaaaaaa","kind":"event","level":"INFO""#, Some(5)),
             (r#","ts":"","x":{"a":"bbbbbbbbbbbbbbbbbb","kind":"event","c":1},"kind":"mark""#, None),

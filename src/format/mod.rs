@@ -1,6 +1,6 @@
-//! A record and its one line of bytes: the only room that knows JSON. No I/O.
+//! Converts a record to its line of bytes and back: the only module that knows JSON. No I/O.
 //!
-//! docs/format.md specifies what stands here; the two change together.
+//! docs/format.md specifies what is implemented here; the two change together.
 
 mod after;
 mod control;
@@ -21,8 +21,8 @@ use crate::named::named;
 pub(crate) use after::{After, Times};
 pub(crate) use control::{
     Cause, ChainId, CloseInfo, Format, GapInfo, NoticeInfo, OpenInfo, PruneInfo, PruneReason, RecoveryInfo,
-    SegmentInfo, Witness, Witnesses, mark_payload, read_first, read_gap, read_prune, read_recovery,
-    read_witnesses, says_machine,
+    SegmentInfo, Witness, Witnesses, mark_payload, names_machine, read_first, read_gap, read_prune,
+    read_recovery, read_witnesses,
 };
 pub(crate) use detail::{Control, control_of, is_right};
 pub(crate) use encode::{
@@ -36,35 +36,35 @@ pub(crate) use unconfirmed::{MAX_RANGES, NotConfirmed, Unconfirmed, read_unconfi
 pub use value::Value;
 pub(crate) use value::{parse_object, parse_value, text_of};
 
-/// The longest line, with its line feed.
+/// The maximum length of a line, with its line feed.
 pub(crate) const MAX_LINE: usize = 60 * 1024;
 
 /// The version of the format that this library writes.
 pub(crate) const FORMAT_VERSION: u64 = 1;
 
-/// What a record is: an audit event of the application, or what the log says of itself.
+/// The kind of a record: an audit event of the application, or a statement of the log about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum RecordKind {
     /// An audit event.
     Event,
-    /// The first line of each segment: the identity of the chain, and what counts of the files before.
+    /// The first line of each segment: the identity of the chain, and how much of the earlier files counts.
     Segment,
     /// A process opened the log.
     Open,
-    /// Everything before was durable at this time.
+    /// Everything before this record was durable at its time.
     Mark,
-    /// Events that could not be recorded, with their number.
+    /// A number of events that could not be recorded.
     Gap,
-    /// Records that are durable although somebody was told that they are not confirmed.
+    /// Records that are durable although a caller was told that they are not confirmed.
     Unconfirmed,
-    /// Something an operator was told.
+    /// A notice to the operator.
     Notice,
-    /// The chain went on after a crash, a failure or damage.
+    /// The chain was continued after a crash, a failure or damage.
     Recovery,
     /// Retention removes segments.
     Prune,
-    /// The run ended in order.
+    /// The run ended with `close`.
     Close,
     /// A kind of a later version.
     Other,
@@ -85,7 +85,7 @@ named!(RecordKind, "kind of record", [
 ]);
 
 impl RecordKind {
-    /// Reads the name in a line.
+    /// Parses the name of a kind in a line.
     pub(crate) fn parse(name: &[u8]) -> Self {
         Self::ALL.iter().find(|kind| kind.as_str().as_bytes() == name).map_or(Self::Other, |kind| *kind)
     }

@@ -1,8 +1,9 @@
-//! The names of the members met so far, so that none stands twice in an object.
+//! The names of the members of an object so far, so that no name can occur twice.
 
 use std::{collections::HashSet, ops::Range};
 
-/// The names met so far in the objects that are open: a stack, so that nothing is allocated.
+/// The names so far in the objects that are open. They form one stack, so that an object needs no allocation of its
+/// own.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     ranges: Vec<Range<usize>>,
@@ -11,12 +12,13 @@ pub(super) struct Names {
 /// One open object.
 #[derive(Debug)]
 pub(super) struct Members {
+    /// The index of its first name.
     first: usize,
-    /// Names with escapes, decoded, and then every other name too, because `a` and `\u0061` are one.
+    /// The decoded names, once one of them has escapes (`a` and `\u0061` are the same name) or there are many.
     decoded: Option<HashSet<Vec<u8>>>,
 }
 
-/// From this many members on, names are kept in a hash set, so that time stays linear.
+/// From this number of members on, names are kept in a hash set, so that the time stays linear.
 const MANY: usize = 16;
 
 impl Names {
@@ -24,12 +26,13 @@ impl Names {
         self.ranges.clear();
     }
 
+    /// Begins an object.
     pub(super) fn open(&mut self) -> Members {
         Members { first: self.ranges.len(), decoded: None }
     }
 
-    /// Takes in a name, given as its place in `bytes`; says whether it is new in its object. `None` if
-    /// this or a name before it has no place in `bytes`.
+    /// Adds a name, given as its range in `bytes`, and returns whether it is new in its object. `None` if this
+    /// name or an earlier one is not within `bytes`.
     pub(super) fn add(
         &mut self,
         members: &mut Members,
@@ -39,6 +42,7 @@ impl Names {
     ) -> Option<bool> {
         let name = bytes.get(range.clone())?;
         let mut known = self.ranges.get(members.first..)?.iter().map(|range| bytes.get(range.clone()));
+        // From here on, all names of the object are compared in their decoded form.
         if members.decoded.is_none() && (escaped || known.len() >= MANY) {
             members.decoded = Some(known.by_ref().map(|name| Some(decode(name?))).collect::<Option<_>>()?);
         }
@@ -56,7 +60,7 @@ impl Names {
     }
 }
 
-/// What the inside of a string with escapes says.
+/// Decodes the inside of a string with escapes.
 pub(super) fn decode(name: &[u8]) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(name.len() + 2);
     quoted.push(b'"');

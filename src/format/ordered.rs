@@ -1,4 +1,4 @@
-//! A line as data for serde, with its members in the order in which they stand in it.
+//! A line as data for serde, with its members in their original order.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::{
 
 use super::Value;
 
-/// A value whose objects keep their order, which [`Value`] does not. Numbers keep their last bit.
+/// A value whose objects keep their order, unlike those of [`Value`], and whose numbers lose no precision.
 enum Ordered {
     Null,
     Bool(bool),
@@ -22,7 +22,7 @@ enum Ordered {
     Object(Vec<(String, Ordered)>),
 }
 
-/// Serialises the object that a line is. What was hashed is the line itself: how a text is escaped in it is not kept.
+/// Serialises a line as an object. The hash covers the line itself: the result may escape texts differently.
 pub(crate) fn serialize_line<S: Serializer>(line: &str, serializer: S) -> Result<S::Ok, S::Error> {
     let ordered: Ordered = serde_json::from_str(line).map_err(S::Error::custom)?;
     ordered.serialize(serializer)
@@ -75,7 +75,7 @@ impl<'de> Visitor<'de> for OrderedVisitor {
     type Value = Ordered;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value of JSON")
+        f.write_str("a JSON value")
     }
 
     fn visit_unit<E>(self) -> Result<Ordered, E> {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn members_keep_their_order_and_numbers_their_last_bit() {
+    fn members_keep_their_order_and_numbers_their_precision() {
         for line in [
             r#"{"z":1,"a":{"y":[null,true,-3,{"c":"d","b":"e"}],"x":false},"m":""}"#,
             r#"{"integers":[0,-9007199254740991,9007199254740991,18446744073709551615]}"#,

@@ -1,31 +1,31 @@
-//! How far a text is plain: the loop in which most bytes of a log are looked at, a word at a time.
+//! How much of a text is plain. Most bytes of a log go through these loops, so they work on a word at a time.
 //!
-//! Byte by byte, with the standard library alone, an event costs its emitter 11 % more (burst, one thread, p50, 7 turns
-//! of `tracing-audit-bench -- ours cost` on a quiet machine) and a verification takes 4 % longer.
+//! Byte by byte, with the standard library alone, an event costs its emitter 11 % more, and a verification takes 4 %
+//! longer. (Burst, one thread, p50, 7 rounds of `tracing-audit-bench -- ours cost` on a quiet machine.)
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
 const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
 
-/// The high bit of each byte of `word` that equals `byte`; exact for the lowest one found.
+/// Returns the high bit of each byte of `word` that equals `byte`; exact for the lowest one found.
 const fn equal(word: u64, byte: u8) -> u64 {
     let word = word ^ (ONES * byte as u64);
     word.wrapping_sub(ONES) & !word & HIGHS
 }
 
-/// The high bit of each byte that is a quote, a backslash, a C0 control or DEL; exact for the lowest.
+/// Returns the high bit of each byte that is a quote, a backslash, a C0 control or DEL; exact for the lowest.
 const fn special(word: u64) -> u64 {
     let below_space = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
     equal(word, b'"') | equal(word, b'\\') | equal(word, 0x7F) | below_space
 }
 
-/// How many bytes from the start of `bytes` are none of those that end or escape a JSON string, nor
-/// a raw C0 control or DEL.
+/// Returns how many bytes from the start of `bytes` neither end nor escape a JSON string, nor are raw C0 controls or
+/// DEL.
 #[inline]
 pub(super) fn plain_length(bytes: &[u8]) -> usize {
     scan(bytes, special)
 }
 
-/// Where the next quote stands in `bytes`, looked for from `at` on.
+/// Returns the offset of the next quote in `bytes` from `at` on.
 #[inline]
 pub(super) fn find_quote(bytes: &[u8], at: usize) -> Option<usize> {
     let mut rest = bytes.get(at..)?;
@@ -40,27 +40,27 @@ pub(super) fn find_quote(bytes: &[u8], at: usize) -> Option<usize> {
     Some(bytes.len() - rest.len() + more)
 }
 
-/// Whether all is ASCII, and nothing a backslash, a C0 control or DEL: no string in it has an escape,
-/// or what needs one.
+/// Returns whether all bytes are ASCII, and none is a backslash, a C0 control or DEL. Then no string in them has an
+/// escape, or a character that needs one.
 pub(super) fn is_plain_ascii(bytes: &[u8]) -> bool {
-    // Without a way out inside a block, so that its bytes are looked at together.
+    // No early return inside a block, so that the compiler vectorises it.
     let is_plain = |block: &[u8]| {
         let bad = |byte: u8| !(0x20..0x7F).contains(&byte) || byte == b'\\';
         !block.iter().fold(false, |found, byte| found | bad(*byte))
     };
     let blocks = bytes.as_chunks::<32>().0;
-    // The last bytes once more rather than the rest alone.
+    // The last 32 bytes are checked again as one block, which is cheaper than a shorter remainder.
     blocks.iter().all(|block| is_plain(block))
         && bytes.last_chunk::<32>().map_or_else(|| is_plain(bytes), |last| is_plain(last))
 }
 
-/// As [`plain_length`], stopping at what is not ASCII too.
+/// Returns the same as [`plain_length`], but stops at non-ASCII bytes too.
 pub(super) fn plain_ascii_length(bytes: &[u8]) -> usize {
     scan(bytes, |word| special(word) | (word & HIGHS))
 }
 
-/// Appends a text if every byte is printable ASCII and none ends or escapes a JSON string. Done with every
-/// text of every event: most are short, and are looked at and copied as two words that may overlap.
+/// Appends a text if every byte is printable ASCII and none ends or escapes a JSON string. This is called for every
+/// text of every event. Most are short, and are checked and copied as two words that may overlap.
 pub(super) fn push_if_plain(out: &mut Vec<u8>, text: &[u8]) -> bool {
     match text.len() {
         8..16 => push_ends_if_plain::<8>(out, text),
@@ -75,7 +75,7 @@ pub(super) fn push_if_plain(out: &mut Vec<u8>, text: &[u8]) -> bool {
     }
 }
 
-/// The same for a text of at least `N` bytes and at most twice as many.
+/// Does the same for a text of at least `N` bytes and at most twice as many.
 #[inline]
 fn push_ends_if_plain<const N: usize>(out: &mut Vec<u8>, text: &[u8]) -> bool {
     let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) else { return false };
@@ -92,8 +92,8 @@ fn push_ends_if_plain<const N: usize>(out: &mut Vec<u8>, text: &[u8]) -> bool {
     true
 }
 
-/// The high bit of each byte that is plain ASCII, if all of the word are. Sums stay within their byte as
-/// long as no byte has its high bit, and one that has is refused by itself.
+/// Returns the high bit of each byte that is plain ASCII, if all bytes of the word are. Sums do not carry into the next
+/// byte unless a byte has its high bit set, and such a word is refused anyway.
 const fn plain_bits(word: u64) -> u64 {
     let is_no_control = word.wrapping_add(ONES * 0x60) & !(word | word.wrapping_add(ONES));
     let is_no_quote = (word ^ (ONES * b'"' as u64)).wrapping_add(ONES * 0x7F);
@@ -101,7 +101,7 @@ const fn plain_bits(word: u64) -> u64 {
     is_no_control & is_no_quote & is_no_backslash
 }
 
-/// Eight bytes at a time. `stops` marks a byte by its high bit, the lowest one exactly.
+/// Scans eight bytes at a time. `stops` marks bytes by their high bits, the lowest one exactly.
 #[inline]
 fn scan(bytes: &[u8], stops: impl Fn(u64) -> u64) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
@@ -114,7 +114,7 @@ fn scan(bytes: &[u8], stops: impl Fn(u64) -> u64) -> usize {
     if rest.is_empty() {
         return bytes.len();
     }
-    // The last eight bytes once more, where there are as many: those before the rest did not stop.
+    // The last eight bytes are scanned again as one word, if there are as many: those before the rest did not stop.
     let (start, last) = match bytes.last_chunk::<8>() {
         Some(last) => (bytes.len() - 8, u64::from_le_bytes(*last)),
         None => (0, short_word(rest)),
@@ -123,7 +123,7 @@ fn scan(bytes: &[u8], stops: impl Fn(u64) -> u64) -> usize {
     if found == 0 { bytes.len() } else { start + (found.trailing_zeros() / 8) as usize }
 }
 
-/// Fewer than eight bytes as a word, filled up with what is plain.
+/// Returns fewer than eight bytes as a word, padded with plain bytes.
 fn short_word(bytes: &[u8]) -> u64 {
     let (parts, rest) = bytes.as_chunks::<2>();
     let mut word = u64::from_ne_bytes([b' '; 8]) << (bytes.len() * 8 % 64);
@@ -137,7 +137,7 @@ fn short_word(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    /// Not every length and value where a test runs a thousand times slower.
+    /// Tests every n-th length and value only under Miri, which runs a thousand times slower.
     const STEP: usize = if cfg!(miri) { 7 } else { 1 };
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_appended_where_nothing_stops() {
+    fn a_text_is_appended_if_it_is_plain() {
         for length in (0..40).step_by(STEP) {
             for at in (0..length).step_by(STEP) {
                 for byte in (0..=u8::MAX).step_by(STEP) {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_ascii_length_stops_at_any_other_script() {
+    fn plain_ascii_length_stops_at_non_ascii_bytes() {
         for at in (0..40).step_by(STEP) {
             let mut text = vec![b'x'; 40];
             text[at] = 0xC3;

@@ -1,21 +1,22 @@
-//! What the store of a forwarder has: the file `control/forward-<name>`, as `tracing-audit-forward` writes it.
+//! The progress of a forwarder's store: the file `control/forward-<name>`, as `tracing-audit-forward` writes it.
 
 use std::collections::BTreeMap;
 
 use super::{ChainId, Value, parse_object};
 use crate::chain::Head;
 
-/// The version of the file.
+/// The version of the file format.
 const FORMAT: u64 = 1;
 
-/// Up to which record of each chain a store has everything.
+/// The last record of each chain up to which a store has everything.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
     chains: BTreeMap<String, u64>,
 }
 
 impl Position {
-    /// Reads the file; `None` where it is no position, or one of another format. Unknown members are accepted.
+    /// Parses the file. Returns `None` if it is not a position file, or is of another format. Unknown members are
+    /// ignored.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let file = parse_object(bytes)?;
         if file.get("format")?.as_u64()? != FORMAT {
@@ -26,15 +27,15 @@ impl Position {
         Some(Self { chains: chains.collect::<Option<_>>()? })
     }
 
-    /// Up to which record the store has all of a chain; 0: not even the first.
+    /// Returns the last record of a chain up to which the store has everything; 0 if it does not even have the first.
     pub(crate) fn through(&self, id: ChainId) -> u64 {
         self.chains.get(&id.to_string()).copied().unwrap_or_default()
     }
 }
 
-/// What is written of one chain: `chain`, `seq` and `hash` name the last record that was acknowledged, `asked` up to which
-/// record the store said itself that it has it, where it can be asked, and `refused` the first record that it did not take.
-/// `None` where the forwarder would not understand it either.
+/// Returns up to which record the store has everything of one chain. `chain`, `seq` and `hash` name the last record
+/// that was acknowledged. `asked` is the last record that the store itself reported to have, if it can be asked.
+/// `refused` is the first record that it did not accept. Returns `None` where the forwarder would not parse it either.
 fn complete_through(chain: &Value) -> Option<u64> {
     let Value::Object(members) = chain else { return None };
     let text = |name: &str| members.get(name)?.as_str();
@@ -56,8 +57,8 @@ mod tests {
     const FIRST: ChainId = ChainId(0xAAAA_AAAA_AAAA_AAAA_AAAA_AAAA_AAAA_AAAA);
     const SECOND: ChainId = ChainId(0xBBBB_BBBB_BBBB_BBBB_BBBB_BBBB_BBBB_BBBB);
 
-    /// What `tracing-audit-forward` wrote, byte for byte. Its own tests read what it writes; where its format changes,
-    /// this must too.
+    /// A file that `tracing-audit-forward` wrote, byte for byte. Its own tests read what it writes; if its format
+    /// changes, this must change too.
     const WRITTEN: &str = r#"{
   "format": 1,
   "chains": {
@@ -78,7 +79,7 @@ mod tests {
 "#;
 
     #[test]
-    fn what_a_forwarder_wrote_is_read() {
+    fn a_file_of_a_forwarder_is_parsed() {
         let position = Position::parse(WRITTEN.as_bytes()).unwrap();
         assert_eq!(position.through(FIRST), 8, "the record before the one that was refused");
         assert_eq!(position.through(SECOND), 5);
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_record_behind_the_last_one_limits_nothing() {
+    fn a_refused_record_behind_the_last_one_has_no_effect() {
         let position = Position::parse(WRITTEN.replace("\"refused\": 9", "\"refused\": 43").as_bytes());
         assert_eq!(position.unwrap().through(FIRST), 42);
         let position = Position::parse(WRITTEN.replace("\"refused\": 9", "\"refused\": 0").as_bytes());
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_did_not_say_itself_is_not_believed() {
+    fn an_acknowledgement_counts_only_once_the_store_reports_it() {
         for (asked, through) in [("4", 4), ("0", 0), ("5", 5), ("9", 5), ("null", 5)] {
             let with = format!("\"seq\": 5, \"asked\": {asked}");
             let position = Position::parse(WRITTEN.replace("\"seq\": 5", &with).as_bytes());
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_forwarder_would_not_understand_is_no_position() {
+    fn a_file_that_a_forwarder_would_not_parse_is_not_a_position() {
         for (from, to) in [
             ("\"format\": 1", "\"format\": 2"),
             ("\"format\": 1,", ""),

@@ -1,4 +1,4 @@
-//! From bytes to a line that may be trusted to be well formed: the byte layout and strict JSON.
+//! Parses bytes as a well-formed line: the byte layout and strict JSON.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{chain::Digest, clock::Timestamp};
 
-/// How deep objects and lists may stand in each other.
+/// The maximum nesting depth of objects and lists.
 const MAX_DEPTH: usize = 32;
 
 const BODY_START: &[u8] = b"{\"seq\":";
@@ -23,11 +23,11 @@ const HASH_PART: usize = HASH_START.len() + Digest::HEX_LEN + LINE_END.len();
 /// `,"_prev_hash":"<64>"`
 const PREVIOUS_PART: usize = PREVIOUS_START.len() + Digest::HEX_LEN + 1;
 
-/// A line whose layout and JSON are right, as far as the parser was asked to look. Whether its hash is,
-/// `hash_is_right` says.
+/// A line whose layout and JSON are valid, as far as the parser checks them. Whether its hash matches,
+/// `hash_is_right` determines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
-    /// Without the line feed.
+    /// The line without its line feed.
     pub(crate) bytes: &'a [u8],
     pub(crate) seq: u64,
     pub(crate) kind: RecordKind,
@@ -41,35 +41,35 @@ pub(crate) struct Line<'a> {
     pub(crate) hash: Digest,
 }
 
-/// The sequence number that a line claims, without looking at the rest of it.
+/// Returns the sequence number that a line claims, without checking the rest of it.
 pub(crate) fn seq_of(line: &[u8]) -> Option<u64> {
     let digits = line.strip_prefix(BODY_START)?;
     number(digits.split(|byte| *byte == b',').next()?)
 }
 
-/// Why a line is no record, in a sentence.
+/// Why a line is not a record, as a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
 impl Line<'_> {
-    /// `None` where there is no time or it is not ours to read.
+    /// Returns the time; `None` if there is none, or it is not in the form that this library writes.
     pub(crate) fn at(&self) -> Option<Timestamp> {
         text(self.time?).and_then(Timestamp::parse)
     }
 
-    /// Recomputes the hash over the body: the line without `,"_hash":"…"`.
+    /// Recomputes the hash over the body: the line without `,"_hash":"…"`. Returns whether it matches.
     pub(crate) fn hash_is_right(&self) -> bool {
         hash_of_body_in(self.bytes) == Some(self.hash)
     }
 }
 
-/// The hash of the body that stands in a line, without copying it: all up to `,"_hash":"`, and `}`.
+/// Returns the hash of the body of a line without copying it: everything up to `,"_hash":"`, and `}`.
 fn hash_of_body_in(line: &[u8]) -> Option<Digest> {
     let body = line.get(..line.len().checked_sub(HASH_PART)?)?;
     Some(Digest::of_split_body(body, b"}"))
 }
 
-/// Parses lines one after another, keeping its buffers.
+/// Parses lines one after another, reusing its buffers.
 #[derive(Debug, Default)]
 pub(crate) struct LineParser {
     names: Names,
@@ -81,31 +81,32 @@ impl LineParser {
         self.parse_either(bytes, true)
     }
 
-    /// With `may_be_short` plain text and events in their order are read a shorter way, to the same end.
+    /// Parses a line. With `may_use_fast_path`, plain text and events in order take a fast path to the same result.
     pub(super) fn parse_either<'a>(
         &mut self,
         bytes: &'a [u8],
-        may_be_short: bool,
+        may_use_fast_path: bool,
     ) -> Result<Line<'a>, Malformed> {
         if bytes.len() >= MAX_LINE {
             return Err(Malformed("the line is longer than 60 KiB"));
         }
         let (body, hash) = split_hash(bytes).ok_or(Malformed("the line does not end with its hash"))?;
-        let (members, previous) =
-            split_previous(body).ok_or(Malformed("the hash of the record before is not where it belongs"))?;
+        let (members, previous) = split_previous(body)
+            .ok_or(Malformed("the hash of the previous record is not where it belongs"))?;
         if !members.starts_with(BODY_START) {
             return Err(Malformed("the line does not begin with its sequence number"));
         }
-        let is_plain = may_be_short && is_plain_ascii(members);
+        let is_plain = may_use_fast_path && is_plain_ascii(members);
+        // ASCII controls are found by the string scanner. Other forbidden characters are found here.
         if !is_plain && !members.is_ascii() {
             let text = std::str::from_utf8(members).map_err(|_| Malformed("the line is not UTF-8"))?;
             if text.chars().any(must_escape) {
-                return Err(Malformed("a control character stands raw in the line"));
+                return Err(Malformed("the line has an unescaped control character"));
             }
         }
         let mut scanner = Scanner { bytes: members, at: 1, is_plain, names: &mut self.names };
-        let short = if may_be_short { scanner.members_of_an_event() } else { None };
-        let top = match short {
+        let fast = if may_use_fast_path { scanner.members_of_an_event() } else { None };
+        let top = match fast {
             Some(top) => top,
             None => scanner.top_level()?,
         };
@@ -113,21 +114,21 @@ impl LineParser {
     }
 }
 
-/// The line up to its hash, and the hash.
+/// Splits a line into the part before its hash, and the hash.
 fn split_hash(line: &[u8]) -> Option<(&[u8], Digest)> {
     let (body, tail) = line.split_at_checked(line.len().checked_sub(HASH_PART)?)?;
     let hex = tail.strip_prefix(HASH_START)?.strip_suffix(LINE_END)?;
     Some((body, Digest::from_hex(hex)?))
 }
 
-/// The members before `_prev_hash`, and that hash.
+/// Splits a body into the members before `_prev_hash`, and that hash.
 fn split_previous(body: &[u8]) -> Option<(&[u8], Digest)> {
     let (members, tail) = body.split_at_checked(body.len().checked_sub(PREVIOUS_PART)?)?;
     let hex = tail.strip_prefix(PREVIOUS_START)?.strip_suffix(b"\"")?;
     Some((members, Digest::from_hex(hex)?))
 }
 
-/// What the members of the top level say.
+/// The contents of the top-level members that every line may have.
 pub(super) struct Top<'a> {
     pub(super) seq: u64,
     pub(super) kind: RecordKind,
@@ -143,20 +144,20 @@ impl<'a> Top<'a> {
     }
 }
 
-/// A cursor over the members of a line, from behind `{` to before `,"_prev_hash"`.
+/// A cursor over the members of a line, between `{` and `,"_prev_hash"`.
 pub(super) struct Scanner<'a, 'n> {
     pub(super) bytes: &'a [u8],
     pub(super) at: usize,
-    /// Whether there is nothing that a string may not hold as it is, so that each ends at the next quote.
+    /// Whether the bytes have no escape, and no character that needs one, so that each string ends at the next quote.
     pub(super) is_plain: bool,
     names: &'n mut Names,
 }
 
 const NOT_JSON: Malformed = Malformed("the line is not strict JSON");
-const REPEATED: Malformed = Malformed("a member stands twice in an object");
+const REPEATED: Malformed = Malformed("a member occurs twice in an object");
 
 impl<'a> Scanner<'a, '_> {
-    /// The members up to the end of the bytes; the closing brace stands behind the hashes.
+    /// Reads the members up to the end of the bytes. The closing brace is behind the hashes, so it is not among them.
     fn top_level(&mut self) -> Result<Top<'a>, Malformed> {
         self.at = 1;
         self.names.clear();
@@ -166,21 +167,21 @@ impl<'a> Scanner<'a, '_> {
         loop {
             let name = self.member_name(&mut members)?;
             let value = self.value(1)?;
-            // Escapes do not make another name of it.
-            match &*plainly(name) {
+            // A name written with escapes is the same name.
+            match &*decoded(name) {
                 b"seq" => {
                     top.seq = number(value)
                         .filter(|seq| *seq > 0)
-                        .ok_or(Malformed("the sequence number is no whole number above 0"))?;
+                        .ok_or(Malformed("the sequence number is not a whole number above 0"))?;
                 }
                 b"ts" => top.time = Some(value),
-                b"kind" => kind_name = text(value).map(plainly).unwrap_or_default(),
+                b"kind" => kind_name = text(value).map(decoded).unwrap_or_default(),
                 b"durable" => {
                     top.durable =
-                        Some(number(value).ok_or(Malformed("the durable mark is no whole number"))?);
+                        Some(number(value).ok_or(Malformed("the durable mark is not a whole number"))?);
                 }
                 b"_prev_hash" | b"_hash" => return Err(REPEATED),
-                // Before the kind is known, nothing is named like it, not even a member without a name.
+                // Before the kind is known, no member is named like it, not even one with an empty name.
                 name if name == &*kind_name && !name.is_empty() => top.detail = Some(value),
                 _ => {}
             }
@@ -203,12 +204,12 @@ impl<'a> Scanner<'a, '_> {
         if self.next()? == wanted { Ok(()) } else { Err(NOT_JSON) }
     }
 
-    /// `"name":`, checked to be new in its object. Returns the name without its quotes.
+    /// Reads `"name":` and checks that it is new in its object. Returns the name without its quotes.
     fn member_name(&mut self, members: &mut Members) -> Result<&'a [u8], Malformed> {
         self.expect(b'"')?;
         let start = self.at;
         let escaped = self.string()?;
-        // Without the quote behind it.
+        // Without the closing quote.
         let range = start..self.at - 1;
         self.expect(b':')?;
         let name = self.bytes.get(range.clone()).ok_or(NOT_JSON)?;
@@ -216,7 +217,7 @@ impl<'a> Scanner<'a, '_> {
         if is_new { Ok(name) } else { Err(REPEATED) }
     }
 
-    /// Any value; returns its bytes.
+    /// Reads any value; returns its bytes.
     #[inline]
     pub(super) fn value(&mut self, depth: usize) -> Result<&'a [u8], Malformed> {
         let start = self.at;
@@ -251,7 +252,7 @@ impl<'a> Scanner<'a, '_> {
 
     fn object(&mut self, depth: usize) -> Result<(), Malformed> {
         if depth >= MAX_DEPTH {
-            return Err(Malformed("objects stand too deep in each other"));
+            return Err(Malformed("objects are nested too deeply"));
         }
         if self.bytes.get(self.at) == Some(&b'}') {
             self.at += 1;
@@ -274,7 +275,7 @@ impl<'a> Scanner<'a, '_> {
 
     fn list(&mut self, depth: usize) -> Result<(), Malformed> {
         if depth >= MAX_DEPTH {
-            return Err(Malformed("lists stand too deep in each other"));
+            return Err(Malformed("lists are nested too deeply"));
         }
         if self.bytes.get(self.at) == Some(&b']') {
             self.at += 1;
@@ -290,7 +291,7 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    /// A string from behind its first quote to behind its last; says whether it had an escape.
+    /// Reads a string from behind its opening quote to behind its closing one; returns whether it had an escape.
     #[inline]
     fn string(&mut self) -> Result<bool, Malformed> {
         if !self.is_plain {
@@ -311,7 +312,7 @@ impl<'a> Scanner<'a, '_> {
                     escaped = true;
                     self.escape()?;
                 }
-                _ => return Err(Malformed("a control character stands raw in the line")),
+                _ => return Err(Malformed("the line has an unescaped control character")),
             }
         }
     }
@@ -343,7 +344,7 @@ impl<'a> Scanner<'a, '_> {
         })
     }
 
-    /// `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`
+    /// Reads a number: `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`
     fn number(&mut self) -> Result<(), Malformed> {
         let start = self.at;
         self.skip_if(|byte| byte == b'-');
@@ -360,12 +361,12 @@ impl<'a> Scanner<'a, '_> {
                 return Err(NOT_JSON);
             }
         }
-        // Short enough, and without an exponent, it is surely within what a number can be.
+        // A number that is short enough and has no exponent always fits an `f64`.
         let text = self.bytes.get(start..self.at).ok_or(NOT_JSON)?;
         if (text.len() < 300 && !has_exponent) || serde_json::from_slice::<f64>(text).is_ok() {
             Ok(())
         } else {
-            Err(Malformed("a number is larger than readers can read"))
+            Err(Malformed("a number is too large for readers"))
         }
     }
 
@@ -382,19 +383,19 @@ impl<'a> Scanner<'a, '_> {
     }
 }
 
-/// A JSON number that is a whole number from 0 on, written the one way.
+/// Parses a JSON number that is a whole number from 0 on, in its only valid form.
 fn number(value: &[u8]) -> Option<u64> {
-    // The scanner has refused leading zeros; a sign, a point or an exponent does not parse.
+    // The scanner has refused leading zeros. A sign, a point or an exponent does not parse.
     std::str::from_utf8(value).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
 }
 
-/// The inside of a string.
+/// Returns the inside of a string.
 fn text(value: &[u8]) -> Option<&[u8]> {
     value.strip_prefix(b"\"")?.strip_suffix(b"\"")
 }
 
-/// What the inside of a string says.
-fn plainly(inside: &[u8]) -> Cow<'_, [u8]> {
+/// Returns the inside of a string with its escapes decoded.
+fn decoded(inside: &[u8]) -> Cow<'_, [u8]> {
     if inside.contains(&b'\\') { Cow::Owned(decode(inside)) } else { Cow::Borrowed(inside) }
 }
 
@@ -414,7 +415,7 @@ mod tests {
         let line = line_of(payload);
         let parsed = LineParser::default().parse(&line).map(|line| assert!(line.hash_is_right()));
         assert_eq!(parsed, expected, "{payload}");
-        // Whatever we accept, another parser must accept too.
+        // Another parser must accept whatever this one accepts.
         if expected.is_ok() {
             serde_json::from_slice::<serde_json::Value>(&line).unwrap();
         }
@@ -466,19 +467,19 @@ mod tests {
         ] {
             check(payload, Err(NOT_JSON));
         }
-        check(",\"a\":\"\u{1}\"", Err(Malformed("a control character stands raw in the line")));
-        check(",\"a\":\"1234567\u{7f}\"", Err(Malformed("a control character stands raw in the line")));
-        check(",\"a\":\"\u{85}\"", Err(Malformed("a control character stands raw in the line")));
-        check(",\"a\":\"\u{202e}\"", Err(Malformed("a control character stands raw in the line")));
+        check(",\"a\":\"\u{1}\"", Err(Malformed("the line has an unescaped control character")));
+        check(",\"a\":\"1234567\u{7f}\"", Err(Malformed("the line has an unescaped control character")));
+        check(",\"a\":\"\u{85}\"", Err(Malformed("the line has an unescaped control character")));
+        check(",\"a\":\"\u{202e}\"", Err(Malformed("the line has an unescaped control character")));
         let deep = format!(",\"a\":{}{}", "[".repeat(40), "]".repeat(40));
-        check(&deep, Err(Malformed("lists stand too deep in each other")));
+        check(&deep, Err(Malformed("lists are nested too deeply")));
     }
 
     /// Fuzzing found that a line with `1e999` was verified as good and could not be read: the parser
-    /// of values refuses a number that no `f64` can hold, and the strict one had not looked.
+    /// of values refuses a number that no `f64` can hold, and the strict one had not checked.
     #[test]
-    fn a_number_that_nobody_can_read_is_refused() {
-        let refused = Err(Malformed("a number is larger than readers can read"));
+    fn a_number_that_no_reader_can_parse_is_refused() {
+        let refused = Err(Malformed("a number is too large for readers"));
         check(r#","a":1e999"#, refused);
         check(r#","a":[-1E+400]"#, refused);
         check(&format!(",\"a\":1{}", "0".repeat(400)), refused);
@@ -488,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_stands_twice_is_refused() {
+    fn a_member_that_occurs_twice_is_refused() {
         check(r#","a":1,"a":2"#, Err(REPEATED));
         check(r#","seq":8"#, Err(REPEATED));
         check(r#","_hash":"00""#, Err(REPEATED));
@@ -503,9 +504,9 @@ mod tests {
         check(&format!("{many},\"n7\":1"), Err(REPEATED));
     }
 
-    /// Once a reader took `\u0064urable` for a member that it did not know, and other readers did not.
+    /// A reader once took `\u0064urable` for an unknown member, while other readers did not.
     #[test]
-    fn escapes_do_not_make_another_name() {
+    fn escapes_do_not_make_a_different_name() {
         let mut parser = LineParser::default();
         let mut line = Vec::new();
         let payload = br#","\u006bind":"\u0070rune","prun\u0065":{"a":1},"\u0064urable":6"#;
@@ -517,10 +518,10 @@ mod tests {
         );
     }
 
-    /// Fuzzing found that a member without a name, standing before `kind`, was taken for the object of
-    /// a kind that had not been read yet.
+    /// Fuzzing found that a member with an empty name before `kind` was taken for the object of a kind that had
+    /// not been read yet.
     #[test]
-    fn a_member_without_a_name_is_no_object_of_the_kind() {
+    fn a_member_with_an_empty_name_is_not_the_object_of_the_kind() {
         for payload in [r#","":1.5,"kind":"prune""#, r#","kind":"","":1.5"#] {
             let line = line_of(payload);
             assert_eq!(LineParser::default().parse(&line).unwrap().detail, None, "{payload}");

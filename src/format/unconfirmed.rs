@@ -1,25 +1,25 @@
-//! Records of which somebody was told that they are not confirmed.
+//! Records that callers were told are not confirmed.
 
 use serde_json::Value as Json;
 
 use super::{ChainId, RecordKind, control::detail};
 use crate::{clock::Timestamp, segment_name::ChainNumber};
 
-/// Why somebody was told that a record is not confirmed.
+/// Why a caller was told that a record is not confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotConfirmed {
-    /// The wait bound had passed.
+    /// The maximum wait had passed.
     Timeout,
-    /// Nobody waited, because a wait before had reached its bound.
+    /// The call did not wait, because an earlier wait had reached its limit.
     Stalled,
-    /// Nobody waited, because no segment could be written to.
+    /// The call did not wait, because no segment could be written to.
     Failing,
-    /// Nobody waited, because another event of the same `confirm` was lost.
+    /// The call did not wait, because another event of the same `confirm` was lost.
     Lost,
 }
 
 impl NotConfirmed {
-    /// All of them, in the order of their declaration.
+    /// All reasons, in the order of their declaration.
     pub(crate) const ALL: [Self; 4] = [Self::Timeout, Self::Stalled, Self::Failing, Self::Lost];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -32,17 +32,17 @@ impl NotConfirmed {
     }
 }
 
-/// Records that are durable although somebody was told that they are not confirmed.
+/// Records that are durable although a caller was told that they are not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unconfirmed {
     pub(crate) reason: String,
-    /// First and last numbers.
+    /// Ranges of sequence numbers, from the first to the last.
     pub(crate) records: Vec<(u64, u64)>,
-    /// Of which chain, where it is not the one in which this stands.
+    /// The chain of the records, if it is not the chain of this record.
     pub(crate) chain: Option<(ChainNumber, ChainId)>,
 }
 
-/// How many ranges surely fit one line.
+/// A number of ranges that always fits one line.
 pub(crate) const MAX_RANGES: usize = 1000;
 
 impl Unconfirmed {
@@ -60,7 +60,7 @@ impl Unconfirmed {
     }
 }
 
-/// Reads the object of an `unconfirmed` record.
+/// Parses the object of an `unconfirmed` record.
 pub(crate) fn read_unconfirmed(detail: &[u8]) -> Option<Unconfirmed> {
     let json: Json = serde_json::from_slice(detail).ok()?;
     let records = json.get("records")?.as_array()?.iter().map(|range| {
@@ -86,7 +86,7 @@ mod tests {
     use crate::chain::Digest;
 
     #[test]
-    fn a_refusal_survives_the_round_trip_and_the_longest_fits() {
+    fn a_refusal_survives_the_round_trip_and_the_longest_fits_a_line() {
         for chain in [None, Some((ChainNumber::FIRST, ChainId(7)))] {
             let records = vec![(1, 2), (u64::MAX, u64::MAX)];
             let refused = Unconfirmed { reason: "timeout".into(), records, chain };

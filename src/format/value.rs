@@ -1,4 +1,4 @@
-//! Values of a record that was read back.
+//! Values of records that were read back.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -14,7 +14,7 @@ pub enum Value {
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number; beyond ±(2^53−1) they stand in the log as text.
+    /// A whole number. Beyond ±(2^53−1), the log holds them as text.
     Integer(i64),
     /// A number with a fraction or exponent.
     Float(f64),
@@ -27,54 +27,54 @@ pub enum Value {
 }
 
 impl Value {
-    /// The text, if it is one.
+    /// Returns the text, if it is one.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// The whole number, if it is one.
+    /// Returns the whole number, if it is one.
     #[must_use]
     pub fn as_i64(&self) -> Option<i64> {
         if let Self::Integer(integer) = self { Some(*integer) } else { None }
     }
 
-    /// The whole number, if it is one that is not negative.
+    /// Returns the whole number, if it is one and not negative.
     #[must_use]
     pub fn as_u64(&self) -> Option<u64> {
         self.as_i64().and_then(|integer| u64::try_from(integer).ok())
     }
 
-    /// The number, if it is one. Whole numbers beyond ±2^53 lose digits.
+    /// Returns the number, if it is one. Whole numbers beyond ±2^53 lose digits.
     #[must_use]
     pub fn as_f64(&self) -> Option<f64> {
         match self {
-            #[expect(clippy::cast_precision_loss, reason = "said above")]
+            #[expect(clippy::cast_precision_loss, reason = "documented above")]
             Self::Integer(integer) => Some(*integer as f64),
             Self::Float(float) => Some(*float),
             _ => None,
         }
     }
 
-    /// The values of the list, if it is one.
+    /// Returns the values of the list, if it is one.
     #[must_use]
     pub fn as_list(&self) -> Option<&[Self]> {
         if let Self::List(values) = self { Some(values) } else { None }
     }
 
-    /// The members of the object by their names, if it is one.
+    /// Returns the members of the object by name, if it is one.
     #[must_use]
     pub fn as_object(&self) -> Option<&BTreeMap<String, Self>> {
         if let Self::Object(members) = self { Some(members) } else { None }
     }
 
-    /// The truth value, if it is one.
+    /// Returns the truth value, if it is one.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(bool) = self { Some(*bool) } else { None }
     }
 
-    /// The member of this name, if it is an object that has it.
+    /// Returns the member of this name, if it is an object that has it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Self> {
         self.as_object()?.get(name)
@@ -126,7 +126,7 @@ pub(crate) fn parse_value(json: &[u8]) -> Option<Value> {
     serde_json::from_slice(json).ok().map(Value::from_json)
 }
 
-/// Parses the object that a line is. The line has been checked to be strict.
+/// Parses a line as an object. The line must have been checked to be strict JSON.
 pub(crate) fn parse_object(line: &[u8]) -> Option<BTreeMap<String, Value>> {
     match Value::from_json(serde_json::from_slice(line).ok()?) {
         Value::Object(members) => Some(members),
@@ -134,11 +134,11 @@ pub(crate) fn parse_object(line: &[u8]) -> Option<BTreeMap<String, Value>> {
     }
 }
 
-/// The text that a member of a line is, by its name, without parsing the others. The line has been
-/// checked to be strict, and has no backslash.
+/// Returns the member of this name in a line if it is a text, without parsing the others. The line must have been
+/// checked to be strict JSON, and must have no backslash.
 pub(crate) fn text_of<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let bytes = line.as_bytes();
-    // Behind the brace, and behind the comma of each member before.
+    // The offset of the next name: after the opening brace, and after the comma of each earlier member.
     let mut at = 1;
     loop {
         let end = find_quote(bytes, at + 1)?;
@@ -152,7 +152,7 @@ pub(crate) fn text_of<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     }
 }
 
-/// Where the value ends that begins at `at`.
+/// Returns the end of the value that begins at `at`.
 fn end_of_value(bytes: &[u8], mut at: usize) -> Option<usize> {
     let mut depth = 0_u32;
     loop {

@@ -1,4 +1,4 @@
-//! Confirming what was emitted.
+//! Confirms that emitted events are durable.
 
 use std::{future::Future, sync::Arc};
 
@@ -13,21 +13,28 @@ use crate::{
 };
 
 impl AuditLog {
-    /// Runs a closure and waits until every audit event that it emitted on this thread, in any span,
-    /// is durable. Works in every flush mode; inside, macros only queue. The receipt names the last
-    /// event. An inner `confirm` counts for the outer one too.
+    /// Runs a closure, and blocks until every audit event that it emitted on this thread is durable.
+    ///
+    /// Works in every flush mode, for events in any span. While the closure runs, macros only queue their
+    /// events; one sync then serves all of them. Blocks for at most [`Builder::wait_bound`](crate::Builder::wait_bound)
+    /// after the closure has returned. The receipt names the last event. Events of an inner `confirm` count for
+    /// the outer one too.
     ///
     /// # Errors
     ///
-    /// [`Error::NothingToConfirm`] when no event reached the log, [`Error::Lost`] when one could not
-    /// be recorded, [`Error::Unconfirmed`] when the wait bound passed (at once while the log is
-    /// stalled): the records may still become durable. An action that must not happen unrecorded is
-    /// refused on any of them.
+    /// Refuse an action that must not happen unrecorded on any of these:
     ///
-    /// Records of the closure that become durable after such an error are named by a chained `unconfirmed` record, see
-    /// [`Record::is_unconfirmed`](crate::Record::is_unconfirmed), before anything newer is acknowledged; those that were
-    /// durable before the error are not, nor is anything if the process ends first. So record the attempt before the
-    /// act, and the outcome after it.
+    /// - [`Error::NothingToConfirm`] if no event reached the log.
+    /// - [`Error::Lost`] if an event could not be recorded.
+    /// - [`Error::Unconfirmed`] if the wait bound passed; returned at once while the log is stalled. The records
+    ///   may still become durable.
+    /// - [`Error::Closed`] if the log was closed before the events were durable.
+    /// - [`Error::Forked`] if the process was forked after the events were accepted.
+    ///
+    /// Records of the closure may become durable after such an error. A chained `unconfirmed` record then names
+    /// them before anything newer is acknowledged; see [`Record::is_unconfirmed`](crate::Record::is_unconfirmed).
+    /// It does not name records that were durable before the error, and there is none if the process ends first.
+    /// So record the attempt before the action, and the outcome after it.
     ///
     /// # Examples
     ///
@@ -37,7 +44,7 @@ impl AuditLog {
     /// # let audit = tracing_audit::AuditLog::open("audit-log")?;
     /// let receipt = audit.confirm(|| {
     ///     tracing::info!(target: "audit", action = "key.export", actor = "mia", outcome = "attempted");
-    /// })?; // Refused, where this is an error.
+    /// })?; // On an error, the export does not happen.
     /// export(7);
     /// tracing::info!(target: "audit", action = "key.export", actor = "mia", outcome = "done", attempt = %receipt);
     /// # Ok(())
@@ -50,50 +57,63 @@ impl AuditLog {
         self.handle.receipt(&scope, waited.is_ok())
     }
 
-    /// As [`confirm`](Self::confirm), for tasks: the closure runs at the call, the future waits. It
-    /// needs no particular runtime. A future that is dropped told nobody anything: nothing is named.
+    /// Confirms like [`confirm`](Self::confirm), as a task: the closure runs during the call, and the future waits.
+    ///
+    /// The future needs no particular runtime. If it is dropped before it is ready, it has reported no error,
+    /// so no `unconfirmed` record names the events.
     ///
     /// # Errors
     ///
-    /// As `confirm`, when awaited.
+    /// The same as `confirm`, when awaited.
     pub fn confirm_async(&self, emit: impl FnOnce()) -> AuditFuture<Receipt> {
         self.receipt_of(self.handle.run_in_scope(emit))
     }
 
-    /// Runs a future, and then waits as a task until every audit event that it emitted is durable. Returns its output and
-    /// a receipt that names the last event. Works in every flush mode, and needs no particular runtime.
+    /// Runs a future, and then waits as a task until every audit event that it emitted is durable.
     ///
-    /// While the future is polled, on whatever thread, macros only queue: a critical event does not hold the thread of the
-    /// executor for its sync, as it does elsewhere in a task. One sync, with one bound, serves all events when the future
-    /// is done; until then they are synced with the batches of the flush mode. Only a full queue still blocks, as
-    /// [`OnFull`](crate::OnFull) says.
+    /// Returns the output of the future, and a receipt that names the last event. Works in every flush mode, and
+    /// needs no particular runtime.
     ///
-    /// **What counts** is every audit event that this log captures on the polling thread during a poll, in any span, from
-    /// any library, and in any future that is awaited or joined inside; a [`confirm`](Self::confirm) or `confirm_future`
-    /// that is polled inside counts for this one too. Not what spawned tasks, `spawn_blocking` and other threads emit,
-    /// for they are not polled by this future: give them a `confirm_future` or `confirm` of their own. Futures
-    /// that are polled in turn on one thread do not mix.
+    /// # Blocking
     ///
-    /// **Dropped** before it is done, it told nobody anything, and names nothing in an `unconfirmed` record. What the
-    /// future emitted stays recorded, what it emits while it is dropped is recorded too, and the sync begins at once;
-    /// nobody waits for it. The same holds where the future panics: the panic is passed on.
+    /// While the future is polled, on whatever thread, macros only queue their events. Elsewhere in a task, a
+    /// critical event blocks the executor's thread for its sync; here it does not. One sync, with one wait bound,
+    /// serves all events when the future is done. Until then they are synced with the batches of the flush mode.
+    /// Only a full queue still blocks, as [`OnFull`](crate::OnFull) describes.
+    ///
+    /// # Which events count
+    ///
+    /// Every audit event counts that this log captures on the polling thread during a poll. That includes events
+    /// in any span, from any library, and from futures that are awaited or joined inside. Events of a
+    /// [`confirm`](Self::confirm) or `confirm_future` that runs inside count for this one too. Futures that are
+    /// polled in turn on one thread do not mix their events.
+    ///
+    /// Events of spawned tasks, of `spawn_blocking` and of other threads do not count, because this future does
+    /// not poll them. Give them a `confirm_future` or `confirm` of their own.
+    ///
+    /// # Cancellation
+    ///
+    /// If the returned future is dropped before it is done, it has reported no error, so no `unconfirmed` record
+    /// names the events. The events stay recorded, and so do those that are emitted while the future is dropped.
+    /// Their sync begins at once, and nothing waits for it. The same holds if the future panics: the panic is
+    /// passed on.
     ///
     /// # Errors
     ///
-    /// When awaited, a [`ConfirmError`](crate::ConfirmError) that has the output and one of the errors of `confirm`.
-    /// [`Error::NothingToConfirm`] is among them: where a future may emit nothing, as a request that changes nothing,
-    /// [`ConfirmError::allow_nothing`](crate::ConfirmError::allow_nothing) lets it pass.
+    /// When awaited, a [`ConfirmError`](crate::ConfirmError) with the output and one of the errors of `confirm`.
+    /// [`Error::NothingToConfirm`] is among them. If a future may emit no event, such as a request that changes
+    /// nothing, accept that with [`ConfirmError::allow_nothing`](crate::ConfirmError::allow_nothing).
     ///
-    /// What the future did is done then. An action that must not happen unrecorded is confirmed inside, before the act,
-    /// with [`confirm_async`](Self::confirm_async).
+    /// By then the future has done its work. If an action must not happen unrecorded, confirm the attempt inside
+    /// the future, before the action, with [`confirm_async`](Self::confirm_async).
     ///
     /// # Panics
     ///
-    /// When it is polled again after it was ready, as every `async` block.
+    /// Panics if it is polled again after it was ready, like every `async` block.
     ///
     /// # Examples
     ///
-    /// A server answers when the records of the request are durable, and refuses otherwise:
+    /// A server answers once the records of the request are durable, and refuses otherwise:
     ///
     /// ```no_run
     /// use tracing_audit::{AuditLog, ConfirmError};
@@ -113,7 +133,7 @@ impl AuditLog {
         ConfirmFuture::new(self.clone(), future)
     }
 
-    /// Runs what counts for a scope, which it may have been before: one poll of a future.
+    /// Runs a closure inside a scope that may have been open before: one poll of a future.
     pub(crate) fn resume<T>(&self, scope: &mut Arc<Scope>, run: impl FnOnce() -> T) -> T {
         let capture = &self.handle.capture;
         let guard = capture::resume_scope(capture, scope);
@@ -122,7 +142,7 @@ impl AuditLog {
         value
     }
 
-    /// Waits for the events of a scope, of which there will be no more.
+    /// Waits for the events of a scope, to which no more are added.
     pub(crate) fn receipt_of(&self, scope: Arc<Scope>) -> AuditFuture<Receipt> {
         let log = self.clone();
         AuditFuture::new(async move {
@@ -132,7 +152,7 @@ impl AuditLog {
         })
     }
 
-    /// Asks for the events of a scope to be durable soon, and waits for nothing.
+    /// Requests a sync for the events of a scope, without waiting for it.
     pub(crate) fn hurry(&self, scope: &Scope) {
         self.handle.queue.hurry(scope.counts().last);
     }
@@ -146,7 +166,7 @@ impl Handle {
         Arc::clone(guard.scope())
     }
 
-    /// Whether every event of a `confirm` was accepted. Where one was not, the others count for nothing.
+    /// Checks that every event of a scope was accepted. If one was lost, the scope as a whole is not confirmed.
     fn check_recorded(&self, scope: &Scope) -> Result<(), Error> {
         let counts = scope.counts();
         let path = || self.path.clone();
@@ -160,18 +180,19 @@ impl Handle {
             return Err(Error::NothingToConfirm { path: path() });
         }
         if self.queue.is_forked() {
-            // Of what was accepted before the fork, the writer of the parent knows more.
+            // Only the parent's writer knows what became of events that were accepted before the fork.
             return Err(Error::Forked { path: path() });
         }
         Ok(())
     }
 
-    /// What `confirm` returns, after its wait.
+    /// Turns the result of the wait into what `confirm` returns.
     fn receipt(&self, scope: &Scope, in_time: bool) -> Result<Receipt, Error> {
-        // What was accepted can be lost while the log ends.
+        // Checked again: accepted events can be lost while the log closes.
         self.check_recorded(scope)?;
         let counts = scope.counts();
-        // Who was told that it is not confirmed hears nothing else, whatever the writer did since.
+        // Once the wait has failed, the answer is `Unconfirmed`, even if the events became durable since: an
+        // `unconfirmed` record may name them already.
         match counts.durable.filter(|(ticket, _)| in_time && *ticket == counts.last) {
             Some((_, head)) => Ok(Receipt(head)),
             None if in_time && self.queue.stage() == Stage::Closed => Err(self.closed()),

@@ -1,33 +1,33 @@
-//! Buffers that carry drafts from the queue to the disk and come back empty.
+//! Buffers that carry drafts from the queue to the writer, and are reused when they are empty.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use super::Scope;
 use crate::severity::Severity;
 
-/// Room for the payloads of one chunk, in bytes. A few of the longest lines fit.
-const CHUNK_BYTES: usize = 256 * 1024;
+/// The payload capacity of one buffer, in bytes. A few of the longest lines fit.
+const BUFFER_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
 thread_local! {
-    /// Buffers that this thread made, for tests that they are used again.
+    /// How many buffers this thread allocated, for tests that they are reused.
     pub(crate) static MADE: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// Payloads one behind the other, and what is known of each.
+/// Payloads in one allocation, one after the other, with the metadata of each.
 #[derive(Debug, Default)]
 pub(crate) struct DraftBuffer {
     bytes: Vec<u8>,
     drafts: Vec<QueuedDraft>,
 }
 
-/// One draft of a chunk.
+/// The metadata of one draft in a buffer.
 #[derive(Debug, Clone)]
 pub(crate) struct QueuedDraft {
     length: usize,
-    /// `None` for what is no event: a gap.
+    /// `None` for a gap, which is no event.
     pub(crate) severity: Option<Severity>,
-    /// Who waits for a receipt.
+    /// The scope that waits for a receipt of this event.
     pub(crate) scope: Option<Arc<Scope>>,
 }
 
@@ -44,25 +44,26 @@ impl DraftBuffer {
         &self.drafts
     }
 
-    /// The drafts in their order.
+    /// Returns the drafts in their order, each with its payload.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&QueuedDraft, &[u8])> {
         let mut rest = self.bytes.as_slice();
-        self.drafts.iter().map(move |entry| {
-            // Each payload was pushed with its entry. A bug here must stop the writer: it would seal
-            // something else than what was emitted.
-            let (payload, tail) = rest.split_at(entry.length);
+        self.drafts.iter().map(move |draft| {
+            // Each payload was pushed with its metadata. After a bug here, a panic must stop the writer, which
+            // would otherwise seal other bytes than were emitted.
+            let (payload, tail) = rest.split_at(draft.length);
             rest = tail;
-            (entry, payload)
+            (draft, payload)
         })
     }
 
     fn has_room(&self, length: usize) -> bool {
-        self.bytes.len() + length <= CHUNK_BYTES
+        self.bytes.len() + length <= BUFFER_BYTES
     }
 
     fn push(&mut self, payload: &[u8], severity: Option<Severity>, scope: Option<Arc<Scope>>) {
+        // Allocated at the first use, so that an idle log holds no buffer.
         if self.bytes.capacity() == 0 {
-            self.bytes.reserve_exact(CHUNK_BYTES);
+            self.bytes.reserve_exact(BUFFER_BYTES);
             #[cfg(test)]
             MADE.set(MADE.get() + 1);
         }
@@ -73,8 +74,8 @@ impl DraftBuffer {
     /// Keeps the oldest `count` drafts and returns the others.
     fn split_off(&mut self, count: usize) -> Self {
         let drafts = self.drafts.split_off(count.min(self.drafts.len()));
-        let kept: usize = self.drafts.iter().map(|entry| entry.length).sum();
-        let mut rest = Self { bytes: Vec::with_capacity(CHUNK_BYTES), drafts };
+        let kept: usize = self.drafts.iter().map(|draft| draft.length).sum();
+        let mut rest = Self { bytes: Vec::with_capacity(BUFFER_BYTES), drafts };
         rest.bytes.extend(self.bytes.drain(kept.min(self.bytes.len())..));
         rest
     }
@@ -85,14 +86,14 @@ impl DraftBuffer {
     }
 }
 
-/// DraftBuffers in order, and empty ones to use again.
+/// Buffers in order, and empty ones for reuse.
 #[derive(Debug, Default)]
 pub(crate) struct DraftBuffers {
     full: VecDeque<DraftBuffer>,
     spare: Vec<DraftBuffer>,
 }
 
-/// Empty chunks kept for reuse at most: 1 MiB.
+/// The most empty buffers kept for reuse: 1 MiB together.
 const MAX_SPARE: usize = 4;
 
 impl DraftBuffers {
@@ -105,30 +106,31 @@ impl DraftBuffers {
     }
 
     pub(crate) fn drafts(&self) -> u64 {
-        self.full.iter().map(|chunk| chunk.len() as u64).sum()
+        self.full.iter().map(|buffer| buffer.len() as u64).sum()
     }
 
     pub(crate) fn bytes(&self) -> u64 {
         self.full.iter().map(DraftBuffer::bytes).sum()
     }
 
+    /// Adds a draft behind the others. A payload never spans two buffers.
     pub(crate) fn push(&mut self, payload: &[u8], severity: Option<Severity>, scope: Option<Arc<Scope>>) {
-        if let Some(chunk) = self.full.back_mut().filter(|chunk| chunk.has_room(payload.len())) {
-            chunk.push(payload, severity, scope);
+        if let Some(buffer) = self.full.back_mut().filter(|buffer| buffer.has_room(payload.len())) {
+            buffer.push(payload, severity, scope);
         } else {
-            let mut chunk = self.spare.pop().unwrap_or_default();
-            chunk.push(payload, severity, scope);
-            self.full.push_back(chunk);
+            let mut buffer = self.spare.pop().unwrap_or_default();
+            buffer.push(payload, severity, scope);
+            self.full.push_back(buffer);
         }
     }
 
-    /// How many bytes the oldest draft has.
+    /// Returns the payload length of the oldest draft, in bytes.
     pub(crate) fn first_bytes(&self) -> Option<u64> {
-        self.full.front()?.drafts.first().map(|entry| entry.length as u64)
+        self.full.front()?.drafts.first().map(|draft| draft.length as u64)
     }
 
-    /// Takes the oldest drafts out: as many as fit `room`, where each needs `envelope` bytes more
-    /// than its payload, but at least one.
+    /// Removes and returns the oldest drafts: as many as fit `room` bytes, but at least one. Each needs `envelope` bytes
+    /// more than its payload.
     pub(crate) fn take_fitting(&mut self, room: u64, envelope: u64) -> Self {
         let needs = |bytes: u64, drafts: u64| bytes.saturating_add(drafts.saturating_mul(envelope));
         if needs(self.bytes(), self.drafts()) <= room {
@@ -136,14 +138,15 @@ impl DraftBuffers {
         }
         let mut taken = Self::default();
         let mut left = room;
-        while let Some(chunk) = self.full.pop_front() {
-            let needed = needs(chunk.bytes(), chunk.len() as u64);
+        while let Some(buffer) = self.full.pop_front() {
+            let needed = needs(buffer.bytes(), buffer.len() as u64);
             if needed <= left {
                 left -= needed;
-                taken.full.push_back(chunk);
+                taken.full.push_back(buffer);
                 continue;
             }
-            let lengths = chunk.drafts.iter().map(|entry| entry.length as u64 + envelope);
+            // This buffer is the first that does not fit as a whole.
+            let lengths = buffer.drafts.iter().map(|draft| draft.length as u64 + envelope);
             let count = lengths
                 .scan(0_u64, |sum, needed| {
                     *sum += needed;
@@ -151,7 +154,7 @@ impl DraftBuffers {
                 })
                 .take_while(|sum| *sum <= left)
                 .count();
-            let mut fitting = chunk;
+            let mut fitting = buffer;
             let rest = fitting.split_off(if taken.is_empty() { count.max(1) } else { count });
             if rest.len() > 0 {
                 self.full.push_front(rest);
@@ -164,62 +167,63 @@ impl DraftBuffers {
         taken
     }
 
-    /// Takes the oldest chunk out.
+    /// Removes and returns the oldest buffer.
     pub(crate) fn pop(&mut self) -> Option<DraftBuffer> {
         self.full.pop_front()
     }
 
-    /// Adds a chunk behind the others; a small one is copied into the last, so that many small
-    /// batches do not hold many large buffers.
-    pub(crate) fn append(&mut self, mut chunk: DraftBuffer) {
-        match self.full.back_mut().filter(|last| last.has_room(chunk.bytes.len())) {
+    /// Adds a buffer behind the others. If it fits the last one, it is copied there, so that many small batches do not
+    /// hold many large buffers.
+    pub(crate) fn append(&mut self, mut buffer: DraftBuffer) {
+        match self.full.back_mut().filter(|last| last.has_room(buffer.bytes.len())) {
             Some(last) => {
-                last.bytes.extend_from_slice(&chunk.bytes);
-                last.drafts.append(&mut chunk.drafts);
-                self.recycle(chunk);
+                last.bytes.extend_from_slice(&buffer.bytes);
+                last.drafts.append(&mut buffer.drafts);
+                self.recycle(buffer);
             }
-            None => self.full.push_back(chunk),
+            None => self.full.push_back(buffer),
         }
     }
 
-    /// Gives an emptied chunk back for reuse.
-    pub(crate) fn recycle(&mut self, mut chunk: DraftBuffer) {
+    /// Empties a buffer and keeps it for reuse.
+    pub(crate) fn recycle(&mut self, mut buffer: DraftBuffer) {
         if self.spare.len() < MAX_SPARE {
-            chunk.clear();
-            self.spare.push(chunk);
+            buffer.clear();
+            self.spare.push(buffer);
         }
     }
 
-    /// Hands spare chunks over to where they are filled.
+    /// Moves empty buffers to `other`, where they are filled next, and frees those that find no room there.
     pub(crate) fn give_spare_to(&mut self, other: &mut Self) {
         while other.spare.len() < MAX_SPARE {
             match self.spare.pop() {
-                Some(chunk) => other.spare.push(chunk),
+                Some(buffer) => other.spare.push(buffer),
                 None => return,
             }
         }
         self.spare.clear();
     }
 
-    /// Moves everything that is full over, behind what the other has, without copying.
+    /// Moves all drafts behind those of `other`, without copying.
     pub(crate) fn move_to(&mut self, other: &mut Self) {
         other.full.append(&mut self.full);
     }
 
-    /// Empties the oldest `drafts` drafts; what remains of a chunk moves to a new one.
+    /// Removes the oldest drafts; what remains of a buffer moves to another one.
     pub(crate) fn remove_first(&mut self, mut drafts: usize) {
         while drafts > 0 {
-            let Some(chunk) = self.full.pop_front() else { return };
-            if chunk.len() <= drafts {
-                drafts -= chunk.len();
-                self.recycle(chunk);
+            let Some(buffer) = self.full.pop_front() else { return };
+            if buffer.len() <= drafts {
+                drafts -= buffer.len();
+                self.recycle(buffer);
                 continue;
             }
+            // A `Vec` cannot drop its front without moving the rest, so the rest is copied to a spare buffer.
             let mut rest = self.spare.pop().unwrap_or_default();
-            for (entry, payload) in chunk.iter().skip(drafts) {
-                rest.push(payload, entry.severity, entry.scope.clone());
+            for (draft, payload) in buffer.iter().skip(drafts) {
+                rest.push(payload, draft.severity, draft.scope.clone());
             }
-            self.recycle(chunk);
+            self.recycle(buffer);
             self.full.push_front(rest);
             return;
         }
@@ -230,8 +234,8 @@ impl DraftBuffers {
 mod tests {
     use super::*;
 
-    fn texts(chunks: &DraftBuffers) -> Vec<String> {
-        chunks
+    fn texts(buffers: &DraftBuffers) -> Vec<String> {
+        buffers
             .iter()
             .flat_map(super::DraftBuffer::iter)
             .map(|(_, payload)| String::from_utf8(payload.to_vec()).unwrap())
@@ -240,16 +244,16 @@ mod tests {
 
     #[test]
     fn drafts_come_out_in_the_order_they_went_in() {
-        let mut chunks = DraftBuffers::default();
+        let mut buffers = DraftBuffers::default();
         for number in 0..10 {
-            chunks.push(number.to_string().as_bytes(), Some(Severity::Routine), None);
+            buffers.push(number.to_string().as_bytes(), Some(Severity::Routine), None);
         }
         let mut retained = DraftBuffers::default();
-        while let Some(chunk) = chunks.pop() {
-            retained.append(chunk);
+        while let Some(buffer) = buffers.pop() {
+            retained.append(buffer);
         }
-        chunks.push(b"10", None, None);
-        retained.append(chunks.pop().unwrap());
+        buffers.push(b"10", None, None);
+        retained.append(buffers.pop().unwrap());
         assert_eq!(texts(&retained).join(" "), "0 1 2 3 4 5 6 7 8 9 10");
         retained.remove_first(4);
         assert_eq!(texts(&retained).join(" "), "4 5 6 7 8 9 10");
@@ -260,26 +264,26 @@ mod tests {
 
     #[test]
     fn what_fits_is_taken_and_at_least_one() {
-        let mut chunks = DraftBuffers::default();
+        let mut buffers = DraftBuffers::default();
         for number in 0..10 {
-            chunks.push(number.to_string().as_bytes(), Some(Severity::Routine), None);
+            buffers.push(number.to_string().as_bytes(), Some(Severity::Routine), None);
         }
-        assert_eq!(chunks.first_bytes(), Some(1));
-        assert_eq!(texts(&chunks.take_fitting(0, 9)), ["0"]);
-        assert_eq!(texts(&chunks.take_fitting(39, 9)), ["1", "2", "3"]);
-        assert_eq!(texts(&chunks.take_fitting(40, 9)), ["4", "5", "6", "7"]);
-        assert_eq!(texts(&chunks.take_fitting(u64::MAX, 9)), ["8", "9"]);
-        assert!(chunks.is_empty() && chunks.first_bytes().is_none());
+        assert_eq!(buffers.first_bytes(), Some(1));
+        assert_eq!(texts(&buffers.take_fitting(0, 9)), ["0"]);
+        assert_eq!(texts(&buffers.take_fitting(39, 9)), ["1", "2", "3"]);
+        assert_eq!(texts(&buffers.take_fitting(40, 9)), ["4", "5", "6", "7"]);
+        assert_eq!(texts(&buffers.take_fitting(u64::MAX, 9)), ["8", "9"]);
+        assert!(buffers.is_empty() && buffers.first_bytes().is_none());
     }
 
     #[test]
-    fn a_full_chunk_is_followed_by_another() {
-        let mut chunks = DraftBuffers::default();
+    fn a_full_buffer_is_followed_by_another() {
+        let mut buffers = DraftBuffers::default();
         let payload = vec![b'x'; 60_000];
         for _ in 0..10 {
-            chunks.push(&payload, Some(Severity::Critical), None);
+            buffers.push(&payload, Some(Severity::Critical), None);
         }
-        assert_eq!(chunks.full.len(), 3);
-        assert_eq!(chunks.bytes(), 600_000);
+        assert_eq!(buffers.full.len(), 3);
+        assert_eq!(buffers.bytes(), 600_000);
     }
 }

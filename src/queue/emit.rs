@@ -1,17 +1,17 @@
-//! The side of the queue where events come in, on the threads of the application.
+//! The side of the queue that application threads use to add events and to wait for them.
 
 use std::ops::ControlFlow;
 
 use super::{
-    Arc, Draft, Duration, EAGER_LOOKS, FlushMode, Instant, LossReason, MAX_STALLED_WAITERS, MutexGuard,
+    Arc, Draft, Duration, EAGER_TAKES, FlushMode, Instant, LossReason, MAX_STALLED_WAITERS, MutexGuard,
     NotDurable, NoticeKind, OnFailure, OnFull, Ordering, PoisonError, Poll, Queue, Scope, Severity, Stage,
     State, Ticket, Timestamp, Waiter, Waker, register, thread,
 };
 use crate::{format::NotConfirmed, wait::look_until};
 
 impl Queue {
-    /// Takes an event in, and waits for it to be durable where the flush mode says so and no
-    /// `confirm` will. Blocks at most for the wait bound.
+    /// Adds an event, and waits until it is durable if the flush mode requires that. Inside a scope it does not wait,
+    /// because `confirm` will. Blocks for at most the wait bound.
     pub(crate) fn submit(&self, draft: &Draft<'_>, scope: Option<&Arc<Scope>>) {
         if self.is_forked() {
             return self.lose(LossReason::Forked, draft.severity, draft.at, scope);
@@ -24,16 +24,17 @@ impl Queue {
         let ticket = self.push(&mut state, draft, scope);
         self.unlock(state);
         let waits = scope.is_none() && self.waits(draft.severity);
-        // While nothing can be written, `OnFailure` decides about every critical event, also where
-        // nobody would have waited.
+        // While nothing can be written, `OnFailure` applies to every critical event, even to those that the
+        // flush mode would not wait for.
         let fails = draft.severity == Severity::Critical && self.gauges.failing.get();
         if waits || fails {
-            // What was spent on waiting for room is spent.
+            // The wait for room and this one share one wait bound.
             let left = |end: Instant| end.saturating_duration_since(Instant::now());
             self.wait_for_own(ticket, draft.severity, deadline.map_or(self.wait_bound(), left), waits);
         }
     }
 
+    /// Accepts an event, for which there is room.
     fn push(&self, state: &mut State, draft: &Draft<'_>, scope: Option<&Arc<Scope>>) -> Ticket {
         state.put_gaps_before_next(self.clock);
         state.accepted += 1;
@@ -45,13 +46,14 @@ impl Queue {
         if let Some(scope) = scope {
             scope.accept(ticket, self.durable.load(Ordering::Acquire));
         } else if self.syncs_at_once(draft.severity) {
+            // Under the same lock as the draft is queued, so the writer never takes one without the other.
             state.wanted = ticket;
         }
         state.put(draft.payload, Some(draft.severity), scope.cloned());
         ticket
     }
 
-    /// Waits until the draft fits, or says why it never will.
+    /// Waits until the draft fits, or returns the reason why it is lost. `deadline` is set when the wait begins.
     pub(super) fn make_room<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -71,10 +73,12 @@ impl Queue {
                 return (state, Ok(()));
             }
             let drops = self.settings.on_full == OnFull::DropRoutine && draft.severity == Severity::Routine;
+            // In a stall nothing makes room soon, and no call waits.
             if drops || self.stalled.load(Ordering::Acquire) {
                 return (state, Err(LossReason::QueueFull));
             }
             let now = Instant::now();
+            // Set once: a thread that is woken and finds the room taken again does not wait anew.
             let end = *deadline.get_or_insert(now + self.settings.wait_bound);
             if now >= end {
                 self.stall(&state);
@@ -82,10 +86,12 @@ impl Queue {
             }
             state.blocked += 1;
             let room_made = state.room_made;
+            // Claimed under the lock, so that exactly one thread wakes the writer.
             if self.claim_wake(&mut state) {
                 self.wake_writer();
             }
             state = self.room.wait_timeout(state, end - now).unwrap_or_else(PoisonError::into_inner).0;
+            // `publish` has reset the count of those that it woke. Only a thread that woke by itself is still in it.
             if state.room_made == room_made {
                 state.blocked -= 1;
             }
@@ -101,7 +107,7 @@ impl Queue {
         scope: Option<&Arc<Scope>>,
     ) {
         if self.is_forked() {
-            // The lock may have been held by a thread that does not exist here.
+            // At the fork(2) the lock may have been held by a thread that does not exist in this child.
             if let Some(lost) = self.lost_in_child.get(severity as usize) {
                 lost.fetch_add(1, Ordering::Relaxed);
             }
@@ -115,6 +121,7 @@ impl Queue {
         self.lose_locked(self.lock(), reason, severity, at, scope);
     }
 
+    /// Counts a loss under the lock, and then notifies the operator without it.
     pub(super) fn lose_locked<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -123,6 +130,7 @@ impl Queue {
         at: Timestamp,
         scope: Option<&Arc<Scope>>,
     ) {
+        // After the end no `gap` record can be written, so the loss is only counted.
         let closed = state.stage > Stage::Open;
         let first = state.losses.count(reason, severity, at, !closed);
         if let Some(scope) = scope {
@@ -134,7 +142,7 @@ impl Queue {
             self.unlock(state);
         }
         if reason == LossReason::Reentrant {
-            // Often the closure that hears notices emitted it: telling it would go round for ever.
+            // Often the closure that receives notices emitted it: another notice would loop for ever.
             return;
         }
         if first {
@@ -148,7 +156,7 @@ impl Queue {
         }
     }
 
-    /// A critical event was not recorded, or nobody knows.
+    /// Reports that a critical event was not recorded, or is not known to be, and applies `OnFailure`.
     pub(super) fn critical_failed(&self, message: &str) {
         self.notifier.tell(NoticeKind::CriticalNotRecorded, message);
         self.notifier.print(message);
@@ -157,21 +165,22 @@ impl Queue {
         }
     }
 
-    /// Ends the process after a last attempt of the writer.
+    /// Aborts the process after a last attempt of the writer.
     pub(super) fn abort(&self) {
         let mut state = self.lock();
         if state.stage == Stage::Closed {
-            // There is no writer any more that could try.
+            // The writer has ended, so there is no last attempt.
             std::process::abort();
         }
         state.stage = state.stage.max(Stage::Aborting);
         drop(state);
         self.wake_writer();
-        // The writer aborts; if it hangs, the bound passes and this thread does.
+        // The writer aborts the process after its attempt. If the writer hangs, this thread does so at the bound.
         thread::sleep(self.settings.wait_bound);
         std::process::abort();
     }
 
+    /// Returns whether the flush mode makes the emitting thread wait.
     pub(super) fn waits(&self, severity: Severity) -> bool {
         match self.settings.flush_mode {
             FlushMode::Immediate => true,
@@ -182,6 +191,7 @@ impl Queue {
         }
     }
 
+    /// Returns whether the flush mode syncs an event at once, even if the emitting thread does not wait.
     pub(super) fn syncs_at_once(&self, severity: Severity) -> bool {
         match self.settings.flush_mode {
             FlushMode::Immediate => true,
@@ -190,11 +200,12 @@ impl Queue {
         }
     }
 
-    /// Waits for one's own event, unless nobody waits any more. Where the mode would not have let anybody wait, nobody
-    /// is told that it is not confirmed.
+    /// Waits for the event that this thread has just emitted, unless the log is failing or stalled. `waits` is whether the
+    /// flush mode waits for it: only then is the event reported as not confirmed.
     pub(super) fn wait_for_own(&self, ticket: Ticket, severity: Severity, bound: Duration, waits: bool) {
         let waiter = if waits { Waiter::Event(ticket) } else { Waiter::All };
         if self.gauges.failing.get() {
+            // An outage: the next attempt may be far away, so the thread does not wait for it.
             let mut state = self.lock();
             if self.is_durable(ticket) {
                 return;
@@ -202,14 +213,16 @@ impl Queue {
             state.unconfirmed += 1;
             self.refuse(&mut state, waiter, NotConfirmed::Failing);
         } else if !waits || (self.wait_within(bound, ticket, waiter).is_ok() && self.is_durable(ticket)) {
-            // Where the mode does not wait, and the disk works again by now, nobody begins to.
+            // Durable; or the outage ended before this look, and the flush mode does not wait.
             return;
         }
-        // It may have begun to fail during the wait.
+        // The outage may have begun during the wait.
         let failing = self.gauges.failing.get();
         if severity == Severity::Critical {
             if failing {
-                self.critical_failed("the disk refuses to take a critical audit event; it is held in memory");
+                self.critical_failed(
+                    "a critical audit event cannot be written to disk; it is held in memory",
+                );
             } else {
                 let message = "a critical audit event was not durable within the wait bound";
                 self.notifier.tell(NoticeKind::CriticalNotRecorded, message);
@@ -218,8 +231,8 @@ impl Queue {
         }
     }
 
-    /// Blocks until everything up to `ticket` is durable; an error once the wait bound has passed,
-    /// and at once while the log is stalled.
+    /// Blocks until everything up to `ticket` is durable. Returns an error once the wait bound has passed, and at once
+    /// while the log is stalled.
     pub(crate) fn wait_until_durable(&self, ticket: Ticket, waiter: Waiter<'_>) -> Result<(), NotDurable> {
         self.wait_within(self.wait_bound(), ticket, waiter)
     }
@@ -230,47 +243,50 @@ impl Queue {
         ticket: Ticket,
         waiter: Waiter<'_>,
     ) -> Result<(), NotDurable> {
+        // While the log is stalled, one look must do: otherwise every call would block for the whole bound.
         let bound = if self.stalled.load(Ordering::Acquire) { Duration::ZERO } else { bound };
         let in_time = self.sleep_until_durable(ticket, bound);
         self.judge_wait(ticket, in_time, waiter)
     }
 
-    /// False once the bound has passed; true when everything up to `ticket` is durable, or never will be
-    /// because the log is closed.
+    /// Sleeps until everything up to `ticket` is durable, or the log is closed. Returns whether that was within the bound.
     fn sleep_until_durable(&self, ticket: Ticket, bound: Duration) -> bool {
         let look = || {
             if self.is_durable(ticket) {
                 return ControlFlow::Break(());
             }
             let mut state = self.lock();
-            // The writer publishes under the lock, so nothing can slip in between.
+            // Checked again: the writer publishes under the lock, so from here on no wake-up is missed.
             if self.is_durable(ticket) || state.stage == Stage::Closed {
                 return ControlFlow::Break(());
             }
             let bell = state.sleepers.join(ticket).of(&self.bells);
-            let heard = bell.rings();
+            // Read before the lock is released: a ring after that ends the sleep at once.
+            let seen = bell.rings();
             self.want(state, ticket);
-            ControlFlow::Continue((bell, heard))
+            ControlFlow::Continue((bell, seen))
         };
-        look_until(bound, look, |(bell, heard), rest| bell.sleep(heard, rest)).is_some()
+        look_until(bound, look, |(bell, seen), rest| bell.sleep(seen, rest)).is_some()
     }
 
-    /// Asks for everything up to `ticket` to be made durable now, where nobody waits for it.
+    /// Requests a sync of everything up to `ticket`, without waiting for it.
     pub(crate) fn hurry(&self, ticket: Ticket) {
         if !self.is_forked() && !self.is_durable(ticket) {
             self.want(self.lock(), ticket);
         }
     }
 
-    /// Asks for everything up to `ticket` to be made durable now.
+    /// Requests a sync of everything up to `ticket`, and releases the lock.
     fn want(&self, mut state: MutexGuard<'_, State>, ticket: Ticket) {
         state.wanted = state.wanted.max(ticket);
-        state.eager = EAGER_LOOKS;
+        state.eager = EAGER_TAKES;
         self.unlock(state);
     }
 
-    /// What a wait that ended says. Decided under the lock under which the writer publishes: what is refused here is
-    /// named by an `unconfirmed` record before anything newer is acknowledged.
+    /// Decides the result of a wait that ended.
+    ///
+    /// It decides under the lock under which the writer publishes. So an `unconfirmed` record names an event that is
+    /// refused here before anything newer is acknowledged.
     pub(crate) fn judge_wait(
         &self,
         ticket: Ticket,
@@ -281,7 +297,7 @@ impl Queue {
             return Ok(());
         }
         let mut state = self.lock();
-        // What was published since the bound passed is no stall: no later sync might end it.
+        // Checked again: if the event became durable since, this is no stall. No later sync might come to end it.
         if self.is_durable(ticket) {
             return Ok(());
         }
@@ -292,14 +308,15 @@ impl Queue {
         Err(NotDurable)
     }
 
-    /// Somebody is told at once that none of these events is confirmed, because one of them was lost.
+    /// Refuses the accepted events of a scope at once, because another one of it was lost.
     pub(crate) fn refuse_rest(&self, scope: &Scope) {
         if !self.is_forked() {
             self.refuse(&mut self.lock(), Waiter::Scope(scope), NotConfirmed::Lost);
         }
     }
 
-    /// Somebody is told that these events are not confirmed. Under the lock under which the writer publishes.
+    /// Notes events that are reported as not confirmed. Takes `state`, the lock under which the writer publishes: what is
+    /// not durable here is named before it is acknowledged.
     fn refuse(&self, state: &mut State, waiter: Waiter<'_>, reason: NotConfirmed) {
         let durable = self.durable.load(Ordering::Acquire);
         let refused = state.refused.of(reason);
@@ -307,6 +324,7 @@ impl Queue {
             Waiter::All => {}
             Waiter::Event(ticket) => refused.add(ticket),
             Waiter::Scope(scope) => {
+                // Events that were durable before the error are not named.
                 for (first, last) in scope.tickets().ranges().filter(|(_, last)| *last > durable) {
                     refused.add_range(first.max(durable + 1), last);
                 }
@@ -314,15 +332,15 @@ impl Queue {
         }
     }
 
-    /// Ready once everything up to `ticket` is durable, or never will be because the log is closed;
-    /// else `waker` is called when that changes.
+    /// Polls whether everything up to `ticket` is durable, or the log is closed. Otherwise `waker` is called when that
+    /// changes.
     pub(crate) fn poll_durable(&self, ticket: Ticket, waker: &Waker) -> Poll<()> {
-        // A task that was taken along into a forked child waits for nobody there.
+        // In a forked child, a copy of a waiting task must not wait: no writer would wake it.
         if self.is_durable(ticket) || self.is_forked() {
             return Poll::Ready(());
         }
         let mut state = self.lock();
-        // The writer publishes under the lock, so nothing can slip in between.
+        // Checked again: the writer publishes under the lock, so from here on no wake-up is missed.
         if self.is_durable(ticket) || state.stage == Stage::Closed {
             return Poll::Ready(());
         }
@@ -333,11 +351,12 @@ impl Queue {
         Poll::Pending
     }
 
-    /// One wait reached its bound: until a sync succeeds nobody waits again. Under the lock, so that
-    /// a sync that succeeds at this moment ends it.
+    /// Marks the log as stalled, because a wait reached its bound: until a sync succeeds, no call waits. Takes the locked
+    /// state, so that a sync that succeeds at this moment ends the stall.
     pub(super) fn stall(&self, _state: &MutexGuard<'_, State>) {
         if !self.stalled.swap(true, Ordering::AcqRel) {
-            let message = "the disk does not answer in time; events are held in memory and nobody waits";
+            let message =
+                "the disk does not respond in time; events are held in memory, and calls do not wait";
             self.notifier.tell(NoticeKind::Stalled, message);
         }
     }

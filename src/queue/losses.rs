@@ -1,4 +1,4 @@
-//! How many events were lost, and the gap records that still have to tell it.
+//! Counts lost events, and keeps the `gap` records that are still to be written.
 
 use crate::{
     clock::Timestamp,
@@ -7,31 +7,31 @@ use crate::{
     stats::{Loss, LossReason},
 };
 
-/// Counts by reason and severity.
+/// Lost events, by reason and severity.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     total: [[u64; Severity::ALL.len()]; LossReason::ALL.len()],
-    /// What no gap record has told yet.
+    /// Losses that no `gap` record reports yet.
     pending: [Option<GapInfo>; LossReason::ALL.len()],
-    /// Whether there is any of that: asked for every event.
+    /// Whether there are any. A flag of its own, because every event asks.
     are_pending: bool,
 }
 
 impl Losses {
-    /// Counts one loss; `told` when a gap record can still tell it. Says whether it is the first
-    /// of its reason since the last gap.
+    /// Counts one loss. `can_report` is whether a `gap` record can still report it. Returns whether it is the first loss
+    /// for its reason since the last gap.
     pub(super) fn count(
         &mut self,
         reason: LossReason,
         severity: Severity,
         at: Timestamp,
-        told: bool,
+        can_report: bool,
     ) -> bool {
         let index = reason as usize;
         if let Some(count) = self.total.get_mut(index).and_then(|row| row.get_mut(severity as usize)) {
             *count += 1;
         }
-        let Some(pending) = self.pending.get_mut(index).filter(|_| told) else { return false };
+        let Some(pending) = self.pending.get_mut(index).filter(|_| can_report) else { return false };
         let first = pending.is_none();
         self.are_pending = true;
         let gap = pending.get_or_insert(GapInfo { reason, critical: 0, routine: 0, first: at, last: at });
@@ -48,19 +48,20 @@ impl Losses {
         self.are_pending
     }
 
-    /// The payloads of the gap records that are due.
+    /// Removes the pending losses, and returns the payloads of their `gap` records.
     pub(super) fn take_pending(&mut self, now: Timestamp) -> Vec<Vec<u8>> {
         self.are_pending = false;
         self.pending.iter_mut().filter_map(Option::take).map(|gap| gap.payload(now)).collect()
     }
 
+    /// Returns all counts that are not zero.
     pub(super) fn list(&self) -> Vec<Loss> {
         let by_reason = LossReason::ALL.iter().zip(&self.total);
         by_reason.flat_map(|(reason, by_severity)| list(*reason, *by_severity)).collect()
     }
 }
 
-/// The losses of one reason that are not zero, from a count for each severity in the order of
+/// Returns the losses for one reason that are not zero, from a count for each severity in the order of
 /// [`Severity::ALL`].
 pub(super) fn list(reason: LossReason, by_severity: [u64; Severity::ALL.len()]) -> Vec<Loss> {
     Severity::ALL
@@ -77,15 +78,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_are_told_once_and_counted_for_ever() {
+    fn losses_are_reported_once_and_counted_for_ever() {
         let mut losses = Losses::default();
         let at = |second| Timestamp::from_unix(second, 0);
         assert!(losses.count(LossReason::QueueFull, Severity::Routine, at(7), true));
         assert!(!losses.count(LossReason::QueueFull, Severity::Critical, at(5), true));
         assert!(!losses.count(LossReason::Closed, Severity::Critical, at(9), false));
-        let told = losses.take_pending(at(10));
-        assert_eq!(told.len(), 1);
-        let text = String::from_utf8(told[0].clone()).unwrap();
+        let gaps = losses.take_pending(at(10));
+        assert_eq!(gaps.len(), 1);
+        let text = String::from_utf8(gaps[0].clone()).unwrap();
         assert!(text.contains(
             r#""gap":{"reason":"queue_full","critical":1,"routine":1,"first_ts":"1970-01-01T00:00:05"#
         ));

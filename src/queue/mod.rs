@@ -1,7 +1,8 @@
-//! The only meeting place of threads: bounded, in order, a part kept for critical events.
+//! The bounded queue between application threads and the writer: in order, with a part reserved for critical events.
 //!
-//! Emitters put drafts in, the writer takes them out and says what became durable. Losses are
-//! counted under the same lock as drafts are queued, so a gap stands exactly where it happened.
+//! Emitters add drafts; the writer takes them and publishes what became durable. Losses are counted under the
+//! lock under which drafts are queued, so a `gap` record is exactly where events are missing. Application threads
+//! and the writer share state only here.
 
 mod ask;
 mod draft_buffer;
@@ -46,19 +47,19 @@ use crate::{
 use losses::Losses;
 use sleepers::{Group, Sleepers};
 
-/// The how-manieth accepted event of this log, counted from 1.
+/// The number of an accepted event of this log, counted from 1 in the order of the queue.
 pub(crate) type Ticket = u64;
 
-/// An event that has no place in the chain yet.
+/// An encoded event that has no place in the chain yet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Draft<'a> {
-    /// What `format::Payload` wrote.
+    /// The bytes that `format::Payload` wrote.
     pub(crate) payload: &'a [u8],
     pub(crate) severity: Severity,
     pub(crate) at: Timestamp,
 }
 
-/// What the queue is made with.
+/// Capacity, limits and modes of the queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueSettings {
     pub(crate) bytes: u64,
@@ -68,15 +69,18 @@ pub(crate) struct QueueSettings {
     pub(crate) on_failure: OnFailure,
 }
 
-/// Queued bytes at which a dozing writer is woken: what one write carries. Whoever waits for an event
-/// waits until all that was queued before it is sealed, written and synced, so there is less of that for
-/// so many looks of the writer once somebody waited.
+/// Queued bytes at which a dozing writer is woken: as much as one write carries.
 const WAKE_BYTES: u64 = 512 * 1024;
-const EAGER_WAKE_BYTES: u64 = 64 * 1024;
-const EAGER_LOOKS: u32 = 1000;
 
-/// Wakers kept while the log is stalled at most. Nobody waits then, and who waited before ends at
-/// the bound: this only keeps tasks that gave up from piling up.
+/// The same once a caller has waited for an event. A wait lasts until everything queued before its event is
+/// sealed, written and synced, so less is left to accumulate.
+const EAGER_WAKE_BYTES: u64 = 64 * 1024;
+
+/// For how many takes of the writer `EAGER_WAKE_BYTES` applies after such a wait.
+const EAGER_TAKES: u32 = 1000;
+
+/// The most wakers kept while the log is stalled. New waits return at once then, and earlier ones end at their bound.
+/// Without a limit, the wakers of tasks that gave up would accumulate.
 const MAX_STALLED_WAITERS: usize = 4096;
 
 /// The queue of one log, shared by emitters, waiters and the writer.
@@ -86,112 +90,127 @@ pub(crate) struct Queue {
     clock: Clock,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) notifier: Arc<Notifier>,
-    /// Guards everything that emitters and the writer share. Held for a copy of one draft, or to
-    /// swap buffers; never during I/O, formatting, or code of the application.
+    /// Guards everything that emitters and the writer share. Held to copy one draft or to swap buffers, never during
+    /// I/O, formatting, or code of the application.
     state: Mutex<State>,
     /// Signalled when records became durable and so made room.
     room: Condvar,
-    /// What wakes each group of `sleepers`.
+    /// Wake the groups of `sleepers`.
     bells: [Bell; Group::COUNT],
+    /// The thread to wake, once it runs.
     writer: OnceLock<Thread>,
+    /// The last event that is durable. Written with release under `state`, so a wait that holds the lock sees the newest
+    /// value. The fast path reads it with acquire, and does not lock.
     durable: AtomicU64,
+    /// Whether a wait reached its bound and no sync has succeeded since. Changed under `state`.
     stalled: AtomicBool,
+    /// Detects that this process is a child of the one that opened the log.
     fork: forkguard::Guard,
+    /// Events lost in a forked child, by severity. Atomic, because `state` may be locked for ever there.
     lost_in_child: [AtomicU64; Severity::ALL.len()],
 }
 
 #[derive(Debug, Default)]
 struct State {
-    chunks: DraftBuffers,
-    /// Bytes queued and bytes not yet durable: what `queue_bytes` bounds.
+    /// The drafts that the writer has not taken.
+    buffers: DraftBuffers,
+    /// Bytes queued, and bytes taken but not yet durable: what the setting `queue_bytes` bounds.
     held_bytes: u64,
-    /// Bytes in `chunks`.
+    /// Bytes in `buffers`.
     queued_bytes: u64,
+    /// The last event that was accepted.
     accepted: Ticket,
     accepted_critical: u64,
-    /// The event up to which somebody wants durability now.
+    /// The event up to which a caller wants durability now.
     wanted: Ticket,
-    /// For how many more looks of the writer it is woken early.
+    /// For how many more takes the writer is woken early.
     eager: u32,
+    /// How many waits ended without a confirmation.
     unconfirmed: u64,
-    /// Events whose waiters were told so, and of which the writer does not know yet.
+    /// Events that were reported as not confirmed, and which the writer has not taken over yet.
     refused: Refused,
     losses: Losses,
-    /// Tasks that wait for an event to be durable, and whoever waits for the end.
+    /// Tasks that wait for an event to be durable; under `Ticket::MAX`, waits for the end of the log.
     waiters: Vec<(Ticket, Waker)>,
-    /// Whoever waits for more events to be durable and hurries none, each under a number of its own.
+    /// Waits for any further event to be durable that request no sync, each under a number of its own.
     watchers: BTreeMap<u64, Waker>,
-    /// The number that was given last.
+    /// The number given last in `watchers`.
     watched: u64,
     /// Threads that wait for an event to be durable.
     sleepers: Sleepers,
-    /// Threads that wait for room and were not told of any since.
+    /// Threads that wait for room and were not woken since they began.
     blocked: u32,
-    /// How often room was made, and everybody who waited told.
+    /// How often room was made and all blocked threads were woken.
     room_made: u64,
+    /// What the writer's thread does now.
     pause: Pause,
+    /// Waits for a rotation, by its number.
     rotate: Vec<(u64, Waker)>,
+    /// How many rotations were requested.
     rotations_wanted: u64,
     /// How many of those the writer knows of.
     rotations_seen: u64,
     rotations_done: u64,
-    /// The oldest event in `chunks`, and the oldest that the writer has and is not durable.
+    /// The oldest event in `buffers`.
     oldest_queued: Option<Timestamp>,
+    /// The oldest event that the writer has taken and that is not durable.
     oldest_taken: Option<Timestamp>,
     last_take: Take,
-    /// Whether the writer has something to do that is not in the queue.
+    /// Whether the writer has work that is not in the queue.
     nudged: bool,
     stage: Stage,
 }
 
-/// What the writer was given last.
+/// The events that the writer took last.
 #[derive(Debug, Clone, Copy, Default)]
 struct Take {
-    /// The last event before it, and its last event.
+    /// The last event before them.
     after: Ticket,
+    /// The last of them.
     through: Ticket,
+    /// When the first of them was emitted.
     oldest: Option<Timestamp>,
 }
 
-/// What the writer does while nothing is urgent.
+/// How the writer's thread pauses while nothing is urgent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Pause {
-    /// Not pausing: it will look again by itself.
+    /// Not at all: the writer is running and looks at the queue again by itself.
     #[default]
     None,
-    /// For a few milliseconds; routine drafts do not cut it short.
+    /// For a few milliseconds, while drafts accumulate. Only urgent work or a nudge ends it early.
     Doze,
-    /// Until something happens.
+    /// Until something happens: the queue is empty.
     Sleep,
-    /// After a failure; only an end cuts it short.
+    /// After a failure, before the next attempt. Only a later stage or a nudge ends it early.
     Backoff,
 }
 
-/// How far a log has come.
+/// The stage in the life of a log. It only ever increases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum Stage {
     #[default]
     Open,
     /// Takes no more events; the writer makes the rest durable and writes `close`.
     Closing,
-    /// As closing, but nobody waits any more: what cannot be written is given up.
+    /// Closing, and no caller waits any more: what cannot be written is given up.
     Abandoned,
-    /// The process ends after a last attempt.
+    /// The process is about to abort, after a last attempt of the writer.
     Aborting,
     Closed,
 }
 
-/// What the writer has to do, as of one look at the queue.
+/// The work of the writer, as of one look at the queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Orders {
-    /// Make everything up to this event durable now, where it is not yet.
+    /// Everything up to this event is to be made durable now.
     pub(crate) wanted: Ticket,
-    /// Somebody waits for room, which only a sync makes.
+    /// A thread waits for room, which only a sync makes.
     pub(crate) room_wanted: bool,
-    /// How many rotations were asked for.
+    /// How many rotations were requested since the log was opened.
     pub(crate) rotations: u64,
     pub(crate) stage: Stage,
-    /// When the oldest of the drafts that were taken with this look was emitted.
+    /// When the oldest of the drafts taken with this look was emitted.
     pub(crate) oldest: Option<Timestamp>,
 }
 
@@ -218,7 +237,7 @@ impl Queue {
         }
     }
 
-    /// What an event that is emitted now is stamped with.
+    /// Returns the timestamp for an event that is emitted now.
     pub(crate) fn wall(&self) -> Timestamp {
         self.clock.wall()
     }
@@ -227,7 +246,8 @@ impl Queue {
         self.settings.wait_bound
     }
 
-    /// Whether this process is a child of the one that opened the log: there is no writer here.
+    /// Returns whether this process is a child of the one that opened the log. It has no writer, because fork(2) copies
+    /// only the calling thread, and `state` may be locked for ever.
     pub(crate) fn is_forked(&self) -> bool {
         self.fork.clone().detected_fork()
     }
@@ -237,36 +257,37 @@ impl Queue {
     }
 }
 
-/// Notes a waker once, however often its task is polled.
+/// Adds a waker once, however often its task is polled.
 fn register(wakers: &mut Vec<(u64, Waker)>, number: u64, waker: &Waker) {
     if !wakers.iter().any(|(known, registered)| *known == number && registered.will_wake(waker)) {
         wakers.push((number, waker.clone()));
     }
 }
 
-/// The wait bound passed.
+/// The wait ended without the event being durable.
 #[derive(Debug)]
 pub(crate) struct NotDurable;
 
-/// What somebody waits for who can be told that it is not confirmed.
+/// The events of a wait, which are reported as not confirmed if it ends too early.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Waiter<'a> {
-    /// Everything so far, and no record in particular.
+    /// Everything so far, but no event in particular: none is reported.
     All,
-    /// One's own event.
+    /// The event that the thread has just emitted.
     Event(Ticket),
     /// The events of one `confirm`.
     Scope(&'a Scope),
 }
 
 impl State {
+    /// Queues a payload; `severity` is `None` for a gap.
     fn put(&mut self, payload: &[u8], severity: Option<Severity>, scope: Option<Arc<Scope>>) {
         self.held_bytes += payload.len() as u64;
         self.queued_bytes += payload.len() as u64;
-        self.chunks.push(payload, severity, scope);
+        self.buffers.push(payload, severity, scope);
     }
 
-    /// What was lost stands before the next event that was not.
+    /// Queues `gap` records for losses since the last one, before the next event that is not lost.
     #[inline]
     fn put_gaps_before_next(&mut self, clock: Clock) {
         if self.losses.are_pending() {

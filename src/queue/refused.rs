@@ -1,12 +1,12 @@
-//! Events whose waiters were told that they are not confirmed. They may become durable all the same, and then the log
-//! must say so.
+//! Refused events: their callers received an error instead of a confirmation. The events may still become durable;
+//! then an `unconfirmed` record must name them.
 
 use std::collections::BTreeMap;
 
 use super::Ticket;
 use crate::format::NotConfirmed;
 
-/// Some events, as ranges that do not overlap.
+/// A set of events, as the first and last of ranges that neither overlap nor touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tickets(BTreeMap<Ticket, Ticket>);
 
@@ -16,7 +16,7 @@ impl Tickets {
     }
 
     pub(crate) fn add_range(&mut self, mut first: Ticket, mut last: Ticket) {
-        // Whatever it touches becomes one with it.
+        // Ranges that overlap or touch the new one are merged into it.
         while let Some((from, to)) =
             self.0.range(..=last.saturating_add(1)).next_back().map(|(from, to)| (*from, *to))
         {
@@ -33,14 +33,15 @@ impl Tickets {
         self.0.iter().map(|(first, last)| (*first, *last))
     }
 
-    /// The lowest of them.
+    /// Returns the lowest event.
     pub(crate) fn first(&self) -> Option<Ticket> {
         self.0.keys().next().copied()
     }
 
-    /// Takes those out that are in a range.
+    /// Removes and returns the events in a range.
     pub(crate) fn take(&mut self, first: Ticket, last: Ticket) -> Self {
         let mut taken = Self::default();
+        // A range that only overlaps is split, and its ends outside are put back.
         let touched: Vec<(Ticket, Ticket)> =
             self.ranges().filter(|(from, to)| *from <= last && *to >= first).collect();
         for (from, to) in touched {
@@ -57,7 +58,7 @@ impl Tickets {
     }
 }
 
-/// Refused events, by the reason.
+/// Refused events, by the reason why they were not confirmed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Refused([Tickets; NotConfirmed::ALL.len()]);
 
@@ -72,12 +73,12 @@ impl Refused {
         }
     }
 
-    /// Each reason with what was refused for it.
+    /// Returns each reason with the events that were refused for it.
     pub(crate) fn by_reason(&self) -> impl Iterator<Item = (NotConfirmed, &Tickets)> {
         NotConfirmed::ALL.into_iter().zip(&self.0)
     }
 
-    /// Takes those out that are in a range.
+    /// Removes and returns the events in a range.
     pub(crate) fn take(&mut self, first: Ticket, last: Ticket) -> Self {
         Self(self.0.each_mut().map(|tickets| tickets.take(first, last)))
     }
@@ -90,7 +91,7 @@ impl Refused {
         }
     }
 
-    /// The lowest of all.
+    /// Returns the lowest event of all reasons.
     pub(crate) fn first(&self) -> Option<Ticket> {
         self.0.iter().filter_map(Tickets::first).min()
     }
@@ -102,7 +103,7 @@ mod tests {
     use crate::storage::sim::Prng;
 
     #[test]
-    fn ranges_grow_together_and_are_cut() {
+    fn ranges_are_merged_and_split() {
         let mut tickets = Tickets::default();
         for ticket in [5, 7, 6, 1, 10, 9] {
             tickets.add(ticket);
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_what_a_set_of_numbers_is() {
+    fn ranges_behave_like_a_set_of_numbers() {
         let mut prng = Prng::for_purpose(1, 5);
         let (mut tickets, mut set) = (Tickets::default(), std::collections::BTreeSet::new());
         for _ in 0..2_000 {

@@ -1,34 +1,35 @@
-//! What one `confirm` waits for.
+//! The scope of a `confirm`: the events that it waits for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Ticket, Tickets};
 use crate::{chain::Head, stats::LossReason};
 
-/// The events that one closure or future emitted. An inner scope counts for the outer ones too.
+/// The events that one closure or future emitted. Events of an inner scope count for the outer ones too.
 #[derive(Debug)]
 pub(crate) struct Scope {
     outer: Option<Arc<Scope>>,
-    /// Shared with the same scope inside of other ones.
+    /// Shared with the same scope nested in other ones.
     emitted: Arc<Emitted>,
 }
 
-/// What a scope knows of its events.
+/// The events of a scope.
 #[derive(Debug, Default)]
 struct Emitted {
     /// Guards the counts. Held only to change or copy them, by emitters and the writer.
     counts: Mutex<ScopeCounts>,
-    /// Guards which events they are. Taken inside of the queue's lock, by emitters and whoever stops waiting.
+    /// Guards the numbers of the events. Locked inside of the queue's lock, by emitters and by waits that end.
     tickets: Mutex<Tickets>,
 }
 
-/// What happened to the events of a scope so far.
+/// The fate of a scope's events so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ScopeCounts {
     pub(crate) accepted: u64,
+    /// The last event that was accepted.
     pub(crate) last: Ticket,
     pub(crate) lost: u64,
-    /// Why the last of those was.
+    /// Why the last lost event was lost.
     pub(crate) reason: LossReason,
     /// The newest event that is durable, and its place in the chain.
     pub(crate) durable: Option<(Ticket, Head)>,
@@ -45,8 +46,8 @@ impl Scope {
         Arc::new(Self { outer, emitted: Arc::default() })
     }
 
-    /// The same scope inside of another one, or of none. What is emitted from then on counts for that one as well; what was
-    /// emitted before is not moved.
+    /// Returns the same scope nested in another one, or in none. Later events count for that one as well; earlier events
+    /// are not moved.
     pub(crate) fn inside(self: &Arc<Self>, outer: Option<Arc<Self>>) -> Arc<Self> {
         if self.outer.as_ref().map(Arc::as_ptr) == outer.as_ref().map(Arc::as_ptr) {
             return Arc::clone(self);
@@ -58,7 +59,8 @@ impl Scope {
         *self.emitted.counts()
     }
 
-    /// Takes in an event. Which of those before it are durable need not be remembered.
+    /// Adds an accepted event. Events up to `durable` are forgotten, because they can no longer be refused: the set stays
+    /// small even in a scope with many events.
     pub(super) fn accept(&self, ticket: Ticket, durable: Ticket) {
         self.each(|emitted| {
             {
@@ -72,7 +74,7 @@ impl Scope {
         });
     }
 
-    /// The events that were accepted.
+    /// Returns the accepted events that may not be durable.
     pub(super) fn tickets(&self) -> Tickets {
         self.emitted.tickets().clone()
     }
@@ -85,17 +87,18 @@ impl Scope {
         });
     }
 
-    /// The writer says that an event of this scope is durable.
+    /// Notes that an event of this scope is durable. Called by the writer.
     pub(crate) fn confirm(&self, ticket: Ticket, head: Head) {
         self.each(|emitted| {
             let mut counts = emitted.counts();
+            // A receipt names the newest event, whatever the order of the calls.
             if counts.durable.is_none_or(|(known, _)| known < ticket) {
                 counts.durable = Some((ticket, head));
             }
         });
     }
 
-    /// Goes through this scope and those around it.
+    /// Applies a change to this scope and to all around it.
     fn each(&self, mut change: impl FnMut(&Emitted)) {
         let mut scope = Some(self);
         while let Some(current) = scope {

@@ -1,4 +1,4 @@
-//! The side of the queue that the writer serves.
+//! The side of the queue that the writer's thread uses.
 
 use super::{
     Clock, DraftBuffers, Duration, EAGER_WAKE_BYTES, Group, LossReason, MutexGuard, NoticeKind, Ordering,
@@ -7,7 +7,7 @@ use super::{
 use crate::wait::wake_quietly;
 
 impl Queue {
-    /// Names the calling thread as the one to wake.
+    /// Registers the calling thread as the writer's, which is to be woken.
     pub(crate) fn attach_writer(&self) {
         drop(self.writer.set(thread::current()));
     }
@@ -18,16 +18,17 @@ impl Queue {
         }
     }
 
-    /// Ends a change of the state, and the pause of the writer where it must not last.
+    /// Releases the lock after a change of the state, and wakes the writer if its pause must end.
     pub(super) fn unlock(&self, mut state: MutexGuard<'_, State>) {
         let wake = self.claim_wake(&mut state);
+        // The woken writer takes the lock first; it must not find it held.
         drop(state);
         if wake {
             self.wake_writer();
         }
     }
 
-    /// Whether the writer's pause must end now; whoever is told so must wake it.
+    /// Ends the writer's pause if it must end now, and returns whether the caller must wake its thread.
     pub(super) fn claim_wake(&self, state: &mut State) -> bool {
         let wake = match state.pause {
             Pause::None | Pause::Backoff => false,
@@ -40,6 +41,7 @@ impl Queue {
         wake
     }
 
+    /// Returns whether the writer has work that cannot wait for the end of a doze.
     pub(super) fn is_urgent(&self, state: &State) -> bool {
         state.wanted > self.durable.load(Ordering::Acquire)
             || state.queued_bytes >= if state.eager > 0 { EAGER_WAKE_BYTES } else { WAKE_BYTES }
@@ -48,33 +50,37 @@ impl Queue {
             || state.stage > Stage::Open
     }
 
-    /// Ends the pause of the writer, or its next one, whichever it is: something else than an event waits for it.
+    /// Ends the current or the next pause of the writer, of whatever kind, for work that is not in the queue.
     pub(crate) fn nudge(&self) {
         self.lock().nudged = true;
         self.wake_writer();
     }
 
-    /// Takes everything that is queued, and says what else there is to do.
+    /// Moves all queued drafts to `batch`, and returns what else there is to do.
     pub(crate) fn take(&self, batch: &mut DraftBuffers) -> Orders {
         self.lock().hand_over(batch, self.clock)
     }
 
-    /// Takes what came since `orders` were given, where somebody wants it, for the last time before a sync.
+    /// Takes drafts that came since `orders`, if a caller wants them durable, for the last time before a sync.
     pub(crate) fn take_latecomers(&self, orders: &Orders, batch: &mut DraftBuffers) -> Option<Orders> {
         let mut state = self.lock();
+        // Otherwise they can wait for the next batch, and this sync starts sooner.
         let later = (state.wanted > orders.wanted).then(|| state.hand_over(batch, self.clock));
         let through = state.last_take.through;
         state.sleepers.taken_through(through);
         later
     }
 
-    /// Pauses the writer's thread until `until` on the clock, or until something cuts it short.
+    /// Pauses the writer's thread until the clock shows `until`, or something ends the pause early.
     pub(crate) fn pause(&self, pause: Pause, until: Duration) {
         let mut state = self.lock();
+        // Work that came before the pause caused no wake-up, because the writer was not pausing then.
         let nothing_to_do = match pause {
             Pause::None => false,
             Pause::Doze => !self.is_urgent(&state),
-            Pause::Sleep => !self.is_urgent(&state) && state.chunks.is_empty() && !state.losses.are_pending(),
+            Pause::Sleep => {
+                !self.is_urgent(&state) && state.buffers.is_empty() && !state.losses.are_pending()
+            }
             Pause::Backoff => state.stage < Stage::Abandoned,
         };
         if std::mem::take(&mut state.nudged) || !nothing_to_do {
@@ -89,7 +95,7 @@ impl Queue {
                 thread::park_timeout(rest);
             }
             let mut state = self.lock();
-            // An unpark can be left over from an earlier wake.
+            // The token of an earlier unpark can end a park at once, so the state decides.
             let is_nudged = std::mem::take(&mut state.nudged);
             if is_nudged || rest.is_zero() || state.pause != pause || state.stage != begun_at {
                 state.pause = Pause::None;
@@ -98,50 +104,58 @@ impl Queue {
         }
     }
 
-    /// Everything up to `ticket` is durable; of what it took, the writer still holds `holding` bytes. `tell` is called
-    /// before anybody is woken.
+    /// Publishes that everything up to `ticket` is durable, and wakes those who wait for it.
     ///
-    /// Where somebody was told meanwhile that one of these events is not confirmed, nothing is published: those are
-    /// returned, and must be named first.
+    /// `holding` is how many bytes of taken drafts the writer still holds. `tell` is called before any waiter is woken.
+    ///
+    /// # Errors
+    ///
+    /// Publishes nothing if one of these events was refused meanwhile. Those are returned, and an `unconfirmed` record
+    /// must name them first.
     pub(crate) fn publish(&self, ticket: Ticket, holding: u64, tell: impl FnOnce()) -> Result<(), Refused> {
         let mut state = self.lock();
         if state.refused.first().is_some_and(|first| first <= ticket) {
             return Err(state.refused.take(0, ticket));
         }
         tell();
+        // Release: a waiter on the fast path, which reads this without the lock, also sees what `tell` wrote.
         self.durable.store(ticket, Ordering::Release);
         state.held_bytes = state.queued_bytes + holding;
+        // If all earlier takes are durable, what is left is from the last take, and no older than its first event.
         if holding == 0 {
             state.oldest_taken = None;
         } else if ticket >= state.last_take.after {
             state.oldest_taken = state.last_take.oldest;
         }
+        // A sync has succeeded, so a stall is over and calls may wait again.
         let was_stalled = self.stalled.swap(false, Ordering::AcqRel);
         let woken = state.sleepers.leave_through(ticket);
         let mut ready: Vec<Waker> =
             state.waiters.extract_if(.., |(at, _)| *at <= ticket).map(|(_, waker)| waker).collect();
         ready.extend(std::mem::take(&mut state.watchers).into_values());
-        // From here on they have room, even if it takes them a while to see it: a writer that took
-        // them for waiting would go round and round until they have run.
+        // The blocked threads have room from now on, even if it takes them a while to run. If they still counted
+        // as waiting, the writer would spin until they have run.
         let blocked = std::mem::take(&mut state.blocked) > 0;
         state.room_made += u64::from(blocked);
+        // Wakers are code of the application's runtime, and woken threads take the lock: both after it is released.
         drop(state);
         if blocked {
             self.room.notify_all();
         }
         if was_stalled {
-            self.notifier.tell(NoticeKind::Healed, "the disk answers again");
+            self.notifier.tell(NoticeKind::Healed, "the disk responds again");
         }
         self.ring(woken);
         ready.into_iter().for_each(wake_quietly);
         Ok(())
     }
 
-    /// Takes what was refused so far, for the writer to name as soon as it is written.
+    /// Removes and returns the events refused so far. The writer names them as soon as they are written.
     pub(crate) fn take_refused(&self) -> Refused {
         std::mem::take(&mut self.lock().refused)
     }
 
+    /// Wakes groups of sleeping threads.
     fn ring(&self, groups: [bool; Group::COUNT]) {
         for (bell, is_served) in self.bells.iter().zip(groups) {
             if is_served {
@@ -150,19 +164,20 @@ impl Queue {
         }
     }
 
-    /// Bytes that will never be written make room, and are counted as lost.
+    /// Counts the events of a batch that will never be written as lost.
     pub(crate) fn give_up(&self, batch: &DraftBuffers, reason: LossReason) {
         let now = self.clock.wall();
-        for entry in batch.iter().flat_map(draft_buffer::DraftBuffer::drafts) {
-            if let Some(severity) = entry.severity {
+        for draft in batch.iter().flat_map(draft_buffer::DraftBuffer::drafts) {
+            if let Some(severity) = draft.severity {
                 self.lock().losses.count(reason, severity, now, false);
-                if let Some(scope) = &entry.scope {
+                if let Some(scope) = &draft.scope {
                     scope.lose(reason);
                 }
             }
         }
     }
 
+    /// Publishes that all rotations up to `number` are done.
     pub(crate) fn rotated(&self, number: u64) {
         let mut state = self.lock();
         state.rotations_done = state.rotations_done.max(number);
@@ -173,7 +188,7 @@ impl Queue {
         }
     }
 
-    /// The writer has ended; nothing will become durable any more.
+    /// Publishes that the writer has ended, so that nothing more becomes durable, and wakes every waiter.
     pub(crate) fn closed(&self) {
         let mut state = self.lock();
         state.stage = Stage::Closed;
@@ -189,11 +204,12 @@ impl Queue {
 }
 
 impl State {
-    /// Everything that is queued.
+    /// Moves everything that is queued to `batch`.
     fn hand_over(&mut self, batch: &mut DraftBuffers, clock: Clock) -> Orders {
+        // Pending losses go into this batch: there may be no later event for a gap to precede.
         self.put_gaps_before_next(clock);
-        self.chunks.move_to(batch);
-        batch.give_spare_to(&mut self.chunks);
+        self.buffers.move_to(batch);
+        batch.give_spare_to(&mut self.buffers);
         self.queued_bytes = 0;
         self.eager = self.eager.saturating_sub(1);
         let oldest = self.oldest_queued.take();

@@ -1,8 +1,9 @@
-//! Which threads sleep until their event is durable, and whom to wake. Pure: touches nothing.
+//! Decides which sleeping threads to wake when events become durable. Pure: performs no wake-up itself.
 
 use super::Ticket;
 
-/// Those for whom the writer takes what they wait for, and those who came since, take turns in these.
+/// One of the two groups of sleeping threads. They alternate: one waits for what the writer has taken, the other for
+/// what came since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Group {
     #[default]
@@ -20,7 +21,7 @@ impl Group {
         }
     }
 
-    /// What belongs to this group.
+    /// Returns the element of this group.
     pub(super) fn of<T>(self, [one, other]: &[T; Self::COUNT]) -> &T {
         match self {
             Self::One => one,
@@ -36,31 +37,33 @@ impl Group {
     }
 }
 
-/// A sync covers what the writer took before it. Whoever waits for that is woken by one call, and nobody else:
-/// those who came while it ran wait for the next sync, and would only look and sleep again.
+/// The sleeping threads, in two groups.
+///
+/// A sync covers what the writer took before it. One call wakes exactly the threads that wait for that. Threads that
+/// came during the sync wait for the next one: if they were woken too, they would only look and sleep again.
 #[derive(Debug, Default)]
 pub(super) struct Sleepers {
-    /// The earliest event that somebody in a group waits for.
+    /// The earliest event that a thread in each group waits for.
     earliest: [Option<Ticket>; Group::COUNT],
-    /// Up to which event the writer has taken.
+    /// The last event that the writer has taken.
     taken: Ticket,
-    /// The group of those who wait for later ones.
+    /// The group of threads that wait for later events.
     later: Group,
 }
 
 impl Sleepers {
-    /// The writer has taken everything up to `ticket`, and takes no more before it syncs.
+    /// Notes that the writer has taken everything up to `ticket`, and takes no more before it syncs.
     pub(super) fn taken_through(&mut self, ticket: Ticket) {
         self.taken = ticket;
         if self.later.of(&self.earliest).is_some() {
-            // Whoever still sleeps in the next one, because a round ended without a sync, is woken early.
+            // Threads can still sleep in the other group, if the last round ended without a sync. They are woken early.
             self.later = self.later.next();
         }
     }
 
-    /// One more thread; returns the group whose bell it is to listen to.
+    /// Adds a thread that waits for `ticket`, and returns the group whose bell it must sleep on.
     pub(super) fn join(&mut self, ticket: Ticket) -> Group {
-        // The writer may have been quicker to take an event than its thread was to fall asleep.
+        // The writer may have taken the event before its thread came to sleep.
         let is_taken = ticket <= self.taken;
         let group = if is_taken { self.later.next() } else { self.later };
         let earliest = group.of_mut(&mut self.earliest);
@@ -68,8 +71,8 @@ impl Sleepers {
         group
     }
 
-    /// Empties the groups in which somebody waits for an event up to `ticket`, and says which: all of these
-    /// threads must be woken. Whoever waits for a later one joins again.
+    /// Empties the groups in which a thread waits for an event up to `ticket`, and returns which: all their threads must
+    /// be woken. A thread that waits for a later event joins again.
     pub(super) fn leave_through(&mut self, ticket: Ticket) -> [bool; Group::COUNT] {
         self.earliest.each_mut().map(|earliest| earliest.take_if(|earliest| *earliest <= ticket).is_some())
     }
@@ -81,7 +84,7 @@ mod tests {
     use crate::storage::sim::Prng;
 
     #[test]
-    fn who_came_during_a_sync_sleeps_through_it() {
+    fn a_thread_that_came_during_a_sync_sleeps_through_it() {
         let mut sleepers = Sleepers::default();
         sleepers.join(1);
         sleepers.join(2);
@@ -95,10 +98,10 @@ mod tests {
         assert_eq!(sleepers.leave_through(4), [true, false]);
     }
 
-    /// The thread that wakes the writer is often slower to fall asleep than the writer is to take its event. It
-    /// was put among those who came during the sync, and had all of them woken with it.
+    /// The thread that wakes the writer often falls asleep only after the writer has taken its event. It was put in the
+    /// group of threads that came during the sync, and all of them were woken with it.
     #[test]
-    fn who_is_late_is_served_by_the_sync_that_runs() {
+    fn a_late_sleeper_is_served_by_the_sync_that_runs() {
         let mut sleepers = Sleepers::default();
         sleepers.taken_through(1);
         sleepers.join(2);
@@ -107,9 +110,9 @@ mod tests {
         assert_eq!(sleepers.leave_through(2), [true, false]);
     }
 
-    /// However often the writer takes, and whoever is late: whose event is durable is never left asleep.
+    /// Whatever the order of takes, syncs and late threads, no thread whose event is durable is left asleep.
     #[test]
-    fn whoever_is_served_is_woken() {
+    fn every_thread_that_is_served_is_woken() {
         let mut sleepers = Sleepers::default();
         let mut waiting: Vec<(Ticket, Group)> = Vec::new();
         let (mut last, mut prng) = (0, Prng::new(1));
@@ -124,7 +127,7 @@ mod tests {
                 }
                 _ => {
                     last += 1;
-                    // Of an older event somebody may wait later than of a newer one.
+                    // A thread may begin to wait for an older event after another one for a newer event.
                     let ticket = last - prng.next() % last.min(3);
                     waiting.push((ticket, sleepers.join(ticket)));
                 }

@@ -1,14 +1,14 @@
-//! Waiting for what becomes durable without asking for it.
+//! Waits for events to become durable without requesting a sync.
 
 use std::task::{Poll, Waker};
 
 use super::{Queue, Stage};
 
-/// Somebody who is woken when events become durable, and wants none of them sooner.
+/// A wait that is woken when any events become durable, and does not hurry them.
 #[derive(Debug)]
 pub(crate) struct Watch<'a> {
     queue: &'a Queue,
-    /// Among all that watch.
+    /// The number among all watchers; `None` before the first poll that is pending.
     number: Option<u64>,
 }
 
@@ -19,11 +19,11 @@ impl Queue {
 }
 
 impl Watch<'_> {
-    /// Ready with what `look` finds, and with nothing where the log is closed; else `waker` is called when more events have
-    /// become durable.
+    /// Polls `look`. Ready with what it finds, or with `None` if the log is closed. Otherwise `waker` is called when more
+    /// events have become durable.
     pub(crate) fn poll<T>(&mut self, waker: &Waker, look: impl FnOnce() -> Option<T>) -> Poll<Option<T>> {
         let mut state = self.queue.lock();
-        // The writer publishes under the lock, so nothing can slip in between.
+        // Looked at under the lock under which the writer publishes, so no wake-up is missed.
         let found = look();
         if found.is_some() || state.stage == Stage::Closed {
             return Poll::Ready(found);
@@ -32,7 +32,7 @@ impl Watch<'_> {
         let next = state.watched;
         let number = *self.number.get_or_insert(next);
         let before = state.watchers.insert(number, waker.clone());
-        // Wakers are code of the application's runtime.
+        // Dropping a waker runs code of the application's runtime, which must not happen under the lock.
         drop(state);
         drop(before);
         Poll::Pending

@@ -1,10 +1,10 @@
-//! One chain on its way through a reader, from its newer records to its older ones.
+//! Reads one chain from its newer records to its older ones.
 
 use std::io;
 
 use super::{
     ahead::Refused,
-    cursor::{Cursor, Stand, Wanted},
+    cursor::{Cursor, FilePosition, Wanted},
     item::ReadItem,
     next::{Direction, Next},
     start::{CLOCK_STEP, From, StartPosition},
@@ -20,7 +20,7 @@ use crate::{
     storage::{Dir, File, Storage},
 };
 
-/// Where a chain is being read backward.
+/// The state of a chain that is read backward.
 #[derive(Debug)]
 pub(super) struct Backward {
     index: usize,
@@ -29,40 +29,40 @@ pub(super) struct Backward {
     id: Option<ChainId>,
     durable: u64,
     /// Where the chain ends.
-    end: Stand,
-    /// Files that were looked at to find the end, and those before them.
+    end: FilePosition,
+    /// The files that were read to find the end, and the ones before them.
     files: Vec<SegmentFile>,
     older: LayoutFromEnd,
     current: Option<Current>,
     parser: LineParser,
     refused: Refused,
-    /// The record before which the next one must stand, if one was handed out.
+    /// The record that the next one must precede, if one was returned.
     below: Option<Below>,
     last: Timestamp,
     is_at_end: bool,
 }
 
-/// What a record says of the one before it.
+/// A record, and the hash of the one before it.
 #[derive(Debug, Clone, Copy)]
 struct Below {
     seq: u64,
     previous: Digest,
 }
 
-/// How far before a line the one that should stand in its place is looked for.
+/// How far before a line the expected line is searched for.
 const NEAR: u64 = 1 << 20;
 
-/// Lines that were put between a record and the one before it.
+/// State for recognising lines that were inserted between a record and the one before it.
 #[derive(Debug)]
 struct Inserted {
-    /// Where the one before begins, if it stands near.
+    /// The offset of the expected line, if it was found nearby.
     right: Option<u64>,
-    /// How far it was looked for: no part of the file is looked through twice.
+    /// How far back was searched for it, so that no part of the file is searched twice.
     looked: u64,
 }
 
 impl Inserted {
-    /// Whether a line at this offset, which is not the one before a record, stands behind that one.
+    /// Returns whether a line at this offset, which is not the one before a record, comes after that one.
     fn has(&mut self, offset: u64, below: Below, file: &dyn File) -> io::Result<bool> {
         if self.right.is_none_or(|right| offset <= right) && offset <= self.looked {
             self.right = None;
@@ -86,13 +86,13 @@ struct Current {
     file: Box<dyn File>,
     lines: LinesBackward,
     inserted: Inserted,
-    /// The line that was numbered last: where it begins, and its number.
+    /// The line whose number was counted last: its offset and its number.
     numbered: Option<(u64, u64)>,
 }
 
 impl Current {
-    /// The number of the line that begins at an offset, which is before any that was asked for. No part of the file is
-    /// counted twice from its middle on.
+    /// Returns the number of the line at an offset, which must be before all offsets asked for earlier. Apart from the
+    /// first call, no part of the file is counted twice.
     fn number_of(&mut self, offset: u64) -> io::Result<u64> {
         let number = match self.numbered {
             Some((later, number)) => number.saturating_sub(lines_between(&*self.file, offset, later)?),
@@ -104,7 +104,7 @@ impl Current {
 }
 
 impl Backward {
-    /// Begins at the end of a chain: behind its last record that a reading forward would hand out.
+    /// Begins at the end of a chain: after the last record that reading forward would return.
     pub(super) fn new(
         storage: &dyn Storage,
         index: usize,
@@ -112,16 +112,17 @@ impl Backward {
         numbers: &[u32],
         wanted: Wanted,
     ) -> Result<Self, Error> {
+        // The end is found by reading forward from the last durable record: only so can a torn tail be recognised.
         let start = StartPosition::find(storage, chain, numbers, From::Seq(u64::MAX), 0)?;
         let everything = Wanted { durable_only: wanted.durable_only, ..Wanted::default() };
         let (mut forward, older) = Cursor::new(index, chain, start, everything, None);
         while let Some(next) = forward.next(storage) {
-            // A line that is no record is met again on the way back; behind a file that cannot be read nothing is.
+            // A line that is not a record is found again on the way back; but behind an unreadable file, nothing is.
             if let Err(error @ Error::Io { .. }) = next {
                 return Err(error);
             }
         }
-        let (end, durable) = (forward.stand(), forward.durable());
+        let (end, durable) = (forward.returned(), forward.durable());
         Ok(Self {
             index,
             chain,
@@ -148,7 +149,7 @@ impl Backward {
         self.id
     }
 
-    /// The record before. After an error it goes on before what was wrong.
+    /// Returns the preceding record. After an error, reading continues before what was wrong.
     pub(super) fn next(&mut self, storage: &dyn Storage) -> Option<Result<Next, Error>> {
         while !self.is_at_end {
             match self.read(storage) {
@@ -160,7 +161,7 @@ impl Backward {
         None
     }
 
-    /// The record before, if the next piece is one and wanted.
+    /// Returns the preceding record, if the next line is one and is wanted.
     fn read(&mut self, storage: &dyn Storage) -> Result<Option<Next>, Error> {
         let Some(mut current) = self.current.take() else {
             self.current = self.open_older(storage).inspect_err(|_| self.is_at_end = true)?;
@@ -169,22 +170,24 @@ impl Backward {
         };
         let name = current.name;
         let path = || storage.path(Dir::Log, &name.to_string());
-        let piece = current.lines.next(&*current.file).map_err(Error::io("read", path()));
-        let Some((offset, line)) = piece.inspect_err(|_| self.is_at_end = true)? else { return Ok(None) };
+        let read = current.lines.next(&*current.file).map_err(Error::io("read", path()));
+        let Some((offset, line)) = read.inspect_err(|_| self.is_at_end = true)? else { return Ok(None) };
         let (file, inserted) = (&*current.file, &mut current.inserted);
         let is_inserted = |below| inserted.has(offset, below, file);
         let record = line.map(|line| self.record(name, offset, line, is_inserted)).transpose();
         let record = record.map_err(Error::io("read", path()))?.flatten();
+        // A line number is needed only for an error, and costs reading the file up to the line.
         let number = record.is_none().then(|| current.number_of(offset));
         self.current = Some(current);
         let Some((record, below)) = record else {
             let line = number.transpose().map_err(Error::io("read", path()))?.unwrap_or(0);
             return Err(Error::BadLine { path: path(), line });
         };
-        Ok(self.hand_out(record, below))
+        Ok(self.wanted_next(record, below))
     }
 
-    /// The record in a line, if it is one and belongs before the last that was read; and the number of that one.
+    /// Returns the record in a line, if it is one and belongs before the last that was read, with the number of that
+    /// one.
     fn record(
         &mut self,
         name: SegmentName,
@@ -212,9 +215,10 @@ impl Backward {
         Ok(Some((record, below.map(|below| below.seq))))
     }
 
-    fn hand_out(&mut self, record: Record, below: Option<u64>) -> Option<Next> {
+    fn wanted_next(&mut self, record: Record, below: Option<u64>) -> Option<Next> {
         let (seq, at) = (record.seq(), record.at());
         let is_older = |since: Timestamp| at.is_some_and(|at| since.since(at) > CLOCK_STEP);
+        // Times may go back a little within a chain, so only a record that is much older ends the reading.
         if seq < self.wanted.from_seq || self.wanted.since.is_some_and(is_older) {
             self.is_at_end = true;
             return None;
@@ -227,7 +231,7 @@ impl Backward {
         if !self.wanted.has(&record) {
             return None;
         }
-        // Inside a chain the order is `seq`, whatever the clock did.
+        // Within a chain the order is `seq`, whatever the clock did.
         self.last = at.unwrap_or(self.last).min(self.last);
         Some(Next {
             at: self.last,
@@ -238,13 +242,14 @@ impl Backward {
         })
     }
 
-    /// Opens the next older file of which anything counts and that is still there.
+    /// Opens the next older file that counts and still exists.
     fn open_older(&mut self, storage: &dyn Storage) -> Result<Option<Current>, Error> {
         loop {
             if self.files.is_empty() && self.older.older(storage)?.is_some() {
                 self.files = self.older.take_files();
             }
             let Some(file) = self.files.pop() else { return Ok(None) };
+            // Files behind the end of the chain hold nothing but its torn tail.
             if file.counted == Some(0) || file.name.segment > self.end.segment {
                 continue;
             }

@@ -1,19 +1,19 @@
-//! What a reader hands out.
+//! What a reader returns.
 
 use crate::record::Record;
 
-/// What a [`Reader`](crate::Reader) hands out: a record, or what has to be known about those before and behind it.
+/// What a [`Reader`](crate::Reader) returns: a record, or a statement about the records before and after it.
 ///
-/// Within a chain, records come with consecutive numbers, except where a `Gap` or a `Withdrawn` stands between them.
+/// Within a chain, records have consecutive sequence numbers, except across a `Gap` or a `Withdrawn`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ReadItem {
-    /// A record. It says in which chain, file and place it stands, and has the raw line.
+    /// A record, with its chain, its file, its position in the file and the raw line.
     Record(Record),
 
-    /// Records that should come here and do not. Retention removed them before they were read, or their lines are no
-    /// records any more: which of both, [`verify`](crate::verify()) says. If what was removed said that records before
-    /// were void, nothing withdraws these: [provisional](Record::is_provisional) records before a gap may be void.
+    /// Records that belong here and are missing. Retention removed them before they were read, or their lines are no
+    /// longer records; [`verify`](crate::verify()) tells the two apart. If one of them declared earlier records void,
+    /// these are not withdrawn: [provisional](Record::is_provisional) records before a gap may be void.
     #[non_exhaustive]
     Gap {
         /// The number of the chain.
@@ -24,9 +24,9 @@ pub enum ReadItem {
         last_seq: u64,
     },
 
-    /// All records of the chain from this number on that were handed out before are void: a new segment begins with
-    /// this number. They had been [provisional](Record::is_provisional). Most of them come again, with other numbers or
-    /// neighbours.
+    /// All records of the chain that were returned before, from this sequence number on, are void: a new segment
+    /// begins with this number. They had been [provisional](Record::is_provisional). Most of them are returned again,
+    /// with other numbers or neighbours.
     #[non_exhaustive]
     Withdrawn {
         /// The number of the chain.
@@ -37,7 +37,7 @@ pub enum ReadItem {
 }
 
 impl ReadItem {
-    /// The record, if it is one.
+    /// Returns the record, if it is one.
     #[must_use]
     pub fn into_record(self) -> Option<Record> {
         match self {

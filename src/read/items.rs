@@ -1,4 +1,4 @@
-//! The chains of a log, merged, and waited for.
+//! The chains of a log, merged and followed.
 
 use std::{
     collections::{BTreeMap, BinaryHeap, VecDeque},
@@ -22,32 +22,32 @@ use crate::{
     segment_name::ChainNumber, storage::Storage,
 };
 
-/// How long a reading that follows rests before it looks again: at first, and at most.
+/// How long a reader that follows pauses before it looks again: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_millis(250);
 
-/// How often a directory is listed in which files go while it is opened.
+/// How often a directory is listed again while files in it are removed during opening.
 const MAX_LOOKS: usize = 100;
 
-/// What a [`Reader`](crate::Reader) reads, item by item; see [`Reader::items`](crate::Reader::items).
+/// The items that a [`Reader`](crate::Reader) reads; see [`Reader::items`](crate::Reader::items).
 ///
-/// The end is `None`. A reading that follows blocks until there is more, and ends when it is
-/// [stopped](Self::stopper). After an error the reading goes on: behind a line that is no record, with another chain
-/// where a file cannot be read, and with another try where the log is followed.
+/// The iterator returns `None` at the end. A reader that follows blocks until there is more, and ends when it is
+/// [stopped](Self::stopper). After an error, reading continues: after the line that is not a record, with another
+/// chain if a file cannot be read, and with another attempt if the log is followed.
 pub struct ReadItems {
     storage: Arc<dyn Storage>,
     plan: Plan,
     walks: Vec<Walk>,
-    /// The next record of each chain, the first to hand out on top.
-    heads: BinaryHeap<Next>,
-    /// The chains of which no record is there.
+    /// The next record of each chain, the one to return first at the top.
+    next_records: BinaryHeap<Next>,
+    /// The indexes of the chains whose next record was not read yet.
     to_fill: Vec<usize>,
-    /// What comes before the next record.
+    /// The items to return before the next record.
     due: VecDeque<Result<ReadItem, Error>>,
-    /// How many records are still wanted.
+    /// How many records are still to be returned.
     left: u64,
     pause: Duration,
-    /// Whether to rest before the next look: something could not be read.
+    /// Whether to pause before the next look, because something could not be read.
     must_rest: bool,
     stopper: Stopper,
 }
@@ -58,7 +58,7 @@ impl fmt::Debug for ReadItems {
     }
 }
 
-/// One chain.
+/// One chain that is being read.
 #[derive(Debug)]
 enum Walk {
     Forward(Box<Cursor>),
@@ -102,7 +102,7 @@ impl ReadItems {
         loop {
             let directory = Directory::list_without_holes(&**storage)?;
             match Self::open_listed(Arc::clone(storage), plan.clone(), dir, &directory) {
-                // Retention may have removed the files that were listed: before a record is called missing, the
+                // Retention may have removed the files that were listed. Before a record is reported missing, the
                 // directory is listed again.
                 Err(Error::NoSuchRecord { .. })
                     if looks < MAX_LOOKS
@@ -131,7 +131,7 @@ impl ReadItems {
         let (firsts, is_exact) = plan.firsts(&storage, directory)?;
         let mut items = Self::new(storage, plan);
         if !is_exact {
-            // None of the last may be missing: there may be more instead.
+            // The count is not exact: rather return more records than lose one of the last.
             items.left = u64::MAX;
         }
         for (chain, numbers) in &directory.chains {
@@ -140,8 +140,9 @@ impl ReadItems {
             }
         }
         items.fill();
-        let is_lie = |due: &Result<ReadItem, Error>| matches!(due, Err(Error::NoSuchRecord { .. }));
-        match items.due.iter().position(is_lie).and_then(|at| items.due.remove(at)) {
+        // A head that the log does not have must be an error of this call, not of a later item.
+        let is_missing = |due: &Result<ReadItem, Error>| matches!(due, Err(Error::NoSuchRecord { .. }));
+        match items.due.iter().position(is_missing).and_then(|at| items.due.remove(at)) {
             Some(Err(error)) => Err(error),
             _ => Ok(items),
         }
@@ -152,7 +153,7 @@ impl ReadItems {
         Self {
             storage,
             walks: Vec::new(),
-            heads: BinaryHeap::new(),
+            next_records: BinaryHeap::new(),
             to_fill: Vec::new(),
             due: VecDeque::new(),
             left: plan.last.filter(|_| is_bounded).unwrap_or(u64::MAX),
@@ -193,15 +194,15 @@ impl ReadItems {
         Ok(())
     }
 
-    /// Reads the next record of the chains of which none is there. What cannot be read is said at once, and passed
-    /// over.
+    /// Reads the next record of each chain that has none waiting. Errors are queued to be returned at once, and reading
+    /// continues after them.
     #[inline]
     fn fill(&mut self) {
         let mut to_fill = std::mem::take(&mut self.to_fill);
         for index in to_fill.drain(..) {
             let Some(walk) = self.walks.get_mut(index) else { continue };
             match walk.next(&*self.storage) {
-                Some(Ok(head)) => self.heads.push(head),
+                Some(Ok(head)) => self.next_records.push(head),
                 Some(Err(error)) => {
                     self.due.push_back(Err(error));
                     self.to_fill.push(index);
@@ -210,12 +211,12 @@ impl ReadItems {
             }
         }
         if self.to_fill.is_empty() {
-            // Its room serves the next record.
+            // Keeps the allocation for later calls.
             self.to_fill = to_fill;
         }
     }
 
-    /// The next item of what was there at the last look.
+    /// Returns the next item of what was found at the last look.
     #[inline]
     fn next_here(&mut self) -> Option<Result<ReadItem, Error>> {
         while self.left > 0 {
@@ -224,8 +225,8 @@ impl ReadItems {
                 return Some(due);
             }
             let next = match self.walks.as_mut_slice() {
-                // One chain needs no merging.
-                [walk] if self.heads.is_empty() && !self.to_fill.is_empty() => {
+                // A single chain needs no merging.
+                [walk] if self.next_records.is_empty() && !self.to_fill.is_empty() => {
                     match walk.next(&*self.storage) {
                         Some(Ok(next)) => next,
                         Some(Err(error)) => return Some(Err(error)),
@@ -240,7 +241,7 @@ impl ReadItems {
                     continue;
                 }
                 _ => {
-                    let next = self.heads.pop()?;
+                    let next = self.next_records.pop()?;
                     self.to_fill.push(next.chain);
                     next
                 }
@@ -255,7 +256,7 @@ impl ReadItems {
         None
     }
 
-    /// Looks what is there now, in chains that are known and in those that began since.
+    /// Lists the directory again: for more in known chains, and for chains that began since.
     fn look_again(&mut self) -> Result<(), Error> {
         let directory = Directory::list_without_holes(&*self.storage)?;
         for (chain, numbers) in &directory.chains {
@@ -263,7 +264,7 @@ impl ReadItems {
                 continue;
             }
             let is_this = |walk: &mut Walk| walk.as_cursor().is_some_and(|cursor| cursor.chain() == *chain);
-            // What is wrong with one chain keeps nobody from the others.
+            // An error in one chain does not stop the others.
             let Some(index) = self.walks.iter_mut().position(is_this) else {
                 if let Err(error) = self.add_new(*chain, numbers) {
                     self.due.push_back(Err(error));
@@ -289,28 +290,28 @@ impl ReadItems {
         Ok(())
     }
 
-    /// Hands out the next item if there is one within this time, and `None` if there is not, the reading has ended, or
-    /// it was [stopped](Stopper::is_stopped). With [`Duration::ZERO`] it looks once and does not wait. The bound is one of
-    /// waiting: records that are there and not wanted are passed over first, however many they are.
+    /// Returns the next item if there is one within this time. Returns `None` if there is not, if reading has ended,
+    /// or if it was [stopped](Stopper::is_stopped). With [`Duration::ZERO`] it looks once and does not wait. Only
+    /// waiting is bounded: records that exist and are not wanted are skipped first, however many there are.
     ///
-    /// For who collects batches; the iterator itself waits without a bound.
+    /// For programs that collect batches; the iterator itself waits without a limit.
     #[doc(alias = "try_next")]
     pub fn next_within(&mut self, bound: Duration) -> Option<Result<ReadItem, Error>> {
         self.wait(Some(bound))
     }
 
-    /// The chains that are read so far, and the id of each: 32 hexadecimal digits, drawn when the chain began, so that the
-    /// id and a sequence number name a record for ever. A chain without a readable first line is left out.
+    /// Returns the chains read so far with their ids: 32 hexadecimal digits, drawn when the chain began. An id and a
+    /// sequence number identify a record for ever. A chain without a readable first line is left out.
     #[must_use]
     pub fn chains(&self) -> Vec<(u16, String)> {
         let chains = self.walks.iter();
         chains.filter_map(|walk| Some((walk.chain().get(), walk.id()?.to_string()))).collect()
     }
 
-    /// Takes this record for durable, and all before it in its chain, as [`AuditLog::head`](crate::AuditLog::head) or a
-    /// receipt says. A reading that follows with [`durable_only`](crate::Reader::durable_only) then hands them out at its next
-    /// look, and need not wait for the mark that says so in the log. A head of another log makes it hand out what is not
-    /// durable.
+    /// Treats this record and all before it in its chain as durable, on the word of
+    /// [`AuditLog::head`](crate::AuditLog::head) or a receipt. A reader that follows with
+    /// [`durable_only`](crate::Reader::durable_only) then returns them at its next look, without waiting for the mark
+    /// in the log. With a head of another log, records may be returned that are not durable.
     pub fn trust(&mut self, head: impl Into<Head>) {
         let head = head.into();
         if let Some(cursor) =
@@ -320,7 +321,7 @@ impl ReadItems {
         }
     }
 
-    /// What ends this reading, from any thread.
+    /// Returns a handle that stops this reader from any thread.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
@@ -339,6 +340,7 @@ impl ReadItems {
             }
             let clock = *clock.get_or_insert_with(Clock::start);
             let left = || bound.map_or(LAST_PAUSE, |bound| bound.saturating_sub(clock.elapsed()));
+            // After an I/O error there is a pause first, so that a failing disk is not read in a tight loop.
             if !std::mem::take(&mut self.must_rest) {
                 let item = self.look_again().map_or_else(|error| Some(Err(error)), |()| self.next_here());
                 if let Some(found) = &item {
@@ -355,7 +357,7 @@ impl ReadItems {
         None
     }
 
-    /// Looks soon again behind what was found, and not before a rest behind what failed.
+    /// Shortens the next pause after something was found, and forces a pause after an I/O error.
     fn note(&mut self, item: &Result<ReadItem, Error>) {
         if matches!(item, Err(Error::Io { .. })) {
             self.must_rest = true;
@@ -378,8 +380,9 @@ impl Plan {
         self.chains.is_empty() || self.chains.contains(&chain)
     }
 
-    /// With which record of each chain the last ones of the log begin, if they are asked for: found from the end on.
-    /// And whether a reading forward counts as many from there: where lines are damaged it may count more.
+    /// Returns the record of each chain with which the last records of the log begin, if they are asked for. They are
+    /// found from the end. Also returns whether that count is exact: where lines are damaged, reading forward may
+    /// return more.
     fn firsts(
         &self,
         storage: &Arc<dyn Storage>,
@@ -402,17 +405,17 @@ impl Plan {
                     left -= 1;
                 }
                 Some(Err(error @ Error::Io { .. })) => return Err(error),
-                // What is wrong is told when it is read forward.
+                // Reading forward reports what is wrong.
                 Some(_) => is_exact = false,
                 None => return Ok((BTreeMap::new(), is_exact)),
             }
         }
         items.left = u64::MAX;
-        // Of chains that have no such record nothing is wanted that is there.
+        // Chains without one of the last records are read from behind their newest record.
         while !items.to_fill.is_empty() {
             items.fill();
         }
-        for next in items.heads {
+        for next in items.next_records {
             let head = next.record.head();
             firsts.entry(head.chain).or_insert(head.seq.saturating_add(1));
         }

@@ -1,7 +1,8 @@
-//! Reads a log: raw lines, and records on top.
+//! Reads a log: as raw lines, and as records.
 //!
-//! `reader` is the builder, `items` merges the chains; each is a `cursor` forward or goes `backward`, and begins where
-//! `start` finds it. `ahead` is what was read and not handed out yet. `segments` is for who searches files.
+//! `reader` is the builder, and `items` merges the chains. Each chain is read forward by a `cursor` or `backward`, from
+//! the position that `start` finds. `ahead` holds what was read and not returned yet. `segments` is for programs that
+//! search the files themselves.
 
 mod ahead;
 mod backward;
@@ -27,14 +28,14 @@ pub use stopper::Stopper;
 
 use crate::{error::Error, record::Record};
 
-/// Reads the records of the log in a directory: those of each chain in their order, the chains
-/// merged by time. Short for [`Reader::new(dir).records()`](Reader::records).
+/// Reads the records of the log in a directory: those of each chain in order, the chains merged by
+/// time. Short for [`Reader::new(dir).records()`](Reader::records).
 ///
-/// Reads on while it is iterated, so that a log of any length takes little memory. It ends with what
-/// was there when each file was reached, and works while a writer is at work. What a later segment
-/// declares void is passed over; a line that is no record is an [`Error::BadLine`], after which the
-/// iteration goes on. Whether the records are the original ones, only [`verify`](crate::verify())
-/// says.
+/// The log is read while it is iterated, so a log of any length takes little memory. The iteration
+/// ends with what each file held when it was reached, and works while a writer appends. What a later
+/// segment declares void is skipped. A line that is not a record is an [`Error::BadLine`], after which
+/// the iteration continues. Only [`verify`](crate::verify()) checks that the records are the original
+/// ones.
 ///
 /// # Errors
 ///

@@ -1,25 +1,25 @@
-//! The next record of a chain, on its way into the merge of chains.
+//! The next record of a chain, ordered for the merge of chains.
 
 use std::cmp::Ordering;
 
 use super::item::ReadItem;
 use crate::{clock::Timestamp, record::Record};
 
-/// Which way a log is read.
+/// The direction in which a log is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Forward,
     Backward,
 }
 
-/// The next record of a chain, ordered so that a heap has the first to hand out on top.
+/// The next record of a chain, ordered so that the record to return first is at the top of a heap.
 #[derive(Debug)]
 pub(super) struct Next {
     pub(super) at: Timestamp,
-    /// Whose it is.
+    /// The index of its chain.
     pub(super) chain: usize,
     pub(super) direction: Direction,
-    /// What has to be said before it, which is rare.
+    /// The items to return before it; there rarely are any.
     pub(super) before: Vec<ReadItem>,
     pub(super) record: Record,
 }

@@ -1,4 +1,4 @@
-//! What to read of a log, and how.
+//! The builder that says what to read of a log, and how.
 
 use std::{
     collections::BTreeSet,
@@ -19,23 +19,23 @@ use crate::{
 
 /// Reads a log: all of it, its end, what follows a record, or for as long as it is written.
 ///
-/// It reads while it is iterated, in windows, so that a log of any length takes little memory. It never writes, takes
-/// no lock, and works while other processes write, rotate and prune.
+/// The log is read in windows while it is iterated, so a log of any length takes little memory. The reader never
+/// writes, takes no lock, and works while other processes write, rotate and prune.
 ///
 /// # Order
 ///
-/// The records of a chain come in the order of their numbers, whatever their times are. Chains are merged by time. A
-/// reading that [follows](Self::follow) merges what it finds at each look: what was there when it began is in order of
-/// time, and what comes later is in order of time as far as it was found together.
+/// The records of a chain are returned in the order of their sequence numbers, whatever their times are. Chains are
+/// merged by time. A reader that [follows](Self::follow) the log merges what it finds at each look. What was there
+/// when it began is in order of time; what is found later is in order of time within each look.
 ///
-/// # What is not there
+/// # What is missing
 ///
-/// Numbers that are passed over are a [`ReadItem::Gap`](crate::ReadItem::Gap): retention removed the records while they
-/// were read. A line that is no record, or one that stands where it does not belong, is an [`Error::BadLine`], after which
-/// the reading goes on. What a later segment declares void is passed over.
+/// Sequence numbers that are skipped are a [`ReadItem::Gap`](crate::ReadItem::Gap): retention removed the records
+/// while they were read. A line that is not a record, or one in the wrong place, is an [`Error::BadLine`], after which
+/// reading continues. What a later segment declares void is skipped.
 ///
-/// A reading is no verification: in a damaged log it hands out what it can read, and one that begins inside or goes
-/// backward may hand out less than one from the beginning. What it passes over it says.
+/// Reading is not verification. Of a damaged log, a reader returns what it can read. One that begins in the middle or
+/// reads backward may return less than one that reads from the beginning. It reports what it skips.
 ///
 /// # Examples
 ///
@@ -50,7 +50,7 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Every durable record behind a kept one, until another thread says that it is enough:
+/// Every durable record after a kept head, until another thread stops the reader:
 ///
 /// ```no_run
 /// use tracing_audit::{Head, ReadItem, Reader};
@@ -69,7 +69,7 @@ use crate::{
 ///         ReadItem::Gap { chain, first_seq, last_seq, .. } => {
 ///             eprintln!("records {first_seq} to {last_seq} of chain {chain} are gone");
 ///         }
-///         // Nothing is withdrawn that is durable.
+///         // Durable records are never withdrawn.
 ///         _ => {}
 ///     }
 /// }
@@ -83,14 +83,14 @@ use crate::{
 pub struct Reader {
     dir: PathBuf,
     pub(super) plan: Plan,
-    /// The names of chains as they were given.
+    /// The names of chains as the caller gave them.
     chains: Vec<String>,
 }
 
-/// What to read.
+/// What to read, and how.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plan {
-    /// Only these chains, if any are named.
+    /// Only these chains; all chains if it is empty.
     pub(super) chains: BTreeSet<ChainNumber>,
     pub(super) after: Vec<Head>,
     pub(super) from_seq: u64,
@@ -108,14 +108,14 @@ impl fmt::Debug for Reader {
 }
 
 impl Reader {
-    /// A reader of the whole log in a directory.
+    /// Creates a reader of the whole log in a directory.
     pub fn new(dir: impl AsRef<Path>) -> Self {
         Self { dir: dir.as_ref().to_owned(), plan: Plan::default(), chains: Vec::new() }
     }
 
-    /// Reads this chain, and others that are named like this: `"000"`, or a number as [`Record::chain`] gives it. A
-    /// chain that is not there has no records; one that follows waits for it. Default: all chains, and those that begin
-    /// while the log is followed.
+    /// Reads this chain, and others given in further calls: as `"000"`, or as a number like that of [`Record::chain`].
+    /// A chain that does not exist has no records; a reader that follows waits for it. Default: all chains, and those
+    /// that begin while the log is followed.
     ///
     /// [`Record::chain`]: crate::Record::chain
     pub fn chain(mut self, chain: impl fmt::Display) -> Self {
@@ -123,10 +123,10 @@ impl Reader {
         self
     }
 
-    /// Begins behind this record of its chain, without reading what lies before. Chains for which no head is given are
-    /// read from their beginning. The log must have the record, with this hash: else [`items`](Self::items) returns
-    /// [`Error::NoSuchRecord`]. If retention removed it and more behind it, what is missing is a
-    /// [`ReadItem::Gap`](crate::ReadItem::Gap). The record counts as durable, as that of every head and receipt is.
+    /// Begins after this record of its chain, without reading what precedes it. Chains without a head are read from
+    /// their beginning. The log must have the record with this hash; otherwise [`items`](Self::items) returns
+    /// [`Error::NoSuchRecord`]. If retention removed it and records after it, the missing ones are a
+    /// [`ReadItem::Gap`](crate::ReadItem::Gap). The record counts as durable, like that of every head and receipt.
     /// Default: every chain from its beginning.
     #[doc(alias = "cursor")]
     #[doc(alias = "resume")]
@@ -137,27 +137,27 @@ impl Reader {
         self
     }
 
-    /// Begins with the record of this number, counted from 1, in every chain, without reading what lies before: it is
-    /// found by bisecting, in some twenty small reads in 10 GB. One that follows and has to
-    /// [withdraw](crate::ReadItem::Withdrawn) records hands out those that take their place, also below this number.
-    /// Default: 1.
+    /// Begins with the record of this sequence number, counted from 1, in every chain, without reading what precedes
+    /// it. It is found by bisection, in some twenty small reads in 10 GB. If a reader that follows has to
+    /// [withdraw](crate::ReadItem::Withdrawn) records, it also returns the records that replace them, even below this
+    /// number. Default: 1.
     #[doc(alias = "seek")]
     pub fn from_seq(mut self, seq: u64) -> Self {
         self.plan.from_seq = seq;
         self
     }
 
-    /// Reads only records whose time is this or later, and those that have none, without reading what lies before. The
-    /// place is found by bisecting, and begins ten minutes early: a record is missed only if a clock was set back by
-    /// more than that behind it. Default: records of every time.
+    /// Reads only records with this time or a later one, and those without a time, without reading what precedes them.
+    /// The position is found by bisection, and reading begins ten minutes early. So a record is missed only if a clock
+    /// was set back by more than that after it. Default: records of every time.
     pub fn since(mut self, time: SystemTime) -> Self {
         self.plan.since = Some(Timestamp::from_system_time(time));
         self
     }
 
-    /// Reads only the last records of the log: so many in all, the newest when the chains are merged by time. They are
-    /// found from the end on, and what lies before is not read. In a damaged log there may be more before them. One that
-    /// follows goes on behind them. Default: all.
+    /// Reads only the last records of the log: this many in all, the newest when the chains are merged by time. They
+    /// are found from the end, and what precedes them is not read. In a damaged log, more records may come before
+    /// them. A reader that follows continues after them. Default: all.
     #[doc(alias = "tail")]
     #[doc(alias = "limit")]
     pub fn last(mut self, records: u64) -> Self {
@@ -165,31 +165,32 @@ impl Reader {
         self
     }
 
-    /// Reads from the newest record to the oldest, without reading more than is taken. What a torn tail is, is told
-    /// from the last durable record on, so that the same records come as forward. Where times in a chain go back, it
-    /// may be merged with others in another order. Cannot be combined with [`follow`](Self::follow) or
+    /// Reads from the newest record to the oldest, and no more than is taken. A torn tail is determined from the last
+    /// durable record on, so the records are the same as when reading forward. Where times in a chain go back, it may
+    /// be merged with other chains in a different order. Cannot be combined with [`follow`](Self::follow) or
     /// [`after`](Self::after). Default: `false`.
     pub fn reverse(mut self, reverse: bool) -> Self {
         self.plan.is_reverse = reverse;
         self
     }
 
-    /// Reads only records that the log says are durable: those up to the last `durable` mark, and a `close` that nothing
-    /// follows. The mark stands in the next write: the last records of a log that then rests come with the `mark` that
-    /// the writer writes after 60 s. None is withdrawn later, with one exception: a `close` is durable a moment after it
-    /// can be read, and a power cut in that moment takes it back. Default: `false`, with
-    /// [`Record::is_provisional`](crate::Record::is_provisional).
+    /// Reads only records that the log states to be durable: those up to the last `durable` mark, and a `close` that
+    /// nothing follows. A mark is part of the next write. If nothing more is written, the last records become durable
+    /// for the reader with the `mark` that the writer writes after 60 s. No record is withdrawn later, with one
+    /// exception. A `close` is durable a moment after it can be read, and a power cut in that moment removes it.
+    /// Default: `false`, where [`Record::is_provisional`](crate::Record::is_provisional) marks the records not known
+    /// to be durable.
     pub fn durable_only(mut self, durable_only: bool) -> Self {
         self.plan.durable_only = durable_only;
         self
     }
 
-    /// Goes on when the end is reached: waits for more, through rotation, new chains and retention, until
-    /// [`ReadItems::stopper`](crate::ReadItems::stopper) ends it. It stays with the directory that was opened: one that is
-    /// removed and made again under the same name must be read anew. It looks every 10 ms, and after a while without
-    /// anything new every 250 ms. The directory must be there; it may be empty. Needs [`items`](Self::items). Whether a
-    /// record is [`unconfirmed`](crate::Record::is_unconfirmed) is known only as far as it can be read at that moment: what
-    /// names it may be written later. Default: `false`.
+    /// Waits for more at the end of the log, through rotation, new chains and retention, until
+    /// [`ReadItems::stopper`](crate::ReadItems::stopper) ends it. The reader checks for more every 10 ms, and after a
+    /// while without anything new every 250 ms. It stays with the directory that was opened: one that is removed and
+    /// created again under the same name needs a new reader. The directory must exist; it may be empty. Needs
+    /// [`items`](Self::items). Whether a record is [`unconfirmed`](crate::Record::is_unconfirmed) is known only as far
+    /// as the log can be read at that moment, because the record that names it may be written later. Default: `false`.
     #[doc(alias = "tail")]
     #[doc(alias = "watch")]
     pub fn follow(mut self, follow: bool) -> Self {
@@ -197,13 +198,12 @@ impl Reader {
         self
     }
 
-    /// Begins to read. What is no record is left out; see [`items`](Self::items) for a reading that says what is
-    /// missing.
+    /// Begins to read the records alone; [`items`](Self::items) also returns which records are missing or withdrawn.
     ///
     /// # Errors
     ///
-    /// Those of [`items`](Self::items), and [`Error::Setting`] with [`follow`](Self::follow): who follows must hear
-    /// what is missing and withdrawn.
+    /// Those of [`items`](Self::items), and [`Error::Setting`] with [`follow`](Self::follow): a program that follows a
+    /// log must handle what is missing or withdrawn.
     pub fn records(self) -> Result<Records, Error> {
         let storage = self.storage()?;
         self.records_of(storage)
@@ -214,13 +214,14 @@ impl Reader {
     /// # Errors
     ///
     /// [`Error::NoLog`] where there is no segment, [`Error::Io`] where one cannot be read, [`Error::NoSuchRecord`]
-    /// where the log does not have the record of [`after`](Self::after), [`Error::Parse`] for a
-    /// [`chain`](Self::chain) that is none, [`Error::Setting`] for settings that cannot be combined.
+    /// where the log does not have the record of [`after`](Self::after), [`Error::Parse`] for an invalid
+    /// [`chain`](Self::chain), [`Error::Setting`] for settings that cannot be combined.
     pub fn items(self) -> Result<ReadItems, Error> {
         let storage = self.storage()?;
         self.items_of(storage)
     }
 
+    /// Opens the directory without changing it.
     pub(super) fn storage(&self) -> Result<Arc<dyn Storage>, Error> {
         match Disk::open_existing(&self.dir) {
             Ok(disk) => Ok(Arc::new(disk)),
@@ -231,7 +232,7 @@ impl Reader {
         }
     }
 
-    /// The same wherever the log is stored.
+    /// Begins to read a log in any storage.
     #[expect(clippy::needless_pass_by_value, reason = "it is shared with every file that is opened")]
     pub(super) fn items_of(mut self, storage: Arc<dyn Storage>) -> Result<ReadItems, Error> {
         let Plan { is_reverse, follows, after, .. } = &self.plan;
@@ -245,7 +246,7 @@ impl Reader {
         ReadItems::open(&storage, &self.plan, &self.dir)
     }
 
-    /// The records wherever the log is stored.
+    /// Begins to read the records of a log in any storage.
     pub(crate) fn records_of(self, storage: Arc<dyn Storage>) -> Result<Records, Error> {
         if self.plan.follows {
             let reason = "it needs `items`, which say what is missing and withdrawn".to_owned();
@@ -255,7 +256,7 @@ impl Reader {
     }
 }
 
-/// One to three digits.
+/// Parses a chain number of one to three digits.
 fn parse_chain(text: &str) -> Result<ChainNumber, Error> {
     let is_number = (1..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|_| is_number).and_then(ChainNumber::new);

@@ -1,4 +1,4 @@
-//! The files of a log, as those see them who search it themselves.
+//! The files of a log, for programs that search them themselves.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,9 +17,9 @@ use crate::{
     storage::{Dir, Storage},
 };
 
-/// A file of a log: how many of its bytes count, and which times its records have. For programs that search many
-/// segments at the same time, or look for bytes before they look at records: [`Reader`] is simpler, and follows
-/// the links of a chain, which this does not.
+/// A file of a log: how many of its bytes count, and the times of its records. For programs that search many segments
+/// in parallel, or search for bytes before they parse records. [`Reader`] is simpler, and it follows the links of a
+/// chain, which this does not.
 #[derive(Debug, Clone)]
 pub struct Segment {
     name: SegmentName,
@@ -33,8 +33,8 @@ pub struct Segment {
     durable: u64,
 }
 
-/// Lists the segments of a log: chain by chain, in the order in which they were begun. Reads the first line of each, and
-/// the end of each chain. Works while other processes write, rotate and prune.
+/// Lists the segments of a log: chain by chain, in the order in which they were begun. Reads the first line of each
+/// segment and the end of each chain. Works while other processes write, rotate and prune.
 ///
 /// # Errors
 ///
@@ -45,7 +45,7 @@ pub fn segments(dir: impl AsRef<Path>) -> Result<Vec<Segment>, Error> {
     segments_of(&storage, dir)
 }
 
-/// The same wherever the log is stored.
+/// Lists the segments of a log in any storage.
 pub(super) fn segments_of(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Vec<Segment>, Error> {
     let directory = Directory::list_without_holes(&**storage)?;
     if directory.chains.is_empty() {
@@ -75,71 +75,73 @@ impl Segment {
         }
     }
 
-    /// The number of the chain, as [`Record::chain`] gives it.
+    /// Returns the number of the chain, like [`Record::chain`].
     #[must_use]
     pub fn chain(&self) -> u16 {
         self.name.chain.get()
     }
 
-    /// The number of the segment, which is in its name.
+    /// Returns the number of the segment, which is in its name.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.name.segment
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The id of the chain: 32 digits, the same in all its segments. `None` where the first line does not say it.
+    /// Returns the id of the chain: 32 digits, the same in all its segments. `None` if the first line does not state
+    /// it.
     #[must_use]
     pub fn chain_id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// The length of the file when it was looked at.
+    /// Returns the length of the file when it was read.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// How many of its bytes count. What stands behind them was never acknowledged, and a later segment voids it.
+    /// Returns how many of its bytes count. The bytes behind them were never acknowledged, and a later segment voids
+    /// them.
     #[must_use]
     pub fn counted_bytes(&self) -> u64 {
         self.counted
     }
 
-    /// The number of its first record. `None` where the first line is no line that begins a segment.
+    /// Returns the sequence number of its first record. `None` if the first line is not a valid `segment` line.
     #[must_use]
     pub fn first_seq(&self) -> Option<u64> {
         self.first_seq
     }
 
-    /// The time of its first record.
+    /// Returns the time of its first record.
     #[must_use]
     pub fn first_time(&self) -> Option<SystemTime> {
         self.first_at.map(Timestamp::to_system_time)
     }
 
-    /// Bounds of the times of its records, as the segment behind it says them. `None` for the newest segment of a chain,
-    /// and where nothing of it counts.
+    /// Returns bounds of the times of its records, as the next segment states them. `None` for the newest segment of a
+    /// chain, and if nothing of the segment counts.
     #[must_use]
     pub fn times(&self) -> Option<(SystemTime, SystemTime)> {
         self.times.map(|(from, to)| (from.to_system_time(), to.to_system_time()))
     }
 
-    /// The highest number of a record of this chain that the chain itself says is durable. Records above it, all of them
-    /// at the end of the newest segments, may be part of a torn tail: read these with a [`Reader`].
+    /// Returns the highest sequence number of this chain that the chain itself states to be durable. Records above it,
+    /// all of them at the end of the newest segments, may be part of a torn tail: read these with a [`Reader`].
     #[must_use]
     pub fn durable(&self) -> u64 {
         self.durable
     }
 
-    /// Reads a line of this segment, given without its line feed, that begins at this offset. `None` where it is no
-    /// line of the format, or does not match its own hash. Whether it is
-    /// [`unconfirmed`](Record::is_unconfirmed) a line does not say of itself.
+    /// Parses a line of this segment that begins at this offset, given without its line feed. Returns `None` if it is
+    /// not a line of the format, or does not match its own hash. The line itself does not state whether the record is
+    /// [`unconfirmed`](Record::is_unconfirmed).
     #[must_use]
     pub fn record(&self, offset: u64, line: &[u8]) -> Option<Record> {
         let line = LineParser::default().parse(line).ok().filter(Line::hash_is_right)?;

@@ -1,4 +1,4 @@
-//! Where the reading of a chain begins, found without reading what lies before.
+//! Finds the position at which reading a chain begins, without reading what precedes it.
 
 use std::time::Duration;
 
@@ -10,37 +10,37 @@ use crate::{
     storage::{Dir, Storage},
 };
 
-/// By how much the times of a chain may go back: a clock that is set, and threads that take turns. Where they never go
-/// back by more, every line before one that is older than a time by this much is older than that time.
+/// By how much the times of a chain may go back, because a clock is set or threads take turns. If they never go back by
+/// more, then a line that is older than a time by this much is preceded only by lines older than that time.
 pub(super) const CLOCK_STEP: Duration = Duration::from_secs(600);
 
-/// With which record of a chain to begin.
+/// The record of a chain with which to begin.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum From {
     Beginning,
     /// The record with this number, or one before it.
     Seq(u64),
-    /// A record before the first that can be as late as this.
+    /// A record before the first one that can have this time or a later one.
     Time(Timestamp),
 }
 
-/// Where to begin.
+/// The position at which to begin.
 #[derive(Debug)]
 pub(super) struct StartPosition {
     /// The files from the first one to read on.
     pub(super) files: Vec<SegmentFile>,
-    /// Where in the first file to begin.
+    /// The offset in the first file.
     pub(super) offset: u64,
     /// The last record known to be durable.
     pub(super) durable: u64,
-    /// The files before.
+    /// The files before them.
     pub(super) older: LayoutFromEnd,
 }
 
 impl StartPosition {
-    /// Finds the place, looking at files from the newest on and no further than that takes. `trusted` is known to be
-    /// durable from elsewhere. What is not durable is read in any case: only from there on can be told where a torn
-    /// tail begins.
+    /// Finds the position. Files are examined from the newest one backward, and no more of them than needed. `trusted`
+    /// is known to be durable from elsewhere. What is not durable is always read, because only from there can the
+    /// start of a torn tail be determined.
     pub(super) fn find(
         storage: &dyn Storage,
         chain: ChainNumber,
@@ -58,6 +58,7 @@ impl StartPosition {
             if mark.is_none() {
                 mark = mark_in(storage, file)?;
             }
+            // Without a mark nothing is known to be durable yet, so older files are needed too.
             let Some(durable) = mark.map(|mark| mark.max(trusted)) else { continue };
             let is_before = |seq: u64, at: Option<Timestamp>| match from {
                 From::Beginning => false,
@@ -86,8 +87,9 @@ fn seek(
         .map_err(|error| Error::io("read", storage.path(Dir::Log, &name.to_string()))(error))
 }
 
-/// The highest record that a file says was durable, among the bytes that it had when its first line was looked at: a
-/// mark behind a first line that came later says nothing of what the files before count.
+/// Returns the highest record that a file states to be durable. Only the bytes that it had when its first line was
+/// read are considered. A mark after the first line of a newer segment says nothing about how much of the earlier
+/// files counts.
 pub(super) fn mark_in(storage: &dyn Storage, file: &SegmentFile) -> Result<Option<u64>, Error> {
     let Some(open) = open_segment(storage, file.name)? else { return Ok(None) };
     let end = open.stat().map(|stat| file.counted.unwrap_or(file.bytes).min(file.bytes).min(stat.bytes));
@@ -95,7 +97,7 @@ pub(super) fn mark_in(storage: &dyn Storage, file: &SegmentFile) -> Result<Optio
         .map_err(|error| Error::io("read", storage.path(Dir::Log, &file.name.to_string()))(error))
 }
 
-/// The highest record that the chain says was durable, looked for from its end on.
+/// Returns the highest record that the chain states to be durable, searching from its end.
 pub(super) fn durable_by_itself(storage: &dyn Storage, files: &[SegmentFile]) -> Result<u64, Error> {
     for file in files.iter().rev().filter(|file| file.counted != Some(0)) {
         if let Some(mark) = mark_in(storage, file)? {

@@ -1,4 +1,4 @@
-//! Ends a reading from another thread.
+//! Stops a reader from another thread.
 
 use std::{
     fmt,
@@ -6,16 +6,17 @@ use std::{
     time::Duration,
 };
 
-/// Ends a reading that follows a log, from any thread; see [`ReadItems::stopper`](crate::ReadItems::stopper). Cheap to
+/// Stops a reader that follows a log, from any thread; see [`ReadItems::stopper`](crate::ReadItems::stopper). Cheap to
 /// clone.
 #[derive(Clone, Default)]
 pub struct Stopper(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Whether the reading was told to stop. Held for the length of one look by the reader and by who stops it.
+    /// Whether the reader was stopped. The lock is held only while the value is read or set, never while the reader
+    /// sleeps.
     is_stopped: Mutex<bool>,
-    bell: Condvar,
+    stopped: Condvar,
 }
 
 impl fmt::Debug for Stopper {
@@ -25,23 +26,23 @@ impl fmt::Debug for Stopper {
 }
 
 impl Stopper {
-    /// Ends the reading: a thread that waits for the next item gets `None` at once, one that is looking for a record that
-    /// is wanted once it has looked, and everybody after it.
+    /// Stops the reader. A thread that waits for the next item gets `None` at once. One that is searching for a wanted
+    /// record gets it when the search ends. Every later call returns it too.
     #[doc(alias = "cancel")]
     pub fn stop(&self) {
         *self.lock() = true;
-        self.0.bell.notify_all();
+        self.0.stopped.notify_all();
     }
 
-    /// Whether the reading was told to stop.
+    /// Returns whether the reader was stopped.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         *self.lock()
     }
 
-    /// Sleeps for a while, or until it is stopped. Returns whether it was.
+    /// Sleeps for a while, or until the reader is stopped. Returns whether it was.
     pub(super) fn sleep(&self, pause: Duration) -> bool {
-        let waited = self.0.bell.wait_timeout_while(self.lock(), pause, |is_stopped| !*is_stopped);
+        let waited = self.0.stopped.wait_timeout_while(self.lock(), pause, |is_stopped| !*is_stopped);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 

@@ -1,4 +1,4 @@
-//! A disk that fails when it is told to, for tests of applications. Part of no build without the feature
+//! A disk that fails on request, for tests of applications. Compiled only with the feature
 //! `fault-injection`.
 
 use std::{
@@ -11,11 +11,13 @@ use rustix::io::Errno;
 
 use super::{Access, Dir, File, FileSystem, LockKind, Stat, Storage};
 
-/// A switch that makes the disk of a log fail, for tests of an application only. Needs the feature `fault-injection`.
+/// A switch that makes the disk of a log fail, for tests of an application only. Needs the feature
+/// `fault-injection`.
 ///
-/// Given to [`Builder::faults`](crate::Builder::faults), cloned or not, before the log is opened, and used at any
-/// time after that. Each call takes the place of the one before. What happens is what happens on a real disk, as
-/// `docs/durability.md` says; only writing fails, so a log can be read and verified meanwhile.
+/// Pass it to [`Builder::faults`](crate::Builder::faults), cloned or not, before the log is opened,
+/// and use it at any time after that. Each call replaces the previous one. The log then behaves as
+/// on a real disk, as described in `docs/durability.md`. Only writing fails, so a log can be read
+/// and verified meanwhile.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     shared: Arc<Shared>,
@@ -23,7 +25,7 @@ pub struct Faults {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Guards the fault that is on. Held to read or replace it, and given up while a sync hangs.
+    /// Guards the fault that is on. Held to read or replace it, and released while a sync hangs.
     fault: Mutex<Option<Fault>>,
     /// Notified when the fault changes.
     changed: Condvar,
@@ -43,20 +45,22 @@ impl Faults {
         self.set(Some(Fault::Fail));
     }
 
-    /// Makes syncs hang from now on. The log becomes [`Health::Stalled`](crate::Health::Stalled) when somebody waited
-    /// for as long as the wait bound. Opening a log hangs too, for ever if nobody heals the disk.
+    /// Makes syncs hang from now on. The log becomes [`Health::Stalled`](crate::Health::Stalled)
+    /// once a caller has waited for as long as the wait bound. Opening a log hangs as well, until
+    /// [`heal`](Self::heal) is called.
     pub fn stall(&self) {
         self.set(Some(Fault::Stall));
     }
 
-    /// Makes the disk full: writes and new files fail with `ENOSPC`, and there are no free bytes. What was written
-    /// before can still be synced. The log becomes [`Health::Failing`](crate::Health::Failing) when it next writes.
+    /// Makes the disk full: writes and new files fail with `ENOSPC`, and no bytes are free. What
+    /// was written before can still be synced. The log becomes
+    /// [`Health::Failing`](crate::Health::Failing) when it next writes.
     pub fn fill(&self) {
         self.set(Some(Fault::Fill));
     }
 
-    /// Makes the disk work again. Syncs that hang go on at once. A log that was failing tries again after a pause
-    /// that grows with each attempt, up to 2 s.
+    /// Makes the disk work again. Syncs that hang continue at once. A log that was failing tries
+    /// again after a pause that grows with each attempt, up to 2 s.
     pub fn heal(&self) {
         self.set(None);
     }
@@ -70,7 +74,7 @@ impl Faults {
         *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Decides about a call that needs room on the disk.
+    /// Decides about a call that needs space on the disk.
     fn before_growth(&self) -> io::Result<()> {
         match self.fault() {
             Some(Fault::Fill) => Err(Errno::NOSPC.into()),
@@ -78,12 +82,12 @@ impl Faults {
         }
     }
 
-    /// Decides about a call that changes what is on the disk, in place.
+    /// Decides about a call that changes the disk in place.
     fn before_change(&self) -> io::Result<()> {
         if self.fault() == Some(Fault::Fail) { Err(Errno::IO.into()) } else { Ok(()) }
     }
 
-    /// Decides about a sync, and holds it up while it shall hang.
+    /// Decides about a sync, and blocks it while syncs hang.
     fn before_sync(&self) -> io::Result<()> {
         let fault = self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.shared.changed.wait_while(fault, |fault| *fault == Some(Fault::Stall));
@@ -92,7 +96,7 @@ impl Faults {
     }
 }
 
-/// A storage whose writing side obeys a switch.
+/// A storage whose writes obey a switch.
 #[derive(Debug)]
 pub(crate) struct FaultyStorage {
     storage: Arc<dyn Storage>,

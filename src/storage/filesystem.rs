@@ -1,8 +1,8 @@
-//! Kinds of file systems: how they are told apart, and what that means for a log.
+//! Kinds of file systems: how they are recognised, and what each means for a log.
 
 use std::fmt;
 
-/// The kind of file system that a log lies on.
+/// The kind of file system that holds a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FileSystem {
     Ext4,
@@ -27,12 +27,12 @@ pub(crate) enum FileSystem {
     Gfs2,
     Vfat,
     Exfat,
-    /// One that the library knows nothing of, by the name that the system gives it.
+    /// Any other, by the name or number that the system gives it.
     Other(String),
 }
 
 impl FileSystem {
-    /// Each known kind, the number of statfs(2) that tells it, and its name in an `open` record.
+    /// Each known kind, its number from statfs(2), and its name in an `open` record.
     const KNOWN: [(Self, u32, &'static str); 22] = [
         (Self::Ext4, 0xEF53, "ext4"),
         (Self::Xfs, 0x5846_5342, "xfs"),
@@ -58,18 +58,18 @@ impl FileSystem {
         (Self::Exfat, 0x2011_BAB0, "exfat"),
     ];
 
-    /// By the type that statfs(2) gives on Linux.
+    /// Returns the kind with this type from statfs(2) on Linux.
     #[cfg(any(test, target_os = "linux", target_os = "android"))]
     pub(crate) fn from_magic(magic: u32) -> Self {
         let known = Self::KNOWN.into_iter().find(|(_, number, _)| *number == magic);
         known.map_or_else(|| Self::Other(format!("0x{magic:x}")), |(kind, ..)| kind)
     }
 
-    /// By the name that the system gives it.
+    /// Returns the kind with this name, as the system gives it.
     #[cfg(any(test, not(any(target_os = "linux", target_os = "android"))))]
     pub(crate) fn from_name(name: &str) -> Self {
         let name = match name {
-            // What macOS calls them.
+            // The names on macOS.
             "smbfs" => "smb",
             "msdos" => "vfat",
             name => name,
@@ -78,23 +78,24 @@ impl FileSystem {
         known.map_or_else(|| Self::Other(name.to_owned()), |(kind, ..)| kind)
     }
 
-    /// Whether several machines may have it at the same time: locks may be local to one of them and errors come late, so
-    /// that nothing could be promised. How some of them lock is a matter of how they are mounted.
+    /// Returns whether several machines may use it at the same time. Then locks may be local to one
+    /// machine and write errors may be reported late, so nothing could be promised. Whether locks
+    /// are local may depend on mount options, so all kinds are refused alike.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self, Self::Nfs | Self::Smb | Self::Cifs | Self::Smb2 | Self::NineP)
             || matches!(self, Self::Ceph | Self::Lustre | Self::Gpfs | Self::Ocfs2 | Self::Gfs2)
     }
 
-    /// Whether its files have owners and modes of their own, so that they can be private.
+    /// Returns whether files have owners and modes of their own, so that they can be private.
     pub(crate) fn keeps_permissions(&self) -> bool {
         !matches!(self, Self::Vfat | Self::Exfat)
     }
 
-    /// What takes everything on it away, if anything does that is no failure.
+    /// Returns, for messages, what erases everything on it in normal operation, if anything does.
     pub(crate) fn forgets_at(&self) -> Option<&'static str> {
         match self {
-            Self::Tmpfs | Self::Ramfs => Some("which forgets everything at a restart"),
-            Self::Overlayfs => Some("as what is inside of a container is, and goes with it; use a volume"),
+            Self::Tmpfs | Self::Ramfs => Some("which loses everything at a restart"),
+            Self::Overlayfs => Some("inside of a container, and is lost with it; use a volume"),
             _ => None,
         }
     }
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_and_what_forgets_everything_is_known() {
+    fn shared_and_volatile_file_systems_are_recognised() {
         let of = |is: fn(&FileSystem) -> bool| {
             let kinds = FileSystem::KNOWN.into_iter().filter(|(kind, ..)| is(kind));
             kinds.map(|(_, _, name)| name).collect::<Vec<_>>()

@@ -1,5 +1,6 @@
-//! The seam: the little that the log asks of a file system. The disk is one implementation, the
-//! simulation another. Errors here are plain `io::Error`; who calls adds the path.
+//! The storage seam: everything that the log needs of a file system, as two small traits. The disk
+//! is one implementation, the simulation another. Errors are plain `io::Error`; the caller adds the
+//! path.
 
 mod disk;
 #[cfg(feature = "fault-injection")]
@@ -18,16 +19,16 @@ pub use faults::Faults;
 pub(crate) use faults::FaultyStorage;
 pub(crate) use filesystem::FileSystem;
 
-/// Which directory of a log.
+/// A directory of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Dir {
-    /// Where the segments are.
+    /// The log directory, which holds the segments.
     Log,
-    /// `control`, where the locks are.
+    /// The directory `control`, which holds the locks.
     Control,
 }
 
-/// What identifies a file and how much it holds.
+/// The identity and the size of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) device: u64,
@@ -39,104 +40,109 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    /// Whether this is the same file, whatever it holds.
+    /// Returns whether both are the same file, whatever its contents.
     pub(crate) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
 }
 
-/// How a file is opened.
+/// The way in which a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// For readers, who may not be allowed to write.
+    /// For readers, who may lack permission to write.
     Read,
-    /// An existing segment, to append and to read back. Refused unless it is a regular file of ours
-    /// with one name.
+    /// An existing segment, to append and to read back. Refused unless it is a regular file of this
+    /// user with a single name.
     Append,
     /// A new segment; it must not exist. Append only.
     Create,
-    /// A lock file: made when missing, written in place.
+    /// A lock file: created if missing, and written in place.
     Lock,
 }
 
-/// How a lock is tried.
+/// The kind of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LockKind {
     /// Held by the one writer of a chain.
     Exclusive,
-    /// Taken for a moment by who only wants to know whether a writer holds it.
+    /// Taken briefly to find out whether a writer holds the lock.
     Shared,
 }
 
-/// One directory that is a log.
+/// The directories of one log.
 pub(crate) trait Storage: Send + Sync + fmt::Debug {
-    /// The path of a name, for messages.
+    /// Returns the path of a name, for messages.
     fn path(&self, dir: Dir, name: &str) -> PathBuf;
-    /// The names in a directory, in no order. A directory that does not exist is empty.
+    /// Returns the names in a directory, in no order. A directory that does not exist is empty.
     fn list(&self, dir: Dir) -> io::Result<Vec<String>>;
-    /// Opens or makes a file. Never follows a symlink.
+    /// Opens or creates a file. Never follows a symlink.
     fn open(&self, dir: Dir, name: &str, access: Access) -> io::Result<Box<dyn File>>;
     /// Removes a file.
     fn remove(&self, dir: Dir, name: &str) -> io::Result<()>;
-    /// Makes the names in a directory durable.
+    /// Makes the names in a directory durable. A sync of a new file does not do that (fsync(2)).
     fn sync_dir(&self, dir: Dir) -> io::Result<()>;
-    /// What has a name now, without following a symlink; `None` where nothing does, as in a directory that was moved
-    /// away from its place.
+    /// Returns the file that has a name now, without following a symlink. `None` if there is none,
+    /// or the directory was moved away from its place.
     fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>>;
-    /// Whether the system tells, of a file that may not be opened, that somebody holds its exclusive lock. It need not
-    /// know of all.
+    /// Returns whether the system reports an exclusive lock on a file that may not be opened. It
+    /// may not report all locks.
     fn is_seen_locked(&self, dir: Dir, name: &str) -> bool;
-    /// Opens the directory at the place of the log anew, after it was moved or removed, or closed by the program; makes
-    /// it if need be.
+    /// Opens the directory at the place of the log again, after it was moved or removed, or its
+    /// descriptor was closed by the program. Creates it if necessary.
     fn reattach(&self) -> io::Result<()>;
-    /// The same directories through descriptors of their own, for a thread beside the writer's. An error of writing back
-    /// is told to each descriptor once: a sync of the directory over there must not hide one from a new segment here.
+    /// Opens the same directories through new descriptors, for another thread than the writer's.
+    /// The kernel reports a writeback error once to each open file description (fsync(2)). A
+    /// directory sync by that thread must not consume an error that the writer's next segment needs
+    /// to see.
     fn apart(&self) -> io::Result<Arc<dyn Storage>>;
-    /// Bytes that a user without privileges may still write.
+    /// Returns how many bytes an unprivileged user may still write.
     fn free_bytes(&self) -> io::Result<u64>;
-    /// Changes when the machine starts anew; empty where the system has no such thing.
+    /// Returns an id that changes when the machine restarts; empty if the system has none.
     fn boot_id(&self) -> String;
-    /// Names the machine, or the container, as long as it is not cloned; empty where the system has no such thing.
+    /// Returns an id of the machine or container, unique unless that is cloned; empty if the system
+    /// has none.
     fn machine_id(&self) -> String;
-    /// The kind of file system, for the `open` record.
+    /// Returns the kind of file system, for the `open` record.
     fn filesystem(&self) -> FileSystem;
-    /// The largest file the process may write (`RLIMIT_FSIZE`).
+    /// Returns the size of the largest file that the process may write (`RLIMIT_FSIZE`,
+    /// getrlimit(2)).
     fn file_size_limit(&self) -> Option<u64>;
-    /// Random bits for identifiers.
+    /// Returns random bits for identifiers.
     fn random(&self) -> io::Result<u128>;
-    /// The process that writes, for whoever finds a lock held and for the `open` record.
+    /// Returns the id of this process, for the lock file and the `open` record.
     fn process_id(&self) -> u32 {
         std::process::id()
     }
 }
 
-/// One open file. Every method is one system call, or another where the first is not there; `EINTR` is retried. Before
-/// that the descriptor is looked at: where it is not the file that was opened any more, because the program closed it,
-/// nothing is done, and [`is_closed_under_us`] knows the error.
+/// An open file. Every method is one system call, or a substitute if the system lacks it; `EINTR`
+/// is retried. The descriptor is checked first. If the program closed it, so that it no longer
+/// refers to the file, nothing is done, and [`is_closed_under_us`] recognises the error.
 pub(crate) trait File: Send + Sync + fmt::Debug {
-    /// One write at the end; may write less than it was given.
+    /// Writes once at the end. May write less than it was given.
     fn append(&self, bytes: &[u8]) -> io::Result<usize>;
-    /// One write in place, for lock files.
+    /// Writes once in place, for lock files.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
-    /// One read; zero at the end.
+    /// Reads once. Returns zero at the end of the file.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// `fdatasync`: the bytes, and the length that is needed to read them.
+    /// Makes the bytes durable, and the length needed to read them (`fdatasync(2)`).
     fn sync_data(&self) -> io::Result<()>;
-    /// `fsync`: everything, for a new file.
+    /// Makes everything durable, for a new file (`fsync(2)`).
     fn sync_all(&self) -> io::Result<()>;
-    /// What the open file is now, even if its name is gone.
+    /// Returns the state of the open file, even if its name is gone.
     fn stat(&self) -> io::Result<Stat>;
-    /// When the file was made, in nanoseconds since 1970; 0 where the file system does not say.
+    /// Returns when the file was created, in nanoseconds since 1970; 0 if the file system does not
+    /// record it.
     fn birth(&self) -> io::Result<u64>;
-    /// Tries to take the lock; false when somebody else holds it.
+    /// Tries to take the lock. Returns false if another process holds it.
     fn try_lock(&self, kind: LockKind) -> io::Result<bool>;
-    /// Lets go of the lock.
+    /// Releases the lock.
     fn unlock(&self) -> io::Result<()>;
-    /// Keeps the file open, and its lock held, as long as the process lives.
+    /// Keeps the file open, and its lock held, for as long as the process lives.
     fn keep(self: Arc<Self>);
 }
 
-/// Fills `bytes` from `offset` on as far as the file goes; returns how many were read.
+/// Fills `bytes` from `offset` until the end of the file. Returns how many bytes were read.
 pub(crate) fn read_full(file: &dyn File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {

@@ -1,4 +1,4 @@
-//! What a verification finds: values in a report, never errors.
+//! The findings of a verification. They are values in a report, never errors.
 
 use std::fmt;
 
@@ -9,47 +9,47 @@ use crate::{
     verdict::Verdict,
 };
 
-/// What is wrong at a place of the log.
+/// What is wrong with the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
     /// A line does not match its own hash.
     Edited,
-    /// A line is no record: its layout, its JSON or its length is wrong.
+    /// A line is not a record: its layout, its JSON or its length is wrong.
     Malformed,
     /// Lines are missing.
     Deleted,
-    /// A good line stands where it does not belong.
+    /// A good line is in the wrong place.
     Inserted,
-    /// A line stands a second time.
+    /// A line occurs a second time.
     Duplicate,
     /// A line does not name the hash of the line before it: one of the two was replaced.
     BrokenLink,
-    /// A segment that counts is not there.
+    /// A segment that counts is missing.
     MissingSegment,
     /// The first line of a file belongs to another segment or chain.
     RenamedSegment,
-    /// A segment declares records void that had been durable.
+    /// A segment declares records void that were durable.
     Voided,
     /// A file that was given up before anything in it counted now holds more than it can have held then.
     Destroyed,
-    /// A chain ends before a record that was durable: it was cut, or copied earlier than what names
-    /// that record.
+    /// A chain ends before a record that was durable: it was truncated, or copied before the chain or head that
+    /// names this record was written.
     Ahead,
-    /// A record has another hash than the one that was kept of it.
+    /// A record has a different hash from the one that was kept for it.
     HeadMismatch,
-    /// A chain that another chain or a kept head names is not there.
+    /// A chain that another chain or a kept head names is missing.
     MissingChain,
     /// A segment was written by a later version of the format, which this version cannot judge.
     UnsupportedFormat,
-    /// The end of a chain was written only in part and was never durable.
+    /// The end of a chain was only partly written and was never durable.
     TornTail,
-    /// The last run of a chain ended without `close`, and nobody holds the chain.
+    /// The last run of a chain ended without `close`, and no writer holds the chain.
     NotClosed,
 }
 
 impl FindingKind {
-    /// What one finding of this kind makes of the log.
+    /// Returns the verdict that one finding of this kind leads to.
     #[must_use]
     pub const fn verdict(self) -> Verdict {
         match self {
@@ -78,12 +78,12 @@ named!(FindingKind, "kind of a finding", [
     NotClosed => "not_closed",
 ]);
 
-/// One thing that is wrong, and where.
+/// One thing that is wrong, and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub(super) kind: FindingKind,
     pub(super) chain: ChainNumber,
-    pub(super) place: Option<LinePosition>,
+    pub(super) position: Option<LinePosition>,
     pub(super) seq: Option<u64>,
     pub(super) message: String,
 }
@@ -108,49 +108,49 @@ impl Finding {
         Self {
             kind: anomaly.fault.into(),
             chain,
-            place: Some(anomaly.place),
+            position: Some(anomaly.position),
             seq: anomaly.records.map(|(first, _)| first),
             message: anomaly.message.clone(),
         }
     }
 
-    /// What is wrong.
+    /// Returns what is wrong.
     #[must_use]
     pub fn kind(&self) -> FindingKind {
         self.kind
     }
 
-    /// The number of the chain.
+    /// Returns the number of the chain.
     #[must_use]
     pub fn chain(&self) -> u16 {
         self.chain.get()
     }
 
-    /// The number of the segment, where the finding is about one.
+    /// Returns the number of the segment, if the finding is about one.
     #[must_use]
     pub fn segment(&self) -> Option<u32> {
-        self.place.map(|place| place.segment)
+        self.position.map(|position| position.segment)
     }
 
-    /// The line in its segment, counted from 1.
+    /// Returns the number of the line in its segment, counted from 1.
     #[must_use]
     pub fn line(&self) -> Option<u64> {
-        self.place.map(|place| place.line).filter(|line| *line > 0)
+        self.position.map(|position| position.line).filter(|line| *line > 0)
     }
 
-    /// Where the line begins in its segment, in bytes.
+    /// Returns the offset of the line in its segment, in bytes.
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
-        self.place.filter(|place| place.line > 0).map(|place| place.offset)
+        self.position.filter(|position| position.line > 0).map(|position| position.offset)
     }
 
-    /// The sequence number of the record it is about; of the first, where it is about several.
+    /// Returns the sequence number of the record concerned, or of the first one if there are several.
     #[must_use]
     pub fn seq(&self) -> Option<u64> {
         self.seq
     }
 
-    /// What was found, in a sentence. It never contains text of the log itself.
+    /// Returns a sentence that says what was found. It never contains text from the log itself.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -173,29 +173,29 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What a note is about.
+/// The subject of a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum NoteKind {
     /// Bytes that a later segment declares void: a torn write, or records never acknowledged.
     Void,
-    /// Void bytes of which no `recovery` record tells: somebody appended them when the segment was
-    /// finished, or a power cut took the record.
+    /// Void bytes that no `recovery` record mentions: they were appended after the segment was finished, or a power
+    /// cut took the record.
     Undeclared,
-    /// Events that could not be recorded, counted by the chain itself.
+    /// Events that could not be recorded, counted in the chain itself.
     Gap,
-    /// Records that are durable although somebody was told that they are not confirmed: what they say may have been
-    /// refused.
+    /// Records that are durable although a caller was told that they are not confirmed: the actions that they describe
+    /// may have been refused.
     Unconfirmed,
-    /// The chain went on after a crash, a failure or damage.
+    /// The chain was continued after a crash, a failure or damage.
     Recovery,
-    /// A run ended without `close`, and a later one went on.
+    /// A run ended without `close`, and a later one continued the chain.
     Unclosed,
-    /// A file that retention has removed is there again; it is not judged.
+    /// A file that retention had removed exists again; it is not judged.
     Leftover,
     /// A file without a good line, which counts nothing.
     Stillborn,
-    /// A file in the directory that is no part of the log.
+    /// A file in the directory that does not belong to the log.
     Foreign,
     /// A writer holds the chain.
     Live,
@@ -214,13 +214,13 @@ named!(NoteKind, "kind of a note", [
     Live => "live",
 ]);
 
-/// What a verification could not check, by what it would have needed.
+/// What a verification could not check. The variants also name what the check would have needed, where that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum NotCheckedKind {
-    /// The end of a chain behind the newest head that was given, or all of it where none was: a head kept elsewhere.
+    /// The end of a chain behind the newest head that was given, or all of it without one. Needs a head kept elsewhere.
     End,
-    /// A head that was given, whose record was removed by retention or is trusted.
+    /// A head that was given, but whose record was removed by retention or is trusted.
     Head,
     /// Records that retention removed.
     Pruned,
@@ -228,13 +228,13 @@ pub enum NotCheckedKind {
     Trusted,
     /// Segments of a later format.
     Format,
-    /// Whether a writer holds the chain: its lock could not be read, and the system did not tell.
+    /// Whether a writer holds the chain: its lock could not be read, and the system did not show it.
     Lock,
     /// The noted head of a chain: its lock file is a copy, or could not be read.
     NotedHead,
-    /// Whole chains that no other chain witnessed: a head of each.
+    /// Whole chains that no other chain witnessed. Needs a head of each.
     Chains,
-    /// Who wrote the lines: signatures.
+    /// Who wrote the lines. Needs signatures.
     Author,
 }
 
@@ -263,19 +263,19 @@ impl NotChecked {
         Self { kind, chain, message: message.into() }
     }
 
-    /// What could not be checked.
+    /// Returns what kind of check was not possible.
     #[must_use]
     pub fn kind(&self) -> NotCheckedKind {
         self.kind
     }
 
-    /// The number of the chain, where it is about one.
+    /// Returns the number of the chain, if it is about one.
     #[must_use]
     pub fn chain(&self) -> Option<u16> {
         self.chain.map(ChainNumber::get)
     }
 
-    /// What could not be checked and why, in words that go on "it was not checked …".
+    /// Returns what could not be checked and why, as a phrase that completes "not checked: …".
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -291,7 +291,7 @@ impl fmt::Display for NotChecked {
     }
 }
 
-/// Something an auditor should know that is no fault of the evidence.
+/// Something that an auditor should know although it is not damage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     pub(super) kind: NoteKind,
@@ -304,19 +304,19 @@ impl Note {
         Self { kind, chain: Some(chain), message }
     }
 
-    /// What the note is about.
+    /// Returns the kind of the note.
     #[must_use]
     pub fn kind(&self) -> NoteKind {
         self.kind
     }
 
-    /// The number of the chain, where the note is about one.
+    /// Returns the number of the chain, if the note is about one.
     #[must_use]
     pub fn chain(&self) -> Option<u16> {
         self.chain.map(ChainNumber::get)
     }
 
-    /// What there is to know, in a sentence.
+    /// Returns the note as a sentence.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message

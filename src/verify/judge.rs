@@ -1,4 +1,4 @@
-//! How far a chain was durable, and what that makes of each anomaly.
+//! Judges a chain: how far it was durable, and what each anomaly therefore is.
 
 use crate::{
     chain::{Digest, Head},
@@ -15,13 +15,13 @@ use super::{
     witness::{Claim, ClaimSource},
 };
 
-/// How many lines out of place are compared with the line that they may be a copy of.
+/// How many lines out of place are compared with the line that they may duplicate.
 const MAX_COPIES: usize = 100;
 
-/// What is known about a chain beside its own lines.
+/// The evidence about a chain besides its own lines.
 #[derive(Debug)]
 pub(super) struct Evidence<'a> {
-    /// What others say that the chain had.
+    /// Claims of others that the chain had a record.
     pub(super) claims: &'a [Claim],
     /// Everything up to here is trusted.
     pub(super) trusted: Option<Head>,
@@ -35,16 +35,16 @@ impl Evidence<'_> {
     }
 }
 
-/// Who holds a chain.
+/// Whether a writer holds a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
     Writer,
     Nobody,
-    /// It could not be asked.
+    /// It could not be determined.
     Unknown,
 }
 
-/// Judges one chain after the other, into one report.
+/// Judges one chain and adds what it finds to one report.
 #[derive(Debug)]
 pub(super) struct Judge<'a> {
     pub(super) track: &'a Track,
@@ -52,13 +52,14 @@ pub(super) struct Judge<'a> {
     pub(super) findings: &'a mut Findings,
     pub(super) not_checked: &'a mut Vec<NotChecked>,
     durable: Durable,
-    /// The records that somebody names, as they stand in the chain.
+    /// The records that claims and anomalies refer to, as the chain has them.
     looked_up: LookedUp,
-    /// Whether the torn tail of the chain has been found: there is only one.
+    /// Whether the torn tail of the chain was found. There is at most one.
     is_torn: bool,
 }
 
 impl<'a> Judge<'a> {
+    /// Determines how far the chain was durable, and looks up the records that judging it needs.
     pub(super) fn new(
         track: &'a Track,
         evidence: &'a Evidence<'a>,
@@ -71,6 +72,7 @@ impl<'a> Judge<'a> {
         let durable = Durable::of(&track.follow, &track.files, trusted, claimed);
         let (through, own) = (durable.floor.0, durable_by_itself(&track.follow));
         let last = track.follow.good.last.map(|last| last.seq);
+        // Every record that is needed again is looked up in one pass over the files. The last one is known already.
         let named = evidence.claims.iter().map(|claim| claim.seq).filter(|seq| Some(*seq) != last);
         let inserted =
             track.follow.anomalies.kept().iter().filter(|anomaly| anomaly.fault == Fault::Inserted);
@@ -82,6 +84,7 @@ impl<'a> Judge<'a> {
         Ok(Self { track, evidence, findings, not_checked, durable, looked_up, is_torn: false })
     }
 
+    /// Judges the chain, and returns its part of the report.
     pub(super) fn run(mut self) -> (ChainReport, Vec<Note>) {
         self.absent_segments();
         self.destroyed_segments();
@@ -93,8 +96,8 @@ impl<'a> Judge<'a> {
         let last = good.last;
         let is_closed = last.is_some_and(|last| last.kind == RecordKind::Close);
         let state = match (&self.track.follow.later_format, self.evidence.is_held(), is_closed) {
-            (Some((place, format)), ..) => {
-                self.later_format(*place, *format);
+            (Some((position, format)), ..) => {
+                self.later_format(*position, *format);
                 ChainState::Unknown
             }
             (None, true, _) => ChainState::Live,
@@ -105,9 +108,9 @@ impl<'a> Judge<'a> {
             (None, false, false) => {
                 let holder = match self.evidence.holder {
                     Holder::Unknown => {
-                        "whether somebody holds it is not known: it is unclean, or still being written"
+                        "whether a writer holds it is not known: it is unclean, or still being written"
                     }
-                    Holder::Nobody | Holder::Writer => "nobody holds it",
+                    Holder::Nobody | Holder::Writer => "no writer holds it",
                 };
                 let message = format!("the chain ends without `close`, and {holder}");
                 self.find(FindingKind::NotClosed, None, last.map(|last| last.seq), message);
@@ -117,42 +120,42 @@ impl<'a> Judge<'a> {
         self.summary(good, state, is_unfinished)
     }
 
-    fn find(&mut self, kind: FindingKind, place: Option<LinePosition>, seq: Option<u64>, message: String) {
-        self.findings.push(Finding { kind, chain: self.track.chain, place, seq, message });
+    fn find(&mut self, kind: FindingKind, position: Option<LinePosition>, seq: Option<u64>, message: String) {
+        self.findings.push(Finding { kind, chain: self.track.chain, position, seq, message });
     }
 
-    /// Files that a segment counts and that retention did not remove.
+    /// Finds files that a later segment counts and that are missing although retention did not remove them.
     fn absent_segments(&mut self) {
         for absent in &self.track.absent {
             if absent.bytes == 0 || absent.before_seq <= self.durable.floor.0.saturating_add(1) {
                 continue;
             }
-            let place = LinePosition { segment: absent.segment, line: 0, offset: 0 };
-            let message = format!("the file is gone, and {} bytes of it count", absent.bytes);
-            self.find(FindingKind::MissingSegment, Some(place), None, message);
+            let position = LinePosition { segment: absent.segment, line: 0, offset: 0 };
+            let message = format!("the file is missing, but {} bytes of it count", absent.bytes);
+            self.find(FindingKind::MissingSegment, Some(position), None, message);
         }
     }
 
-    /// Files that count nothing were given up with no more than a first write in them.
+    /// Finds files that count nothing but hold more than the first write that they held when they were given up.
     fn destroyed_segments(&mut self) {
         for file in &self.track.files {
-            // What stands before the first record that retention left is a leftover.
+            // A file before the first record that retention kept is a leftover.
             let (through, _) = self.durable.floor;
             let is_left_over = |before: u64| through > 0 && before <= through.saturating_add(1);
             if file.destroyed_before.is_none_or(is_left_over) {
                 continue;
             }
-            let place = LinePosition { segment: file.name.segment, line: 1, offset: 0 };
+            let position = LinePosition { segment: file.name.segment, line: 1, offset: 0 };
             let message = format!(
-                "the file was given up when it held at most one line, and now has {} bytes: it was overwritten, or \
-                 what it held was destroyed",
+                "the file was given up when it held at most one line, but now has {} bytes: it was overwritten, or \
+                 its content was destroyed",
                 file.bytes
             );
-            self.find(FindingKind::Destroyed, Some(place), None, message);
+            self.find(FindingKind::Destroyed, Some(position), None, message);
         }
     }
 
-    /// A chain begins at record 1, or behind what retention removed.
+    /// Checks that the chain begins at record 1, or directly after what retention removed.
     fn start(&mut self) {
         let Some(start) = self.track.follow.start else { return };
         let first = self.durable.floor.0.saturating_add(1);
@@ -160,18 +163,18 @@ impl<'a> Judge<'a> {
         let is_damage = start.is_segment || first <= self.durable.through;
         if missing > 0 && is_damage {
             let message = format!("{}, the first of the chain", missing_records(missing));
-            self.find(FindingKind::Deleted, Some(start.place), Some(first), message);
+            self.find(FindingKind::Deleted, Some(start.position), Some(first), message);
         } else if start.seq == first && start.holes == 0 && start.previous != self.durable.floor.1 {
             let message = if first == 1 {
                 "the first record does not link to 64 zeros".to_owned()
             } else {
                 format!("the line does not link to record {}, the last before it", self.durable.floor.0)
             };
-            self.find(FindingKind::BrokenLink, Some(start.place), Some(start.seq), message);
+            self.find(FindingKind::BrokenLink, Some(start.position), Some(start.seq), message);
         }
     }
 
-    /// Tells damage from a torn tail; returns how far the chain is good.
+    /// Separates damage from a torn tail; returns how far the chain is good.
     fn anomalies(&mut self) -> Good {
         let track = self.track;
         let mut tail: Option<&Anomaly> = None;
@@ -179,11 +182,12 @@ impl<'a> Judge<'a> {
         let mut copies = 0;
         let last_good = track.follow.files.iter().rfind(|file| file.good.records > 0);
         let last_good = last_good.map_or(0, |file| file.segment);
+        // What comes behind the start of a later format is not judged.
         for anomaly in track.follow.anomalies.kept().iter().take(track.follow.judged) {
             let Some(here) = self.durable.above_floor(anomaly) else { continue };
             if !self.durable.makes_damage(anomaly) {
-                // A file that its writer has just begun may have no good line yet.
-                is_only_unfinished &= anomaly.is_unfinished || anomaly.place.segment > last_good;
+                // A file that its writer has just begun may not have a good line yet.
+                is_only_unfinished &= anomaly.is_unfinished || anomaly.position.segment > last_good;
                 tail = tail.or(Some(anomaly));
                 continue;
             }
@@ -198,73 +202,75 @@ impl<'a> Judge<'a> {
             self.findings.count_more(beyond);
         }
         let Some(tail) = tail else { return track.follow.good };
+        // A writer that holds the chain may be in the middle of a write, so an incomplete last line is normal then.
         if !(is_only_unfinished && self.evidence.is_held()) {
             self.is_torn = true;
             let lines = track.follow.good.records.saturating_sub(tail.before.records);
             let message = format!(
-                "from here on the end of the chain was never durable and is torn ({lines} good lines in it)"
+                "the end of the chain from here on was never durable and is torn ({lines} good lines in it)"
             );
-            self.find(FindingKind::TornTail, Some(tail.place), Some(tail.at), message);
+            self.find(FindingKind::TornTail, Some(tail.position), Some(tail.at), message);
         }
         tail.before
     }
 
-    /// Behind the end of a chain that was closed, a file without a good line may be one that somebody had begun, or what
-    /// is left of one.
+    /// Reports a file without a good line behind the end of a closed chain. Its writer may have crashed while it began
+    /// the file, or its content was destroyed.
     fn stillborn_end(&mut self) {
         let Some(last) = self.track.follow.files.last().filter(|file| file.good.records == 0) else { return };
         let is_named = self.track.files.last().is_none_or(|file| file.counted.is_some());
         if self.is_torn || is_named {
             return;
         }
-        let place = LinePosition { segment: last.segment, line: 1, offset: 0 };
+        let position = LinePosition { segment: last.segment, line: 1, offset: 0 };
         let message = "the file has no good line: its first write was torn, or its content was destroyed";
-        self.find(FindingKind::TornTail, Some(place), None, message.to_owned());
+        self.find(FindingKind::TornTail, Some(position), None, message.to_owned());
     }
 
-    /// A line out of place may be a copy of another.
+    /// Reports an inserted line as a duplicate if it is a copy of another line.
     fn name_copy(&self, anomaly: &Anomaly, finding: &mut Finding) {
         let (Some((seq, _)), Some(hash)) = (anomaly.records, anomaly.hash) else { return };
         if self.looked_up.get(&seq).is_some_and(|(known, _)| *known == hash) {
             finding.kind = FindingKind::Duplicate;
-            "the line stands a second time".clone_into(&mut finding.message);
+            "the line occurs a second time".clone_into(&mut finding.message);
         }
     }
 
-    /// Judges the bytes behind the last line feed. Says whether there are any.
+    /// Judges the bytes behind the last line feed. Returns whether there are any.
     fn unfinished(&mut self) -> bool {
         let Some((offset, length)) = self.track.unfinished else { return false };
         let follow = &self.track.follow;
         let file = follow.files.last();
-        let place = LinePosition {
+        let position = LinePosition {
             segment: file.map_or(0, |file| file.segment),
             line: follow.line.saturating_add(1),
             offset,
         };
+        // The record that belongs here was durable.
         if follow.next <= self.durable.through {
-            let message = format!("the line has no end ({length} bytes)");
-            self.find(FindingKind::Malformed, Some(place), Some(follow.next), message);
+            let message = format!("the line is incomplete ({length} bytes)");
+            self.find(FindingKind::Malformed, Some(position), Some(follow.next), message);
         } else if !self.evidence.is_held() && !self.is_torn {
-            let message = format!("the last line has no end ({length} bytes) and was never durable");
-            self.find(FindingKind::TornTail, Some(place), Some(follow.next), message);
+            let message = format!("the last line is incomplete ({length} bytes) and was never durable");
+            self.find(FindingKind::TornTail, Some(position), Some(follow.next), message);
             self.is_torn = true;
         }
         true
     }
 
-    /// Holds the chain against what it says itself and what others say of it.
+    /// Compares the chain with its own marks and with the claims of others.
     fn claims(&mut self) {
         let follow = &self.track.follow;
-        // Bad lines at the end are findings themselves; they may be what is looked for.
+        // Bad lines at the end have findings of their own, and may be the records that are claimed.
         let reach = (follow.next - 1).saturating_add(follow.holes);
-        if follow.later_format.is_none() && reach < follow.facts.mark {
+        if follow.later_format.is_none() && reach < follow.control.mark {
             let message = format!(
-                "the chain ends with record {reach}, and its own lines say that record {} was durable",
-                follow.facts.mark
+                "the chain ends with record {reach}, but its own lines say that record {} was durable",
+                follow.control.mark
             );
-            self.find(FindingKind::Ahead, None, Some(follow.facts.mark), message);
+            self.find(FindingKind::Ahead, None, Some(follow.control.mark), message);
         }
-        // What stands in a later format is not judged, but what was read before it is.
+        // Records of a later format are not judged, but those read before it are.
         let is_judged = |claim: &&Claim| follow.later_format.is_none() || claim.seq <= reach;
         for claim in self.evidence.claims.iter().filter(is_judged) {
             self.claim(claim, reach);
@@ -274,12 +280,12 @@ impl<'a> Judge<'a> {
     fn claim(&mut self, claim: &Claim, reach: u64) {
         let (chain, who) = (self.track.chain, claim.who());
         if !is_meant(claim, self.track) {
-            let message = format!("{who} names a chain with another id, which is gone");
+            let message = format!("{who} names a chain with another id, which is missing");
             self.find(FindingKind::MissingChain, None, None, message);
         } else if claim.seq > reach {
             let message = format!(
-                "the chain ends with record {reach}, and {who} names record {}: it was cut, or copied \
-                 before that",
+                "the chain ends with record {reach}, but {who} names record {}: it was truncated, or \
+                 copied before that",
                 claim.seq
             );
             self.find(FindingKind::Ahead, None, Some(claim.seq), message);
@@ -292,12 +298,12 @@ impl<'a> Judge<'a> {
                 self.not_checked.push(NotChecked::of(NotCheckedKind::Head, Some(chain), message));
             }
         } else if self.hash_of(claim.seq).is_some_and(|hash| hash != claim.hash) {
-            let message = format!("{who} names another hash of this record: the chain was rewritten");
+            let message = format!("{who} names a different hash for this record: the chain was rewritten");
             self.find(FindingKind::HeadMismatch, None, Some(claim.seq), message);
         }
     }
 
-    /// Of the last removed record its hash is left.
+    /// Returns the hash of a record. For the last removed record, it is the hash that retention recorded.
     fn hash_of(&self, seq: u64) -> Option<Digest> {
         if seq == self.durable.floor.0 {
             return Some(self.durable.floor.1);
@@ -306,7 +312,7 @@ impl<'a> Judge<'a> {
         last.map(|last| last.hash).or_else(|| self.looked_up.get(&seq).map(|(hash, _)| *hash))
     }
 
-    /// What is left of the last removed or trusted record must have the hash that stands for it.
+    /// Checks the last removed or trusted record, if it still exists, against the hash recorded for it.
     fn floor_hash(&mut self) {
         let (through, hash) = self.durable.floor;
         let is_left = self.track.follow.start.is_some_and(|start| start.seq <= through);
@@ -315,36 +321,36 @@ impl<'a> Judge<'a> {
         }
         let message = match self.looked_up.get(&through) {
             Some((known, _)) if *known == hash => return,
-            Some(_) => "the record has another hash than the one that the chain goes on from",
+            Some(_) => "the record does not have the hash that the chain continues from",
             None => match self.looked_up.get(&through.saturating_add(1)) {
-                Some((_, previous)) if *previous != hash => "the record behind this one does not link to it",
+                Some((_, previous)) if *previous != hash => "the next record does not link to this one",
                 _ => return,
             },
         };
         self.find(FindingKind::HeadMismatch, None, Some(through), message.to_owned());
     }
 
-    fn later_format(&mut self, place: LinePosition, format: u64) {
+    fn later_format(&mut self, position: LinePosition, format: u64) {
         let message = format!("the segment has format {format}, which this version cannot judge");
-        self.find(FindingKind::UnsupportedFormat, Some(place), None, message);
+        self.find(FindingKind::UnsupportedFormat, Some(position), None, message);
         let message =
-            format!("everything from segment {} on, whose format {format} is unknown here", place.segment);
+            format!("everything from segment {} on, whose format {format} is unknown here", position.segment);
         self.not_checked.push(NotChecked::of(NotCheckedKind::Format, Some(self.track.chain), message));
     }
 
     fn summary(self, good: Good, state: ChainState, is_unfinished: bool) -> (ChainReport, Vec<Note>) {
         let chain = self.track.chain;
         let mut notes = self.track.notes.kept.clone();
-        // A writer that holds the chain may be about to remove them.
+        // A writer that holds the chain may be about to remove these files.
         for segment in self.track.leftovers.iter().filter(|_| !self.evidence.is_held()) {
-            let message = format!("segment {segment} was removed by retention and is there again");
+            let message = format!("segment {segment} was removed by retention and exists again");
             notes.push(Note::of(NoteKind::Leftover, chain, message));
         }
         if self.evidence.is_held() {
             let what = if is_unfinished { "; its last line is being written" } else { "" };
             notes.push(Note::of(NoteKind::Live, chain, format!("a writer holds the chain{what}")));
         }
-        if let Some((through, _)) = self.track.follow.facts.pruned {
+        if let Some((through, _)) = self.track.follow.control.pruned {
             let message = format!("records 1 to {through}, removed by retention");
             self.not_checked.push(NotChecked::of(NotCheckedKind::Pruned, Some(chain), message));
         }
@@ -371,7 +377,7 @@ impl<'a> Judge<'a> {
         (report, notes)
     }
 
-    /// The last durable record that is there.
+    /// Returns the last durable record that exists.
     fn head(&self, last: Option<Last>) -> Option<Head> {
         let last = last?;
         let chain = self.track.chain;
@@ -387,7 +393,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Whether a claim is about this chain, and not about another that had its number.
+/// Returns whether a claim is about this chain, and not about another one that had the same number.
 fn is_meant(claim: &Claim, track: &Track) -> bool {
-    claim.id.zip(track.follow.facts.id).is_none_or(|(claimed, own)| claimed == own)
+    claim.id.zip(track.follow.control.id).is_none_or(|(claimed, own)| claimed == own)
 }

@@ -1,8 +1,8 @@
 //! Recomputes every link of a log.
 //!
-//! Chunks of files are checked in parallel (`pool`), joined in their order, and followed line by line where
-//! something does not fit; a chain is read on to its very end (`track`) before it is judged by how far it was
-//! durable (`judge`). What a line is, and what may follow it, `chain_reader` says.
+//! Chunks of files are checked in parallel (`pool`), joined in order, and followed line by line where something does
+//! not fit. A chain is read to its very end (`track`) before it is judged by how far it was durable (`judge`).
+//! `chain_reader` defines what a line is and what may follow it.
 
 mod finding;
 mod index;
@@ -43,19 +43,19 @@ use track::{Context, Track};
 use witness::Claims;
 use writer_probe::Probe;
 
-/// How many foreign files are named.
+/// How many foreign files are listed in the notes.
 const MAX_FOREIGN: usize = 100;
 
 /// Verifies the log in a directory: every hash, every link, every chain.
 ///
 /// Needs no key and no writer, changes nothing, and works on a log that is being written and on a
-/// copy of one. What it cannot find without more, [`Report::not_checked`] says; a head kept
-/// elsewhere helps most, see [`Verifier::expect_head`].
+/// copy of one. What it cannot detect without further input is listed in [`Report::not_checked`]. A
+/// head kept elsewhere helps most, see [`Verifier::expect_head`].
 ///
 /// # Errors
 ///
-/// [`Error::NoLog`] where there is no segment, [`Error::Io`] where one cannot be read. What is wrong
-/// with the log is no error but in the [`Report`].
+/// [`Error::NoLog`] where there is no segment, [`Error::Io`] where one cannot be read. Damage to the
+/// log is not an error: the [`Report`] lists it as findings.
 #[doc(alias = "hash chain")]
 #[doc(alias = "tamper-evident")]
 #[doc(alias = "integrity")]
@@ -63,7 +63,7 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Report, Error> {
     Verifier::new(dir).run()
 }
 
-/// A verification with more to go by than the log itself.
+/// A verification with settings, and with evidence from outside the log.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), tracing_audit::Error> {
@@ -94,7 +94,7 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// A verification of the log in this directory.
+    /// Creates a verification of the log in this directory.
     pub fn new(dir: impl AsRef<Path>) -> Self {
         Self {
             dir: dir.as_ref().to_owned(),
@@ -107,16 +107,16 @@ impl Verifier {
 
     /// Requires that the log still has this record. Call it once for each head that was kept.
     ///
-    /// With a head that was stored where the log's owner cannot write, a log that was cut, rewritten
-    /// or put back as an older copy is found to be damaged, up to that record. Default: none.
+    /// With a head stored where the log's owner cannot write, a log that was truncated, rewritten or replaced by an
+    /// older copy is detected, for all records up to this one. Default: none.
     pub fn expect_head(mut self, head: impl Into<Head>) -> Self {
         self.kept.push(head.into());
         self
     }
 
     /// Trusts everything up to this record and begins there: segments that end before it are not
-    /// read. The rest must link to it. For a log that is verified often, with the head that the last
-    /// verification reported. Default: every chain from its beginning.
+    /// read. The rest must link to it. Useful for a log that is verified often, with the head that
+    /// the last verification reported. Default: every chain from its beginning.
     pub fn start_after(mut self, head: impl Into<Head>) -> Self {
         let head = head.into();
         self.trusted.retain(|known| known.chain != head.chain);
@@ -124,20 +124,20 @@ impl Verifier {
         self
     }
 
-    /// How many threads compute hashes, at least 1. Default: as many as the machine runs at once.
+    /// Sets how many threads compute hashes, at least 1. Default: the available parallelism of the machine.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
     }
 
-    /// Calls back from time to time, on the calling thread, with the bytes checked so far and the
-    /// bytes there are. The second grows when the log does. Default: no calls.
+    /// Sets a callback that is called from time to time, on the calling thread, with the number of
+    /// bytes checked so far and the total. The total grows when the log does. Default: no calls.
     pub fn progress(mut self, callback: impl Fn(u64, u64) + Send + 'static) -> Self {
         self.progress = Some(Box::new(callback));
         self
     }
 
-    /// Verifies.
+    /// Runs the verification.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Verifier {
         self.run_on(&disk)
     }
 
-    /// Verifies a log wherever it is stored.
+    /// Verifies a log in any storage.
     pub(crate) fn run_on(self, storage: &dyn Storage) -> Result<Report, Error> {
         let directory = Directory::list(storage)?;
         if directory.chains.is_empty() {
@@ -164,8 +164,8 @@ impl Verifier {
         progress.expect(bytes.values().fold(0, |total, bytes| total.saturating_add(*bytes)));
         let trusted = |chain| self.trusted.iter().find(|head| head.chain == chain).copied();
         let mut tracks = first_look(storage, self.threads, &bytes, &progress, trusted)?;
-        // From here on nothing new is believed of other chains: whatever one of the lines read so
-        // far witnesses was durable before, so the second look at each chain must find it.
+        // From here on no new claims about other chains are accepted. Whatever the lines read so far witness was
+        // durable before, so the second look at each chain must find it.
         let kept: Vec<Head> = self.kept.iter().chain(&self.trusted).copied().collect();
         let noted = witness::read_all_noted(storage);
         let claims = witness::gather(&kept, &noted, &tracks);
@@ -182,7 +182,7 @@ impl Verifier {
             not_checked: Vec::new(),
         };
         let there: BTreeSet<ChainNumber> = tracks.keys().copied().collect();
-        // Chains are judged at the same time; one alone uses all threads for itself.
+        // Chains are judged in parallel; a single chain uses all threads itself.
         let inside = if tracks.len() > 1 { 1 } else { self.threads };
         let mut jobs = tracks.into_values();
         pool::run(
@@ -214,8 +214,7 @@ impl Verifier {
     }
 }
 
-/// Reads every chain for the first time: large ones with all threads one after the other, then small ones at the same
-/// time.
+/// Reads every chain for the first time: large ones one after the other with all threads, then small ones in parallel.
 fn first_look(
     storage: &dyn Storage,
     threads: usize,
@@ -250,7 +249,8 @@ fn first_look(
     Ok(tracks)
 }
 
-/// Works on one chain beside others: progress is told by whoever gathers the results, so the bytes come with them.
+/// Works on one chain in parallel with others. The bytes read are returned, so that the thread that joins the results
+/// reports them as progress.
 fn on_its_own<T>(
     storage: &dyn Storage,
     threads: usize,
@@ -261,7 +261,7 @@ fn on_its_own<T>(
     Ok((done, silent.done()))
 }
 
-/// What came of judging one chain.
+/// The result of judging one chain.
 struct Judged {
     chain: ChainReport,
     notes: Vec<Note>,
@@ -280,12 +280,13 @@ fn last_look(
     let (mut findings, mut not_checked) = (Findings::default(), Vec::new());
     track.advance(context)?;
     let probe = writer_probe::probe(context.storage, track.chain);
-    // A writer that had begun only now may have recovered what the look before saw. While the lock is kept from writers
-    // this is short, because nearly everything was read before.
+    // A writer that took the lock just before the probe may have recovered what the first look saw, so the chain is
+    // read once more. The probe's lock keeps writers out only briefly, because nearly everything was read before.
     track.advance(context)?;
     let holder = match probe {
         Probe::Held => Holder::Writer,
         Probe::Free(guard) => {
+            // The chain was read to its end while no writer could change it.
             drop(guard);
             Holder::Nobody
         }
@@ -313,22 +314,22 @@ impl Report {
         self.chains.push(chain);
     }
 
-    /// Chains that somebody names and that are not there.
+    /// Adds a finding for each claim about a chain that does not exist.
     fn missing_chains(&mut self, claims: &Claims, there: &BTreeSet<ChainNumber>) {
         for (chain, claims) in claims.iter().filter(|(chain, _)| !there.contains(chain)) {
             for claim in claims {
                 self.findings.push(Finding {
                     kind: FindingKind::MissingChain,
                     chain: *chain,
-                    place: None,
+                    position: None,
                     seq: Some(claim.seq),
-                    message: format!("{} names record {}, and the chain is gone", claim.who(), claim.seq),
+                    message: format!("{} names record {}, but the chain is missing", claim.who(), claim.seq),
                 });
             }
         }
     }
 
-    /// Says what no verification of this kind can find.
+    /// Lists what no verification of this kind can detect.
     fn limits(&mut self, kept: &[Head]) {
         for chain in &self.chains {
             let number = chain.chain;
@@ -361,7 +362,7 @@ impl Report {
     }
 }
 
-/// How many bytes each chain has.
+/// Returns how many bytes each chain has.
 fn bytes_of(storage: &dyn Storage, directory: &Directory) -> Result<BTreeMap<ChainNumber, u64>, Error> {
     let mut bytes = BTreeMap::new();
     for (chain, numbers) in &directory.chains {
@@ -380,7 +381,7 @@ fn foreign(names: &[String]) -> Vec<Note> {
     let note = |name: &String| Note {
         kind: NoteKind::Foreign,
         chain: None,
-        message: format!("{name:?} is no part of the log"),
+        message: format!("{name:?} is not part of the log"),
     };
     names.iter().take(MAX_FOREIGN).map(note).collect()
 }

@@ -1,5 +1,5 @@
-//! What an auditor should know of a chain that is no fault of the evidence: gaps, recoveries, runs without `close`,
-//! and what its files hold beside good lines.
+//! What an auditor should know about a chain although it is not damage: gaps, recoveries, runs without `close`, and
+//! what its files hold besides good lines.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::{
 
 use super::finding::{Note, NoteKind};
 
-/// How many notes are kept of one chain; the rest is only counted.
+/// How many notes of one chain are kept; the rest are only counted.
 const MAX_NOTES: usize = 1000;
 
 /// The notes of one chain, in the order of its lines.
@@ -19,11 +19,11 @@ const MAX_NOTES: usize = 1000;
 pub(super) struct Notes {
     pub(super) kept: Vec<Note>,
     pub(super) more: u64,
-    /// Events that the chain says were not recorded: critical and routine.
+    /// Events that, according to the chain, were not recorded: critical and routine.
     pub(super) lost: (u64, u64),
-    /// Records that are durable although somebody was told that they are not confirmed.
+    /// Records that are durable although a caller was told that they are not confirmed.
     pub(super) unconfirmed: u64,
-    /// Segments of which a `recovery` record tells.
+    /// Segments that a `recovery` record mentions.
     recovered: BTreeSet<u32>,
     is_open: bool,
 }
@@ -37,9 +37,9 @@ impl Notes {
         }
     }
 
-    /// Takes in what was said since this was last called.
+    /// Takes in the control lines that were followed since the last call.
     pub(super) fn absorb(&mut self, follow: &mut Follow) {
-        for (seq, control) in follow.said.drain(..) {
+        for (seq, control) in follow.controls.drain(..) {
             self.control(follow.chain, seq, control);
         }
     }
@@ -67,28 +67,29 @@ impl Notes {
                 let records = refused.records.iter().map(count).fold(0, u64::saturating_add);
                 self.unconfirmed = self.unconfirmed.saturating_add(records);
                 let message = format!(
-                    "record {seq}: somebody was told that these are not confirmed, and they are durable ({}): {}",
+                    "record {seq}: these records are durable although a caller was told that they are not confirmed ({}): {}",
                     plain(&refused.reason),
-                    said(&refused)
+                    ranges_of(&refused)
                 );
                 self.push(Note::of(NoteKind::Unconfirmed, chain, message));
             }
             Control::Recovery { cause, segment } => {
                 self.recovered.extend(segment);
-                let message = format!("record {seq}: the chain went on after a recovery ({})", plain(&cause));
+                let message =
+                    format!("record {seq}: the chain was continued after a recovery ({})", plain(&cause));
                 self.push(Note::of(NoteKind::Recovery, chain, message));
             }
             Control::Segment(_) | Control::Later(_) | Control::Mark(_) | Control::Prune { .. } => {}
         }
     }
 
-    /// Notes what the files hold beside good lines.
+    /// Adds notes about what the files hold besides good lines.
     pub(super) fn note_files(&mut self, chain: ChainNumber, files: &[FileCount]) {
         for file in files {
             let segment = file.segment;
             let message = format!("{} bytes of segment {segment} are void", file.void_bytes);
             if file.void_bytes > 0 && file.good.records > 0 && !self.recovered.contains(&segment) {
-                let message = format!("{message}, and no `recovery` record tells how they came there");
+                let message = format!("{message}, and no `recovery` record explains them");
                 self.push(Note::of(NoteKind::Undeclared, chain, message));
             } else if file.void_bytes > 0 {
                 self.push(Note::of(NoteKind::Void, chain, message));
@@ -100,8 +101,8 @@ impl Notes {
     }
 }
 
-/// The first records that an `unconfirmed` record names, for people.
-fn said(refused: &Unconfirmed) -> String {
+/// Returns the first records that an `unconfirmed` record names, for a message.
+fn ranges_of(refused: &Unconfirmed) -> String {
     const MOST: usize = 8;
     let range = |(first, last): &(u64, u64)| {
         if first == last { first.to_string() } else { format!("{first} to {last}") }
@@ -114,7 +115,7 @@ fn said(refused: &Unconfirmed) -> String {
     format!("{}{of}", words.join(", "))
 }
 
-/// A word from the log that may be printed: short, and nothing but letters, digits and `_`.
+/// Returns a word from the log in a form that is safe to print: short, and only letters, digits and `_`.
 fn plain(word: &str) -> String {
     word.chars().filter(|character| character.is_ascii_alphanumeric() || *character == '_').take(32).collect()
 }
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_of_the_log_is_printed_without_what_is_no_letter_digit_or_underscore() {
+    fn a_word_from_the_log_is_printed_without_anything_but_letters_digits_and_underscores() {
         let mut notes = Notes::default();
         let reason = "queue full!\u{1b}[31m_1ü".to_owned() + &"x".repeat(40);
         notes.control(number(3), 9, Control::Gap { reason, critical: 1, routine: 2 });
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_notes_are_kept_and_the_others_counted() {
+    fn a_thousand_notes_are_kept_and_the_rest_counted() {
         let mut notes = Notes::default();
         for seq in 1..=1003 {
             notes.control(number(0), seq, Control::Gap { reason: String::new(), critical: 0, routine: 1 });

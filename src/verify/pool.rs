@@ -1,4 +1,4 @@
-//! Chunks of work done by several threads and handed back in their order.
+//! Runs jobs on several threads and returns the results in order.
 
 use std::{
     collections::BTreeMap,
@@ -9,9 +9,9 @@ use std::{
 
 use crate::error::Error;
 
-/// Draws jobs from `produce`, does `work` on them in `threads` threads, the caller's among them, each with
-/// a tool of its own, and gives the results to `join` in the order of the jobs. At most two jobs for each
-/// thread are under way, which bounds the memory.
+/// Takes jobs from `produce`, runs `work` on them on `threads` threads including the caller's, and passes the results
+/// to `join` in the order of the jobs. Each thread has a tool of its own. At most two jobs per thread are in
+/// progress, which bounds the memory.
 pub(super) fn run<Tool, Job: Send, Done: Send>(
     threads: usize,
     tool: impl Fn() -> Tool + Sync,
@@ -21,7 +21,7 @@ pub(super) fn run<Tool, Job: Send, Done: Send>(
 ) -> Result<(), Error> {
     let (jobs, inbox) = mpsc::channel::<(u64, Job)>();
     let (outbox, results) = mpsc::channel::<(u64, thread::Result<Done>)>();
-    // Guards the end of the channel from which the threads draw; held while one waits for a job.
+    // Guards the receiving end from which the threads take jobs. A thread holds it while it waits for a job.
     let inbox = &Mutex::new(inbox);
     let (tool, work) = (&tool, &work);
     thread::scope(|scope| {
@@ -33,7 +33,7 @@ pub(super) fn run<Tool, Job: Send, Done: Send>(
                 loop {
                     let next = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((number, job)) = next else { return };
-                    // Without a result of this job the caller would wait for ever.
+                    // If a job had no result, the caller would wait forever.
                     let done = catch_unwind(AssertUnwindSafe(|| work(&mut tool, job)));
                     let has_panicked = done.is_err();
                     if outbox.send((number, done)).is_err() || has_panicked {
@@ -41,13 +41,13 @@ pub(super) fn run<Tool, Job: Send, Done: Send>(
                     }
                 }
             };
-            // A system that refuses threads gets fewer.
+            // Where the system refuses a thread, there are fewer of them.
             started += u64::from(thread::Builder::new().spawn_scoped(scope, worker).is_ok());
         }
         drop(outbox);
-        // Alone it needs one buffer only, which stays in the cache.
+        // A single thread needs only one buffer, which then stays in the cache.
         let room = if started == 1 { 1 } else { 2 * started };
-        // Dropped before the scope waits for its threads, which is how they learn that it is over.
+        // Dropped before the scope joins its threads: the closed channel ends them.
         let jobs = jobs;
         let mut tool = tool();
         let (mut sent, mut joined, mut is_end) = (0_u64, 0_u64, false);
@@ -68,14 +68,14 @@ pub(super) fn run<Tool, Job: Send, Done: Send>(
             if joined == sent {
                 return Ok(());
             }
-            // Works itself rather than wait. Where another thread holds the guard, it takes the next job or
-            // waits for one.
+            // Works itself rather than wait. If another thread holds the lock, that thread takes the next job
+            // or waits for one.
             let next = inbox.try_lock().ok().and_then(|inbox| inbox.try_recv().ok());
             let (number, done) = match next {
                 Some((number, job)) => (number, Ok(work(&mut tool, job))),
                 None => match results.recv() {
                     Ok(done) => done,
-                    // Nobody ends without a result before the jobs do.
+                    // A worker sends a result before it ends, unless the jobs have ended.
                     Err(_) => return Ok(()),
                 },
             };
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_the_order_of_their_jobs_and_few_are_under_way() {
+    fn results_come_in_the_order_of_their_jobs_and_few_are_in_progress() {
         for (threads, room) in [(1, 1), (2, 4), (3, 6)] {
             let (produced, mut joined) = (Cell::new(0_u64), Vec::new());
             // How many jobs there were when the first result came.
@@ -120,12 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_do_is_done() {
+    fn without_jobs_it_returns_at_once() {
         run(2, || (), || Ok(None::<u64>), |(), job| job, |_| unreachable!()).unwrap();
     }
 
-    /// The caller once waited for ever for the result of a job whose thread had panicked, as long as another
-    /// thread went on.
+    /// The caller once waited forever for the result of a job whose thread had panicked, while another thread was still
+    /// running.
     #[test]
     fn a_panic_of_a_thread_ends_the_caller() {
         for threads in [3, 4] {
@@ -137,7 +137,7 @@ mod tests {
                 let panicked = Mutex::new(panicked);
                 let work = |(): &mut (), _| {
                     if thread::current().id() == caller {
-                        // Once, so that another thread surely has a job.
+                        // Once, so that another thread is certain to get a job.
                         if !has_waited.swap(true, Ordering::Relaxed) {
                             panicked.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
                         }

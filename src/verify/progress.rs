@@ -1,11 +1,11 @@
-//! How far a verification is.
+//! The progress of a verification.
 
 use std::{cell::Cell, fmt};
 
-/// What is called with the bytes checked so far and the bytes there are.
+/// A callback that receives the number of bytes checked so far and the total.
 pub(super) type Callback = Box<dyn Fn(u64, u64) + Send>;
 
-/// Counts bytes and tells whoever wants to know.
+/// Counts bytes and reports them to the callback.
 #[derive(Default)]
 pub(super) struct Progress {
     callback: Option<Callback>,
@@ -27,7 +27,7 @@ impl Progress {
         Self { callback, ..Self::default() }
     }
 
-    /// More bytes are going to be read.
+    /// Adds to the total of bytes to read.
     pub(super) fn expect(&self, bytes: u64) {
         self.total.set(self.total.get().saturating_add(bytes));
     }
@@ -36,9 +36,10 @@ impl Progress {
         self.done.get()
     }
 
+    /// Counts bytes that were checked, and calls the callback unless there are none.
     pub(super) fn add(&self, bytes: u64) {
         self.done.set(self.done.get().saturating_add(bytes));
-        // A log that is being written has more in the end than it had at first.
+        // A log that is being written is longer at the end than it was at first.
         self.total.set(self.total.get().max(self.done.get()));
         if let Some(callback) = self.callback.as_ref().filter(|_| bytes > 0) {
             callback(self.done.get(), self.total.get());

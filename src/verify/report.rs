@@ -1,4 +1,4 @@
-//! The report: what was found, what is worth knowing, and what could not be checked.
+//! The report: the findings, the notes, and what could not be checked.
 
 use std::{
     fmt,
@@ -11,12 +11,12 @@ use crate::{
 
 use super::finding::{Finding, FindingKind, NotChecked, Note};
 
-/// How many findings a report holds; all are counted.
+/// How many findings a report holds; all of them are counted.
 const MAX_FINDINGS: usize = 1000;
-/// How many findings, notes and so on are printed.
+/// How many items of each section are printed.
 const MAX_PRINTED: usize = 20;
 
-/// Findings as they are made.
+/// The findings so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Findings {
     kept: Vec<Finding>,
@@ -25,6 +25,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
+    /// Counts a finding, and keeps it if there is room.
     pub(super) fn push(&mut self, finding: Finding) {
         if let Some(count) = self.counts.get_mut(finding.kind as usize) {
             *count += 1;
@@ -35,7 +36,7 @@ impl Findings {
         }
     }
 
-    /// Takes in the findings of another chain.
+    /// Adds the findings of another chain.
     pub(super) fn append(&mut self, other: Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
             *count += more;
@@ -45,7 +46,7 @@ impl Findings {
         self.kept.extend(other.kept.into_iter().take(room));
     }
 
-    /// Counts damage of which nothing more was kept.
+    /// Counts damage of which no details were kept.
     pub(super) fn count_more(&mut self, counts: impl Iterator<Item = (Fault, u64)>) {
         for (fault, more) in counts {
             if let Some(count) = self.counts.get_mut(FindingKind::from(fault) as usize) {
@@ -60,13 +61,13 @@ impl Findings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ChainState {
-    /// Its last run ended in order.
+    /// Its last run ended with `close`.
     Closed,
     /// A writer holds it.
     Live,
-    /// Its last run ended without `close`, and nobody holds it.
+    /// Its last run ended without `close`, and no writer holds it.
     NotClosed,
-    /// It is damaged at its end, or of a later format: how it ends was not judged.
+    /// It was not judged how the chain ends: it is damaged at its end, or of a later format.
     Unknown,
 }
 
@@ -87,90 +88,91 @@ pub struct ChainReport {
     pub(super) events: u64,
     pub(super) segments: u64,
     pub(super) head: Option<Head>,
-    /// How many records stand behind the head.
+    /// The number of records behind the head.
     pub(super) provisional: u64,
     pub(super) state: ChainState,
-    /// Events that the chain says were not recorded: critical and routine.
+    /// Events that, according to the chain, were not recorded: critical and routine.
     pub(super) lost: (u64, u64),
     pub(super) unconfirmed: u64,
 }
 
 impl ChainReport {
-    /// The number of the chain.
+    /// Returns the number of the chain.
     #[must_use]
     pub fn chain(&self) -> u16 {
         self.chain.get()
     }
 
-    /// The sequence number of its first good record; higher than 1 where retention removed some, or where the
-    /// verification started after a head.
+    /// Returns the sequence number of its first good record. It is higher than 1 if retention removed records, or if
+    /// the verification started after a head.
     #[must_use]
     pub fn first_seq(&self) -> Option<u64> {
         self.first
     }
 
-    /// The sequence number of its last good record.
+    /// Returns the sequence number of its last good record.
     #[must_use]
     pub fn last_seq(&self) -> Option<u64> {
         self.last
     }
 
-    /// How many good records it has, of all kinds.
+    /// Returns the number of its good records, of all kinds.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.records
     }
 
-    /// How many of the records are audit events.
+    /// Returns how many of the records are audit events.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// How many segments were read.
+    /// Returns the number of segments that were read.
     #[must_use]
     pub fn segments(&self) -> u64 {
         self.segments
     }
 
-    /// Its last durable record, if it has any.
+    /// Returns its last durable record, if it has one.
     #[must_use]
     pub fn head(&self) -> Option<Head> {
         self.head
     }
 
-    /// How many good records stand behind the head, of which the log does not say that they are durable.
+    /// Returns the number of good records behind the head, which the log does not state to be durable.
     #[must_use]
     pub fn provisional(&self) -> u64 {
         self.provisional
     }
 
-    /// How it ends.
+    /// Returns how the chain ends.
     #[must_use]
     pub fn state(&self) -> ChainState {
         self.state
     }
 
-    /// How many critical events it says could not be recorded.
+    /// Returns the number of critical events that, according to the chain, could not be recorded.
     #[must_use]
     pub fn lost_critical(&self) -> u64 {
         self.lost.0
     }
 
-    /// How many routine events it says could not be recorded.
+    /// Returns the number of routine events that, according to the chain, could not be recorded.
     #[must_use]
     pub fn lost_routine(&self) -> u64 {
         self.lost.1
     }
 
-    /// How many records its `unconfirmed` records name, see [`Record::is_unconfirmed`](crate::Record::is_unconfirmed).
+    /// Returns the number of records that its `unconfirmed` records name, see
+    /// [`Record::is_unconfirmed`](crate::Record::is_unconfirmed).
     #[must_use]
     pub fn unconfirmed(&self) -> u64 {
         self.unconfirmed
     }
 }
 
-/// What a verification found.
+/// The result of a verification.
 ///
 /// Prints as text for people: the verdict, the chains and their heads, the findings, the notes, and
 /// what could not be checked.
@@ -199,23 +201,23 @@ impl fmt::Debug for Report {
 }
 
 impl Report {
-    /// What the log was found to be.
+    /// Returns the verdict on the log.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.findings.verdict.unwrap_or(Verdict::Intact)
     }
 
-    /// Whether the verdict is [`Verdict::Intact`].
+    /// Returns whether the verdict is [`Verdict::Intact`].
     #[must_use]
     pub fn is_intact(&self) -> bool {
         self.verdict() == Verdict::Intact
     }
 
-    /// Turns everything but an intact log into an error.
+    /// Returns an error unless the log is intact.
     ///
     /// # Errors
     ///
-    /// [`Error::NotIntact`] when the verdict is not [`Verdict::Intact`].
+    /// [`Error::NotIntact`] if the verdict is not [`Verdict::Intact`].
     pub fn ensure_intact(&self) -> Result<(), Error> {
         if self.is_intact() {
             return Ok(());
@@ -229,64 +231,64 @@ impl Report {
         Err(Error::NotIntact { path: self.path.clone(), verdict: self.verdict(), summary })
     }
 
-    /// How many good records the log has, of all kinds, without torn tails and leftovers.
+    /// Returns the number of good records in the log, of all kinds, without torn tails and leftovers.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.chains.iter().map(|chain| chain.records).sum()
     }
 
-    /// How many of the records are audit events.
+    /// Returns how many of the records are audit events.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.chains.iter().map(|chain| chain.events).sum()
     }
 
-    /// The last durable record of each chain, by chain number. A chain that has no durable record
-    /// is not in it. Keep these elsewhere, and hand them to
-    /// [`Verifier::expect_head`](crate::Verifier::expect_head) the next time; of a log that is not
-    /// intact they are only what there is.
+    /// Returns the last durable record of each chain, by chain number. A chain without a durable record
+    /// is left out. Keep these heads elsewhere and pass them to
+    /// [`Verifier::expect_head`](crate::Verifier::expect_head) the next time. For a log that is not
+    /// intact, they are only the last records found.
     #[must_use]
     pub fn heads(&self) -> &[Head] {
         &self.heads
     }
 
-    /// The first 1,000 findings; [`count`](Self::count) knows how many there are.
+    /// Returns the first 1,000 findings; [`count`](Self::count) returns how many there are.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings.kept
     }
 
-    /// How many findings of a kind there are.
+    /// Returns the number of findings of a kind.
     #[must_use]
     pub fn count(&self, kind: FindingKind) -> u64 {
         self.findings.counts.get(kind as usize).copied().unwrap_or(0)
     }
 
-    /// What an auditor should know that is no fault of the evidence: the first 1,000 of each chain.
+    /// Returns what an auditor should know although it is not damage: the first 1,000 notes of each chain.
     #[must_use]
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
-    /// How many notes there are beyond [`notes`](Self::notes).
+    /// Returns the number of notes beyond [`notes`](Self::notes).
     #[must_use]
     pub fn more_notes(&self) -> u64 {
         self.more_notes
     }
 
-    /// The chains, by their numbers.
+    /// Returns the chains in the order of their numbers.
     #[must_use]
     pub fn chains(&self) -> &[ChainReport] {
         &self.chains
     }
 
-    /// The directory that was verified.
+    /// Returns the directory that was verified.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What this verification could not check.
+    /// Returns what this verification could not check.
     #[must_use]
     pub fn not_checked(&self) -> &[NotChecked] {
         &self.not_checked
@@ -370,7 +372,7 @@ fn section<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T], total: u64)
     Ok(())
 }
 
-/// A number with commas between its thousands.
+/// A number printed with commas between its thousands.
 struct Grouped(u64);
 
 impl fmt::Display for Grouped {
@@ -391,7 +393,7 @@ mod tests {
     use super::Grouped;
 
     #[test]
-    fn thousands_are_set_apart() {
+    fn thousands_are_separated_by_commas() {
         let printed =
             [0, 7, 999, 1_000, 12_345, 123_456, 1_234_567].map(|number| Grouped(number).to_string());
         assert_eq!(printed, ["0", "7", "999", "1,000", "12,345", "123,456", "1,234,567"]);

@@ -1,5 +1,5 @@
-//! One chain on its way through the verification: which files it has, how far they were read, and
-//! how to go on when a writer has appended, rotated or pruned in the meantime.
+//! The reading state of one chain during a verification: which files it has, and how far they were read. Reading
+//! continues when a writer has appended, rotated or pruned in the meantime.
 
 use std::{
     cell::RefCell,
@@ -20,10 +20,10 @@ use crate::{
 
 use super::{index::Index, notes::Notes, pool, progress::Progress};
 
-/// Below this many bytes, threads cost more than they bring.
+/// Below this number of bytes, threads cost more time than they save.
 pub(super) const WORTH_THREADS: u64 = 4 * 1024 * 1024;
 
-/// What all chains of a verification share.
+/// The settings that all chains of a verification share.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     pub(super) storage: &'a dyn Storage,
@@ -31,7 +31,7 @@ pub(super) struct Context<'a> {
     pub(super) progress: &'a Progress,
 }
 
-/// A chain, as far as it has been read.
+/// A chain, as far as it was read.
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) chain: ChainNumber,
@@ -39,37 +39,37 @@ pub(super) struct Track {
     trusted: Option<Head>,
     /// The first segment that is read; files before it are leftovers of retention.
     first: u32,
-    /// Those of them that there are.
+    /// The segments before it that exist.
     pub(super) leftovers: Vec<u32>,
     pub(super) files: Vec<SegmentFile>,
     pub(super) absent: Vec<Absent>,
     pub(super) follow: Follow,
     pub(super) notes: Notes,
     index: Index,
-    /// The file in which reading goes on, and where.
+    /// The index of the file at which reading continues, and the offset in it.
     file: usize,
     offset: u64,
-    /// What stands behind the last line feed of the last file: where, and how many bytes.
+    /// The bytes behind the last line feed of the last file: their offset and their number.
     pub(super) unfinished: Option<(u64, u64)>,
 }
 
-/// Whether what was read before still holds.
+/// The result of a step: whether the chain was read to its end, and if not, how to continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// The chain was read to its end.
     AtEnd,
-    /// A new segment voids what was already taken in, a file shrank, or what was read first had been
-    /// removed by retention: begin anew.
-    Anew,
-    /// A listed file was gone when its turn came. That it may be, a record further on says.
+    /// Reading must start over: a new segment voids what was already taken in, a file shrank, or what was read first
+    /// had been removed by retention.
+    StartOver,
+    /// A listed file no longer existed when its turn came. A later record must say that it was removed.
     Missed,
 }
 
-/// How often a directory is looked at again in which files go while they are read.
+/// How often a directory is listed again while files in it are removed during reading.
 const MAX_LOOKS: usize = 1000;
 
-/// How often reading begins anew.
-const MAX_BEGINNINGS: usize = 8;
+/// How often reading starts over.
+const MAX_RESTARTS: usize = 8;
 
 impl Track {
     pub(super) fn new(chain: ChainNumber, trusted: Option<Head>) -> Self {
@@ -89,41 +89,42 @@ impl Track {
         }
     }
 
-    /// Lists the directory again and reads on to the end of the chain. Begins anew where that is
-    /// needed, but not for ever: a directory that is rewritten all the time is judged as it was last.
+    /// Lists the directory again and reads to the end of the chain. Starts over where needed, but a limited number of
+    /// times: a directory that is rewritten all the time is judged as it was last seen.
     pub(super) fn advance(&mut self, context: &Context<'_>) -> Result<(), Error> {
-        let mut beginnings = 0;
+        let mut restarts = 0;
         for _ in 0..MAX_LOOKS {
             match self.step(context)? {
                 Step::AtEnd => return Ok(()),
-                Step::Anew if beginnings == MAX_BEGINNINGS => return Ok(()),
-                Step::Anew => {
-                    beginnings += 1;
+                Step::StartOver if restarts == MAX_RESTARTS => return Ok(()),
+                Step::StartOver => {
+                    restarts += 1;
+                    // `first` is kept, so that leftovers found once stay excluded.
                     *self = Self { first: self.first, ..Self::new(self.chain, self.trusted) };
                 }
                 Step::Missed => {}
             }
         }
-        // Rather no answer than a false alarm.
+        // An error is better than a false alarm.
         Err(Error::io("keep up with the removal of segments in", log_path(context.storage))(
             std::io::ErrorKind::TimedOut.into(),
         ))
     }
 
     fn step(&mut self, context: &Context<'_>) -> Result<Step, Error> {
-        if self.look_again(context)? == Step::Anew {
-            return Ok(Step::Anew);
+        if self.look_again(context)? == Step::StartOver {
+            return Ok(Step::StartOver);
         }
         if self.read_on(context)? {
             return Ok(Step::Missed);
         }
-        Ok(if self.leave_out_leftovers(context)? { Step::Anew } else { Step::AtEnd })
+        Ok(if self.leave_out_leftovers(context)? { Step::StartOver } else { Step::AtEnd })
     }
 
-    /// Leaves out the files that were read although retention had removed them: they are there again, or
-    /// something about them was odd. Says whether there were any, so that reading begins anew.
+    /// Excludes files that were read although retention had removed them, if they exist again or reading them found
+    /// anomalies. Returns whether there were any, so that reading starts over.
     fn leave_out_leftovers(&mut self, context: &Context<'_>) -> Result<bool, Error> {
-        let Some((through, _)) = self.follow.facts.pruned else { return Ok(false) };
+        let Some((through, _)) = self.follow.control.pruned else { return Ok(false) };
         let is_kept_first = |file: &&SegmentFile| {
             file.counted != Some(0) && file.first_seq.is_some_and(|first| first <= through.saturating_add(1))
         };
@@ -132,7 +133,7 @@ impl Track {
         };
         let is_older = |file: &&FileCount| file.segment < first;
         let mut older = self.follow.files.iter().filter(is_older).peekable();
-        // What was durable beyond the cut was not removed by it, whoever says so.
+        // A cut cannot have removed what was durable beyond it, whichever line claims so.
         if older.peek().is_none() || older.any(|file| file.mark > through) {
             return Ok(false);
         }
@@ -144,7 +145,7 @@ impl Track {
         Ok(true)
     }
 
-    /// Looks which files there are from the current one on.
+    /// Lists the files from the current one on again.
     fn look_again(&mut self, context: &Context<'_>) -> Result<Step, Error> {
         let mut numbers = Directory::list(context.storage)?.chains.remove(&self.chain).unwrap_or_default();
         self.leftovers = numbers.iter().copied().filter(|number| *number < self.first).collect();
@@ -158,9 +159,9 @@ impl Track {
             return Ok(Step::AtEnd);
         }
         if !layout.absent.iter().all(|claim| self.agrees(*claim)) {
-            return Ok(Step::Anew);
+            return Ok(Step::StartOver);
         }
-        // What was listed behind the current file and not read may have gone since.
+        // Files that were listed behind the current one and not read may have been removed since.
         self.files.truncate(self.file + 1);
         for file in layout.files {
             if file.name.segment > current {
@@ -168,8 +169,9 @@ impl Track {
                 continue;
             }
             let counted = file.counted.unwrap_or(file.bytes);
+            // Less of the current file counts than was taken in already.
             if counted < self.offset || file.bytes < self.offset {
-                return Ok(Step::Anew);
+                return Ok(Step::StartOver);
             }
             if let Some(known) = self.files.get_mut(self.file) {
                 *known = file;
@@ -178,7 +180,7 @@ impl Track {
         Ok(Step::AtEnd)
     }
 
-    /// Whether what a new segment says of a file that was already read is what was taken in of it.
+    /// Returns whether the claim of a new segment about a file that was already read matches what was taken in.
     fn agrees(&mut self, claim: Absent) -> bool {
         let named = claim.from..=claim.segment;
         let mut known = self.files.iter().filter(|file| named.contains(&file.name.segment)).peekable();
@@ -191,7 +193,7 @@ impl Track {
         true
     }
 
-    /// Passes over the files that hold only what is trusted.
+    /// Skips the files that hold only trusted records.
     fn trust(&self, layout: &mut Layout) {
         let Some(head) = self.trusted else { return };
         let first = layout.files.iter().rposition(|file| {
@@ -200,12 +202,13 @@ impl Track {
         layout.files.drain(..first.unwrap_or(0));
     }
 
-    /// Reads from where reading stopped to the end of the files; says whether one of them was gone.
+    /// Reads from where reading stopped to the end of the files. Returns whether one of them no longer existed.
     fn read_on(&mut self, context: &Context<'_>) -> Result<bool, Error> {
         self.unfinished = None;
         let left: u64 = self.files.iter().skip(self.file).map(|file| file.bytes).sum();
         let threads = if left.saturating_sub(self.offset) < WORTH_THREADS { 1 } else { context.threads };
         let Self { files, follow, notes, index, file, offset, unfinished, .. } = self;
+        // Shared by the closures that produce and join; both run on this thread.
         let source = RefCell::new(ChainBytes::new(context.storage, files, *file, *offset));
         let last_file = files.len().saturating_sub(1);
         let mut parser = LineParser::default();
@@ -233,6 +236,7 @@ impl Track {
                 if let Part::Counted(Chunk::Unfinished { offset, length }) = part
                     && number == last_file
                 {
+                    // The line may still be written, so it is judged only when the chain was read to its end.
                     *unfinished = Some((offset, length));
                     return Ok(());
                 }
@@ -252,18 +256,18 @@ impl Track {
         Ok(has_missed)
     }
 
-    /// The lines of records whose numbers are known: their hashes and what they link to. Reads again a bounded stretch
-    /// before each, and a stretch that has several of them once. Where there is no such good line, there is none here.
+    /// Looks up records by sequence number: their hashes, and the hashes that they link to. A bounded range before
+    /// each is read again, once for all records in the same range. A record without a good line is left out.
     pub(super) fn look_up(&self, storage: &dyn Storage, wanted: &BTreeSet<u64>) -> Result<LookedUp, Error> {
         let mut found = LookedUp::new();
         let mut wanted = wanted.iter().copied().peekable();
         while let Some(seq) = wanted.next() {
-            let Some(place) = self.index.before(seq) else { continue };
+            let Some(entry) = self.index.before(seq) else { continue };
             let mut here = BTreeSet::from([seq]);
-            while let Some(next) = wanted.next_if(|next| self.index.before(*next) == Some(place)) {
+            while let Some(next) = wanted.next_if(|next| self.index.before(*next) == Some(entry)) {
                 here.insert(next);
             }
-            self.look_up_behind(storage, place, here, &mut found)?;
+            self.look_up_behind(storage, entry, here, &mut found)?;
         }
         Ok(found)
     }
@@ -283,7 +287,7 @@ impl Track {
         while let Some(part) = source.next()? {
             let Part::Counted(Chunk::Lines { bytes, .. }) = part else { continue };
             for (_, line) in split(&bytes) {
-                // Most lines are passed over by their number alone.
+                // Most lines are skipped by their sequence number alone.
                 let Some(line) = seq_of(line).filter(|seq| wanted.contains(seq)).map(|_| line) else {
                     continue;
                 };
@@ -301,11 +305,10 @@ impl Track {
     }
 }
 
-/// The hash of a record and what it links to, by its number.
+/// The hash of each record that was looked up and the hash that it links to, by sequence number.
 pub(super) type LookedUp = BTreeMap<u64, (Digest, Digest)>;
 
-/// Takes in one part, at once where it is a stretch without fault that goes on where the chain stands; returns how
-/// many bytes it had.
+/// Takes in one part, at once if it is a faultless chunk that continues the chain. Returns its length in bytes.
 fn take_in(
     follow: &mut Follow,
     index: &mut Index,

@@ -1,5 +1,5 @@
-//! What stands elsewhere about a chain: heads that other chains witnessed, and heads that were kept
-//! outside of the log.
+//! Claims about a chain from elsewhere: heads that other chains witnessed, heads noted in lock files, and heads
+//! that were kept outside the log.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::{
 
 use super::track::Track;
 
-/// Who says that a chain had a record.
+/// The source of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ClaimSource {
-    /// Whoever asked for the verification.
+    /// The caller of the verification.
     Kept,
     /// The lock file of the chain itself.
     Lock,
@@ -24,18 +24,18 @@ pub(super) enum ClaimSource {
     Chain(ChainNumber),
 }
 
-/// Somebody says: this chain had this durable record.
+/// A claim that a chain had this durable record.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claim {
     pub(super) source: ClaimSource,
     pub(super) seq: u64,
     pub(super) hash: Digest,
-    /// Which chain is meant, where that is known beyond its number.
+    /// The id of the chain, where it is known in addition to its number.
     pub(super) id: Option<ChainId>,
 }
 
 impl Claim {
-    /// Who says so, for messages.
+    /// Returns the source of the claim, for messages.
     pub(super) fn who(&self) -> String {
         match self.source {
             ClaimSource::Kept => "a head that was kept elsewhere".to_owned(),
@@ -45,23 +45,23 @@ impl Claim {
     }
 }
 
-/// All claims, by the chain that they are about.
+/// All claims, by the chain they are about.
 pub(super) type Claims = BTreeMap<ChainNumber, Vec<Claim>>;
 
-/// What the lock files of a log say of its chains.
+/// The noted heads in the lock files of a log.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     pub(super) heads: Vec<(ChainNumber, Witness)>,
-    /// Chains of which a lock file is there and could not be read, or says nothing of this very log.
+    /// Chains whose lock file exists but could not be read, or belongs to another copy of the log.
     pub(super) unknown: Vec<(ChainNumber, &'static str)>,
-    /// Whether it could not be seen which lock files there are.
+    /// Whether the lock files could not be listed.
     pub(super) are_out_of_reach: bool,
 }
 
 /// Reads the noted heads of all chains.
 pub(super) fn read_all_noted(storage: &dyn Storage) -> Noted {
     let mut noted = Noted::default();
-    // Where there are no locks nothing is noted: a copy need not have them.
+    // Without lock files nothing is noted: a copy of a log may have none.
     let chains = chains_with_a_lock(storage);
     noted.are_out_of_reach = chains.is_err();
     for chain in chains.unwrap_or_default() {
@@ -79,7 +79,8 @@ pub(super) fn read_all_noted(storage: &dyn Storage) -> Noted {
     noted
 }
 
-/// Gathers the kept heads, the noted ones, and what the chains, as far as they were read, say of each other.
+/// Gathers all claims: the kept heads, the noted ones, and what the chains witness of each other as far as they were
+/// read.
 pub(super) fn gather(kept: &[Head], noted: &Noted, tracks: &BTreeMap<ChainNumber, Track>) -> Claims {
     let mut claims = Claims::new();
     for head in kept {
@@ -91,14 +92,14 @@ pub(super) fn gather(kept: &[Head], noted: &Noted, tracks: &BTreeMap<ChainNumber
         claims.entry(*chain).or_default().push(claim);
     }
     for (by, track) in tracks {
-        for ((about, _), witness) in &track.follow.facts.witnessed {
+        for ((about, _), witness) in &track.follow.control.witnessed {
             let claim = Claim {
                 source: ClaimSource::Chain(*by),
                 seq: witness.seq,
                 hash: witness.hash,
                 id: Some(witness.id),
             };
-            // Sequence 0 says only that the chain was there.
+            // Sequence number 0 claims only that the chain existed.
             claims.entry(*about).or_default().push(claim);
         }
     }

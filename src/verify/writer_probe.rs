@@ -7,34 +7,35 @@ use crate::{
     storage::{Access, Dir, File, LockKind, Storage},
 };
 
-/// What a glance at the lock of a chain says.
+/// The result of probing the lock of a chain.
 #[derive(Debug)]
 pub(super) enum Probe {
-    /// A writer is at work.
+    /// A writer holds the chain.
     Held,
-    /// Nobody is, and while this guard lives, nobody begins.
+    /// No writer holds the chain, and none can take it while this guard lives.
     Free(Guard),
-    /// The lock could not be looked at, and what the system says of it does not help.
+    /// The lock could not be read, and the system does not show whether it is held.
     Unknown(&'static str),
 }
 
-/// Keeps writers out. To be dropped soon: an opener waits 100 ms and no longer.
+/// A shared lock that keeps writers out. It must be dropped soon: a writer that opens the log waits only 100 ms.
 #[derive(Debug)]
 pub(super) struct Guard(Option<Box<dyn File>>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(file) = &self.0 {
-            // Closing the file, right after this, lets go of the lock in any case.
+            // Closing the file right after this releases the lock in any case.
             drop(file.unlock());
         }
     }
 }
 
+/// Takes a shared lock on the chain's lock file if no writer holds it.
 pub(super) fn probe(storage: &dyn Storage, chain: ChainNumber) -> Probe {
     let file = match storage.open(Dir::Control, &chain.lock_name(), Access::Read) {
         Ok(file) => file,
-        // A copy of a log need not have locks.
+        // A copy of a log may have no lock files.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Probe::Free(Guard(None)),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let is_seen = storage.is_seen_locked(Dir::Control, &chain.lock_name());

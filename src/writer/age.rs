@@ -1,8 +1,10 @@
-//! What time it is where the age of segments matters: what the records say, and no clock that was set wrong.
+//! The time at which the ages of segments are measured, taken from the records and robust against a
+//! wrong clock.
 //!
-//! A clock that is years ahead at one start would make everything look old. So a record that is over a day later than
-//! the one before it is not believed until records span a day beyond it; until then it is as late as it was before. That
-//! is decided from the records alone, and so the same after every restart.
+//! If the clock were years ahead at one start, every segment would look old enough to remove. So a
+//! record more than a day later than the one before it is not trusted at first. It is trusted once
+//! the records span a day beyond it; until then, ages are measured at the record before the jump.
+//! The decision depends on the records alone, so it is the same after every restart.
 
 use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -15,69 +17,71 @@ use crate::{
     storage::{Access, Dir, Storage},
 };
 
-/// How much later than the one before it a record can be and be believed, and how long what follows it must span where
-/// it is not.
+/// The largest step between two records that is trusted without proof, and the span of later
+/// records that proves a larger one.
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What counts of one file of a chain.
+/// The part of one file of a chain that counts.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stretch {
+pub(super) struct CountedPart {
     pub(super) name: SegmentName,
-    /// How many bytes count, where a newer file says so.
+    /// The number of bytes that count, if a newer file records it.
     pub(super) end: Option<u64>,
     /// The time of the first line.
     pub(super) begun: Timestamp,
-    /// The lowest and the highest time in it, where a newer file says so.
+    /// The lowest and the highest time in the file, if a newer file records them.
     pub(super) times: Option<Times>,
 }
 
-/// How late it is.
+/// The current time, as far as the records show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Now {
     /// The time at which ages are measured.
     pub(super) at: Timestamp,
-    /// The time of the newest record, where that is not believed yet.
-    pub(super) unbelieved: Option<Timestamp>,
-    /// Whether the records span a day without a jump: then it is the time for other chains too.
+    /// The time of the newest record, if it is not trusted yet.
+    pub(super) untrusted: Option<Timestamp>,
+    /// Whether the records span a day without a jump. Then `at` is also the time for other chains.
     is_proven: bool,
 }
 
 impl Now {
-    /// Where no record says anything nothing is old.
-    pub(super) const UNKNOWN: Self = Self { at: Timestamp::EARLIEST, unbelieved: None, is_proven: false };
+    /// The time if no record shows one: nothing is old then.
+    pub(super) const UNKNOWN: Self = Self { at: Timestamp::EARLIEST, untrusted: None, is_proven: false };
 
-    /// The time at which the segments of another chain are measured, whose newest file was begun then. A chain that was
-    /// just begun knows no time before its own, and so not whether its clock is right; and `theirs`, what the records of
-    /// that chain say, may be of the same wrong clock.
+    /// Returns the time at which the segments of another chain are measured, whose newest file was
+    /// begun at `begun`. `theirs` is the time that the records of that chain show.
+    ///
+    /// A chain that was just begun has no earlier records to check its clock against. The records
+    /// of the other chain may come from the same wrong clock.
     pub(super) fn for_other(&self, begun: Timestamp, theirs: &Self) -> Timestamp {
         let at = if self.is_proven || self.at.since(begun) <= DAY { self.at } else { begun };
-        if self.is_proven || theirs.unbelieved.is_none() { at } else { at.min(theirs.at) }
+        if self.is_proven || theirs.untrusted.is_none() { at } else { at.min(theirs.at) }
     }
 }
 
-/// What the records of a chain say, whose files are given, the newest first.
-pub(super) fn now_of(storage: &Arc<dyn Storage>, files: &[Stretch]) -> io::Result<Now> {
+/// Returns the time that the records of a chain show. `files` are its files, newest first.
+pub(super) fn now_of(storage: &Arc<dyn Storage>, files: &[CountedPart]) -> io::Result<Now> {
     let mut newest = None;
-    // The time of the record behind the files that were looked at.
+    // The time of the oldest record that was looked at so far.
     let mut next: Option<Timestamp> = None;
-    for stretch in files {
+    for part in files {
         let newest_at = match newest {
             Some(at) => at,
-            None => *newest.insert(newest_in(storage, stretch)?),
+            None => *newest.insert(newest_in(storage, part)?),
         };
         let is_old = |at: Timestamp| newest_at.since(at) >= DAY;
-        let (lowest, highest) = stretch.times.unwrap_or((stretch.begun, Timestamp::LATEST));
+        let (lowest, highest) = part.times.unwrap_or((part.begun, Timestamp::LATEST));
         if !is_old(lowest) {
-            next = Some(stretch.begun);
+            next = Some(part.begun);
             continue;
         }
-        // Within a day no record is over a day later than another.
+        // Within one day, no record can be more than a day later than another.
         let highest_behind = if is_old(highest) { next.unwrap_or(highest).max(highest) } else { highest };
         if highest_behind.since(lowest) <= DAY {
-            return Ok(Now { at: newest_at, unbelieved: None, is_proven: true });
+            return Ok(Now { at: newest_at, untrusted: None, is_proven: true });
         }
         let mut old = None;
-        times_of(storage, stretch, |at| {
+        times_of(storage, part, |at| {
             if is_old(at) {
                 old = Some(at);
                 return ControlFlow::Break(());
@@ -87,34 +91,35 @@ pub(super) fn now_of(storage: &Arc<dyn Storage>, files: &[Stretch]) -> io::Resul
         })?;
         let Some(before) = old else { continue };
         return Ok(if next.is_some_and(|next| next.since(before) > DAY) {
-            Now { at: before, unbelieved: Some(newest_at), is_proven: false }
+            Now { at: before, untrusted: Some(newest_at), is_proven: false }
         } else {
-            Now { at: newest_at, unbelieved: None, is_proven: true }
+            Now { at: newest_at, untrusted: None, is_proven: true }
         });
     }
-    Ok(newest.map_or(Now::UNKNOWN, |at| Now { at, unbelieved: None, is_proven: false }))
+    Ok(newest.map_or(Now::UNKNOWN, |at| Now { at, untrusted: None, is_proven: false }))
 }
 
-/// The time of the last record in a file; at least its first line is one.
-fn newest_in(storage: &Arc<dyn Storage>, stretch: &Stretch) -> io::Result<Timestamp> {
-    let mut newest = stretch.begun;
-    times_of(storage, stretch, |at| {
+/// Returns the time of the last record in a file. The first line is always one.
+fn newest_in(storage: &Arc<dyn Storage>, part: &CountedPart) -> io::Result<Timestamp> {
+    let mut newest = part.begun;
+    times_of(storage, part, |at| {
         newest = at;
         ControlFlow::Break(())
     })?;
     Ok(newest)
 }
 
+/// Calls `each` with the times of the records in a file, newest first, until it breaks.
 fn times_of(
     storage: &Arc<dyn Storage>,
-    stretch: &Stretch,
+    part: &CountedPart,
     each: impl FnMut(Timestamp) -> ControlFlow<()>,
 ) -> io::Result<()> {
-    let opened = storage.open(Dir::Log, &stretch.name.to_string(), Access::Read);
-    let name_of = |error| named(storage, stretch.name, &error);
-    // What another process removes meanwhile says nothing any more.
+    let opened = storage.open(Dir::Log, &part.name.to_string(), Access::Read);
+    let name_of = |error| named(storage, part.name, &error);
+    // Another process may remove the file meanwhile; then it no longer counts.
     let Some(file) = unless_gone(opened).map_err(name_of)? else { return Ok(()) };
-    let end = match stretch.end {
+    let end = match part.end {
         Some(end) => end,
         None => file.stat()?.bytes,
     };

@@ -1,4 +1,9 @@
-//! The lock of a chain, and what its file says of the chain's last segment.
+//! The lock of a chain, and the state of the chain's last segment, kept in the lock file.
+//!
+//! The lock is `flock(2)` on the open file, held exclusively by the one process that may append to
+//! the chain. The kernel releases it when the descriptor and all copies of it are closed, so a
+//! crash never leaves a stale lock. The blocks of the file are allocated once and overwritten in
+//! place: a full disk must not prevent an entry from being written.
 
 use std::{cell::Cell, collections::BTreeMap, io, sync::Arc};
 
@@ -11,50 +16,54 @@ use crate::{
     storage::{Access, Dir, File, LockKind, Stat, Storage, is_closed_under_us, read_full},
 };
 
-/// How many blocks have a place of their own; behind them stands what was named of other chains.
+/// The number of blocks at fixed offsets. The text on other chains follows behind them.
 const BLOCKS: u64 = 4;
 
-/// How the text behind the blocks begins, and how long it can be.
+/// The first word of the text behind the blocks, and the longest text that is read.
 const NAMED: &str = "named/1";
 const MAX_NAMED: usize = 16 << 10;
 
-/// What the first block says.
+/// The entry in the first block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LockState {
-    /// Nothing in particular.
+    /// Nothing is known to be wrong with the last segment.
     Clean,
-    /// A write or sync of this segment failed under this boot: its pages lie, and the chain goes
-    /// on after exactly this point in a new segment.
+    /// A write or sync of this segment failed under this boot. Its cached pages may never reach the
+    /// disk, so the chain continues after exactly this point, in a new segment.
     Poison { boot: String, point: Point },
-    /// The last segment could not be synced at open under this boot: nothing of it may be decided.
+    /// The last segment could not be synced under this boot when the chain was opened. Nothing may
+    /// be decided from its bytes.
     Unsynced { boot: String },
 }
 
-/// Who holds a lock.
+/// The process that holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Holder {
     pub(super) pid: u32,
-    /// When it took the lock.
+    /// When it took the lock; `None` if that cannot be read.
     pub(super) since: Option<Timestamp>,
 }
 
-/// What a chain said of another chain last.
+/// The last head that a chain named of another chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LastNamed {
-    /// The head that it named.
+    /// The sequence number of the named head.
     pub(super) seq: u64,
-    /// The record of its own that did so.
+    /// The sequence number of the record that named it.
     pub(super) at: u64,
 }
 
-/// A held lock. Dropping it lets go of the chain, unless its file could not be made to say that a segment
-/// lies: then nobody may take the chain while this process lives, and the file stays open and locked.
+/// A lock that is held.
+///
+/// Dropping it releases the chain, unless an entry about a failed segment could not be written.
+/// Then the file stays open and locked for as long as the process lives, so that no other process
+/// trusts that segment.
 #[derive(Debug)]
 pub(super) struct ChainLock {
     pub(super) chain: ChainNumber,
     file: Arc<dyn File>,
-    /// Whether an entry that somebody else must read could not be written.
-    unsaid: Cell<bool>,
+    /// Whether an entry that the next holder must read could not be written.
+    has_unwritten_entry: Cell<bool>,
     stat: Stat,
     identity: Identity,
     pub(super) slots: Slots,
@@ -63,7 +72,7 @@ pub(super) struct ChainLock {
     storage: Arc<dyn Storage>,
 }
 
-/// What came of trying to lock a chain.
+/// The outcome of trying to lock a chain.
 #[derive(Debug)]
 pub(super) enum Tried {
     Taken(Box<ChainLock>),
@@ -71,7 +80,8 @@ pub(super) enum Tried {
 }
 
 impl ChainLock {
-    /// Tries once to take the lock of a chain. With a time, whoever finds it held knows since when.
+    /// Tries once to take the lock of a chain. If `now` is given, it is written to the file, so
+    /// that others can read since when the lock is held.
     pub(super) fn try_take(
         storage: &Arc<dyn Storage>,
         chain: ChainNumber,
@@ -83,8 +93,8 @@ impl ChainLock {
             return Ok(Tried::HeldBy(read_holder(file.as_ref())));
         }
         let stat = file.stat()?;
-        // Somebody may have replaced the file between opening and locking it: then two could hold
-        // "the" lock. The file itself is never removed by us.
+        // Between open and flock(2), the file may have been replaced at its path. Then a second
+        // process can hold "the" lock through the new file. This library never removes a lock file.
         if !storage.stat(Dir::Control, &name)?.is_some_and(|named| named.is_same_file(&stat)) {
             return Ok(Tried::HeldBy(None));
         }
@@ -93,19 +103,21 @@ impl ChainLock {
             identity: Identity::of(file.as_ref())?,
             slots: Slots::read(file.as_ref())?,
             file,
-            unsaid: Cell::new(false),
+            has_unwritten_entry: Cell::new(false),
             stat,
             is_new: stat.bytes == 0,
             storage: Arc::clone(storage),
         };
         if stat.bytes < 2 * BLOCK as u64 {
-            // The blocks are filled now, so that they can be written when the disk is full.
+            // Reserve the blocks now: overwriting them later needs no space, even on a full disk.
             lock.write(&LockState::Clean)?;
         }
+        // Not synced: it is for processes that find the lock held, and those share this page cache.
         let since = now.map(|now| format!(" {now}")).unwrap_or_default();
         lock.write_block(1, &format!("pid {}{since}", storage.process_id()))?;
         if stat.bytes < BLOCKS * BLOCK as u64 {
-            // The version before had no slots.
+            // Files of the previous version have no slots for the noted head. From here on the lock
+            // file must survive a power cut, so its bytes and its name are synced.
             SLOTS.into_iter().try_for_each(|slot| lock.write_block(slot, ""))?;
             lock.file.sync_all()?;
             storage.sync_dir(Dir::Control)?;
@@ -113,41 +125,46 @@ impl ChainLock {
         Ok(Tried::Taken(Box::new(lock)))
     }
 
-    /// Whether the program has closed the descriptor, and let go of the lock with it.
+    /// Returns whether the program closed the descriptor, which released the lock.
     pub(super) fn is_closed(&self) -> bool {
         self.file.stat().is_err_and(|error| is_closed_under_us(&error))
     }
 
-    /// How the lock was lost, if it was: nothing keeps others out then.
+    /// Returns how the lock was lost, or `None` if it is still held. Without it, nothing keeps
+    /// other processes out of the chain.
     pub(super) fn loss(&self) -> io::Result<Option<&'static str>> {
         let open = match self.file.stat() {
-            // Whoever closes a file lets go of its lock.
+            // Closing a file releases its lock (flock(2)).
             Err(error) if is_closed_under_us(&error) => return Ok(Some(CLOSED)),
             open => open?,
         };
         let is_named = match self.storage.stat(Dir::Control, &self.chain.lock_name()) {
-            // Who became another user may not look there. What was removed has no link.
+            // A process that became another user may not be able to look up the path. A removed
+            // file has no links.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open.links > 0,
             named => named?.is_some_and(|named| named.is_same_file(&self.stat)),
         };
         Ok((!is_named).then_some("was removed or replaced"))
     }
 
-    /// Lets go of the chain now, whoever else may still look at the lock.
+    /// Releases the chain now, even if another reference to this lock remains.
     pub(super) fn release(&self) {
-        if self.unsaid.get() {
+        if self.has_unwritten_entry.get() {
             return;
         }
-        // Closing the file lets go too; this is for a copy that a forked child may hold open.
+        // Closing the file releases the lock, too, unless a forked child has a copy of the
+        // descriptor: flock(2) locks belong to the open file description. An explicit unlock
+        // releases it for all copies.
         drop(self.file.unlock());
     }
 
+    /// Reads the entry. Anything unreadable counts as clean.
     pub(super) fn read(&self) -> io::Result<LockState> {
         let text = read_block(self.file.as_ref(), 0)?;
         Ok(parse(&text).unwrap_or(LockState::Clean))
     }
 
-    /// Writes an entry in place and makes it durable.
+    /// Overwrites the entry and makes it durable.
     pub(super) fn write(&self, entry: &LockState) -> io::Result<()> {
         let text = match entry {
             LockState::Clean => "clean".to_owned(),
@@ -158,21 +175,27 @@ impl ChainLock {
             LockState::Unsynced { boot } => format!("unsynced {boot}"),
         };
         let written = self.write_block(0, &text);
-        self.unsaid.set(written.is_err() && *entry != LockState::Clean);
+        // A later holder must not miss that the segment failed. A `clean` that could not be written
+        // does no harm: the old entry stays.
+        self.has_unwritten_entry.set(written.is_err() && *entry != LockState::Clean);
         written?;
         self.file.sync_data()
     }
 
-    /// Notes the durable head of the chain, in the slot that does not hold the last one, and makes it durable.
+    /// Notes the durable head of the chain and makes the note durable. Writes to the slot that does
+    /// not hold the last one: if this write is torn, the last one is still there.
     pub(super) fn note(&mut self, noted: Noted) -> io::Result<()> {
         let (block, text) = self.slots.next(self.identity, &noted);
         self.write_block(block, &text)?;
         self.file.sync_data()?;
+        // Only now: after a failure, the next note must overwrite this slot and not the last good
+        // one.
         self.slots.written(noted);
         Ok(())
     }
 
-    /// Writes down what was named of other chains, for the next run. Where that is torn, it names them all again.
+    /// Writes what this chain named of other chains, for the next run. Not synced: if it is torn,
+    /// the next run names them all again.
     pub(super) fn write_named(&self, named: &BTreeMap<ChainNumber, LastNamed>) -> io::Result<()> {
         let entries = named.iter().map(|(chain, LastNamed { seq, at })| format!(" {chain}:{seq}:{at}"));
         let said: String = entries.collect();
@@ -180,6 +203,7 @@ impl ChainLock {
         self.write_all(text.as_bytes(), BLOCKS * BLOCK as u64)
     }
 
+    /// Reads what the last run named of other chains; empty if that was torn.
     pub(super) fn read_named(&self) -> BTreeMap<ChainNumber, LastNamed> {
         let mut bytes = vec![0; MAX_NAMED];
         let read = read_full(self.file.as_ref(), &mut bytes, BLOCKS * BLOCK as u64).unwrap_or_default();
@@ -209,7 +233,9 @@ impl ChainLock {
 impl Drop for ChainLock {
     fn drop(&mut self) {
         self.release();
-        if self.unsaid.get() {
+        if self.has_unwritten_entry.get() {
+            // Nothing else could warn the next holder. Kept like this, the lock is released only when
+            // the process ends.
             Arc::clone(&self.file).keep();
         }
     }
@@ -245,11 +271,11 @@ fn parse_named(text: &str) -> Option<BTreeMap<ChainNumber, LastNamed>> {
 
 fn parse(text: &str) -> Option<LockState> {
     let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
-    // Where an entry was not written to its end, one before it may stand behind.
+    // If the write was torn, the rest of an older entry may follow the boot id.
     let boot = rest.split(' ').next().unwrap_or_default();
     match kind {
         "unsynced" => Some(LockState::Unsynced { boot: boot.to_owned() }),
-        // That something failed is known then, and not how far the chain had come.
+        // Of a torn entry it is known that something failed, but not how far the chain had come.
         "poison" => Some(match parse_point(rest) {
             Some(point) => LockState::Poison { boot: boot.to_owned(), point },
             None => LockState::Unsynced { boot: boot.to_owned() },
@@ -258,7 +284,8 @@ fn parse(text: &str) -> Option<LockState> {
     }
 }
 
-/// Reads what stands behind the first word, if all of it was written by one process at one time.
+/// Parses what follows the first word. Returns `None` unless the checksum shows that all of it is
+/// from one write.
 fn parse_point(text: &str) -> Option<Point> {
     let (said, check) = text.rsplit_once(' ')?;
     if Digest::from_hex(check.as_bytes())? != Digest::of_body(said.as_bytes()) {
@@ -294,12 +321,12 @@ mod tests {
         read_block(lock.file.as_ref(), 0).unwrap()
     }
 
-    /// A process was killed when a part of the entry was written. What could not be read was taken for
-    /// a clean lock, and the segment that lied was trusted; where the last number was cut, the chain was left
-    /// alone as damaged. Found by seeds 101,883 and 201,474. Where the rest of an entry of an earlier boot
-    /// stood behind the new boot id, that was believed of this boot. Found by seed 5,167,075.
+    /// A process was killed while it wrote an entry. The torn entry was taken for a clean lock, and
+    /// the poisoned segment was trusted; where the last number was cut, the chain was left alone as
+    /// damaged. Found by seeds 101,883 and 201,474. Where the rest of an entry from an earlier boot
+    /// followed the new boot id, it was taken for an entry of this boot. Found by seed 5,167,075.
     #[test]
-    fn an_entry_that_was_not_written_to_its_end_still_says_that_something_failed() {
+    fn a_torn_entry_still_shows_that_something_failed() {
         let boot = "004ed7e3-0000";
         let unsynced = LockState::Unsynced { boot: boot.to_owned() };
         for entry in [poison(boot, 3, 59), unsynced.clone()] {
@@ -312,12 +339,13 @@ mod tests {
                 for end in said..=text.len() {
                     let torn = format!("{}{}", &text[..end], &before[end..]);
                     if end == said && !torn[end..].starts_with(' ') {
-                        // What follows belongs to the boot id then: as if nothing had been written.
+                        // The next byte would belong to the boot id, so this is as if nothing had been
+                        // written.
                         continue;
                     }
                     let expected = match torn.trim_end() {
                         all if all == text => &entry,
-                        // The part that was written stood there already.
+                        // The bytes that were written equal those already there.
                         none if none == before.trim_end() => continue,
                         _ => &unsynced,
                     };
@@ -355,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_written_where_it_belongs_however_little_a_write_takes() {
+    fn an_entry_is_written_in_full_however_short_the_writes_are() {
         let disk = SimDisk::new(1);
         let lock = taken(&disk);
         disk.inject(Fault::short_write(100).and_later());
@@ -376,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_named_is_known_again_or_nothing_is() {
+    fn the_names_of_other_chains_are_read_back_in_full_or_not_at_all() {
         let disk = SimDisk::new(1);
         let lock = taken(&disk);
         assert_eq!(lock.read_named(), BTreeMap::new());

@@ -1,4 +1,4 @@
-//! What the writer keeps an eye on beside its work: the clock, the paths, the space, other chains.
+//! Periodic checks of the writer: the clocks, the paths, the free space, and the other chains.
 
 use super::{Halted, Outage, Writer, open, others, segment::CLOSED};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
 };
 
 impl Writer {
+    /// Notes a step of the wall clock.
     pub(super) fn watch_clocks(&mut self, now: &Moment) {
         if let Some(step) = self.timers.clock_step(now) {
             let way = if step.is_ahead { "ahead" } else { "back" };
@@ -17,6 +18,7 @@ impl Writer {
         }
     }
 
+    /// Checks the paths if that is due.
     pub(super) fn watch_paths(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
         if self.timers.paths_are_due(self.ledger.unsynced().records > 0, now.elapsed) {
             self.check_paths(now, clock)?;
@@ -24,8 +26,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether the segment and the lock are still what their paths name. Nothing is acknowledged in a chain whose
-    /// lock is gone.
+    /// Checks whether the paths of the segment and the lock still name the open files. Nothing is
+    /// acknowledged in a chain whose lock is lost.
     pub(super) fn check_paths(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
         self.timers.paths_checked(now.elapsed);
         if self.has_lost_its_lock(now) {
@@ -35,16 +37,18 @@ impl Writer {
         self.settle(checked, now, clock)
     }
 
-    /// Whether the lock at its path is another one now, or gone: then nothing keeps others out.
+    /// Returns whether the lock at its path was removed or replaced, or the descriptor was closed:
+    /// then nothing keeps other processes out of the chain.
     pub(super) fn has_lost_its_lock(&mut self, now: &Moment) -> bool {
         let mut loss = self.ledger.lock_loss();
         if loss.as_ref().is_err_and(is_closed_under_us) && self.storage.reattach().is_ok() {
-            // The program closed the directories, and perhaps left the lock.
+            // The program closed the descriptors of the directories, but may have left that of the
+            // lock open.
             loss = self.ledger.lock_loss();
         }
         let Ok(Some(what)) = loss else { return false };
         if what == CLOSED {
-            // The live segment was closed with it, or may be next.
+            // The live segment was closed as well, or may be next.
             self.queue.gauges.tampered.set(true);
         }
         let message = format!("the lock of chain {} {what}", self.ledger.chain());
@@ -52,6 +56,7 @@ impl Writer {
         true
     }
 
+    /// Checks the free space if that is due.
     pub(super) fn watch_space(&mut self, now: &Moment) {
         if !self.timers.take_space_check(now.elapsed) {
             return;
@@ -72,6 +77,7 @@ impl Writer {
         }
     }
 
+    /// Reads the heads of the other chains, and reports those that are gone.
     pub(super) fn refresh_witnesses(&mut self, now: &Moment) {
         let Ok(directory) = Directory::read(self.storage.as_ref()) else { return };
         for chain in others::refresh(self.storage.as_ref(), &mut self.ledger, &directory) {
@@ -80,7 +86,7 @@ impl Writer {
         }
     }
 
-    /// Tells an operator, and the log.
+    /// Reports a notice to the operator, and records it in the log.
     pub(super) fn note(&mut self, kind: NoticeKind, message: &str, now: &Moment) {
         self.queue.notifier.tell(kind, message);
         self.pending.notes.push(&NoticeInfo { code: kind.as_str(), message }.payload(now.wall), None, None);

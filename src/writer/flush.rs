@@ -1,29 +1,29 @@
-//! When to sync. Pure: told the time, touches nothing.
+//! When to sync. Pure: the time is passed in, and nothing is touched.
 
 use std::time::Duration;
 
 use crate::settings::FlushMode;
 
-/// Unsynced bytes at which a sync is due in every mode, so that what must be kept in memory until
-/// it is durable stays small.
+/// The number of unsynced bytes at which a sync is due in every mode. Bounds the memory for what is
+/// not durable.
 const MAX_UNSYNCED_BYTES: u64 = 4 << 20;
 
-/// How much before its interval a batch is synced: records are picked up a few milliseconds after
-/// they were queued.
+/// How long before the end of its interval a batch is synced. Records are picked up a few
+/// milliseconds after they were queued.
 const EARLY: Duration = Duration::from_millis(10);
 
 /// How long the writer lets routine drafts gather before it looks again: half of the 10 ms within
 /// which they are written.
 const DOZE: Duration = Duration::from_millis(5);
 
-/// How long the log is quiet before a `mark` covers its last records.
+/// How long the log must be quiet before a `mark` covers its last records.
 const QUIET: Duration = Duration::from_secs(60);
-/// The same where a forwarder runs beside the log: it hands on only what is covered.
+/// The same if a forwarder runs beside the log, because it forwards only what is covered.
 const QUIET_BESIDE_A_FORWARDER: Duration = Duration::from_secs(1);
-/// How often a `mark` shows that silence was silence.
+/// How often a `mark` is written to an idle log, to show that it was idle and not cut.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// When a batch is full or old enough.
+/// When a batch is full enough or old enough to be synced.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FlushPolicy {
     size: u64,
@@ -35,7 +35,7 @@ pub(super) struct FlushPolicy {
 pub(super) struct Unsynced {
     pub(super) records: u64,
     pub(super) bytes: u64,
-    /// When the oldest of them was queued.
+    /// When the oldest of these records was queued.
     pub(super) since: Option<Duration>,
 }
 
@@ -50,6 +50,7 @@ impl FlushPolicy {
         }
     }
 
+    /// Returns whether a sync is due by count, bytes or age.
     pub(super) fn is_due(&self, unsynced: &Unsynced, now: Duration) -> bool {
         unsynced.records > 0
             && (unsynced.records >= self.size
@@ -57,25 +58,26 @@ impl FlushPolicy {
                 || self.due_at(unsynced).is_some_and(|due| due <= now))
     }
 
-    /// How long drafts may gather. With what `due_at` takes off, the interval still holds.
+    /// Returns how long drafts may gather. Together with the margin that `due_at` subtracts, this
+    /// stays within the interval.
     pub(super) fn doze(&self) -> Duration {
         if self.interval.is_zero() { DOZE } else { DOZE.min(self.interval / 2) }
     }
 
-    /// When the oldest unsynced record reaches the interval.
+    /// Returns when the oldest unsynced record must be synced to keep within the interval.
     pub(super) fn due_at(&self, unsynced: &Unsynced) -> Option<Duration> {
         let early = EARLY.min(self.interval / 2);
         unsynced.since.map(|since| since + self.interval.saturating_sub(early))
     }
 }
 
-/// When a `mark` is due: once when everything is durable and nothing followed for a minute, or for a second where a
-/// forwarder runs beside the log, and every hour.
+/// When a `mark` is due: every hour, and once after everything is durable and the log was quiet for
+/// a minute. Beside a forwarder, a second of quiet is enough.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MarkPolicy {
     /// When the last record that is not a mark was written; `None` once a mark covers it.
     uncovered: Option<Duration>,
-    /// Whether nothing came for a second, and no forwarder was there then.
+    /// Whether a second passed without a record, and no forwarder was found then.
     is_alone: bool,
     last_mark: Duration,
 }
@@ -93,17 +95,17 @@ impl MarkPolicy {
         *self = Self { uncovered: None, is_alone: false, last_mark: now };
     }
 
-    /// No forwarder was found. It is not looked for again before the next record.
+    /// Takes note that no forwarder was found. The next search follows the next record.
     pub(super) fn no_forwarder(&mut self) {
         self.is_alone = true;
     }
 
-    /// Whether a mark is due only if a forwarder runs beside the log.
+    /// Returns whether a mark is due only if a forwarder runs beside the log.
     pub(super) fn needs_forwarder(&self, now: Duration) -> bool {
         now < self.due_after(QUIET)
     }
 
-    /// When a mark is due, or when it must be asked whether it is.
+    /// Returns when a mark is due, or when to check whether it is.
     pub(super) fn due_at(&self) -> Duration {
         self.due_after(if self.is_alone { QUIET } else { QUIET_BESIDE_A_FORWARDER })
     }

@@ -1,4 +1,5 @@
-//! What forwarders hold back: the names in `forward-required`, and how far the store of each is.
+//! What forwarders hold back from removal: the names in `forward-required`, and how complete the
+//! store of each is.
 
 use std::{collections::BTreeSet, io, time::Duration};
 
@@ -11,35 +12,36 @@ use crate::{
     storage::{Access, Dir, File, LockKind, Storage, read_full},
 };
 
-/// What is read of a file that somebody else may have written.
+/// The most bytes read of a file that others may have written.
 const MAX_FOREIGN_BYTES: usize = 64 << 10;
-/// What is read of a position. A chain takes some 300 bytes in it.
+/// The most bytes read of a position file. A chain takes some 300 bytes in it.
 const MAX_POSITION_BYTES: usize = 4 << 20;
 
-/// How long an opener waits for another that adds names, and how long it pauses between two attempts.
+/// How long an opener waits for another that is adding names.
 const MAX_WAIT: Duration = Duration::from_secs(2);
+/// How long it pauses between two attempts.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What removal must obey.
+/// The forwarders that removal must wait for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Required {
-    /// The file cannot be understood, for this reason, so nothing is removed.
+    /// The file cannot be parsed, for this reason, so nothing is removed.
     Hold(String),
-    /// Each of these must have a segment before it goes.
+    /// Each of these forwarders must have stored a segment before it is removed.
     Names(BTreeSet<String>),
 }
 
-/// How much of a chain its forwarders let go.
+/// How much of a chain its forwarders allow to be removed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Limit {
     /// The last record that may be removed.
     pub(super) through: u64,
-    /// What keeps the records behind it.
+    /// Why the records behind it must stay.
     pub(super) kept_by: String,
 }
 
 impl Required {
-    /// Reads the file. The names of this process count in any case.
+    /// Reads the file. The names in the settings of this process always count.
     pub(super) fn read(storage: &dyn Storage, own: &[String]) -> Self {
         let mut names: BTreeSet<String> = own.iter().cloned().collect();
         let bytes = match read(storage, Dir::Log, FORWARD_REQUIRED, MAX_FOREIGN_BYTES) {
@@ -52,7 +54,7 @@ impl Required {
             names.extend(written.into_iter().map(str::to_owned));
             return Self::Names(names);
         }
-        let reason = "is no list of forwarders; opening the log with `require_forwarded` mends it";
+        let reason = "is not a valid list of forwarders; opening the log with `require_forwarded` repairs it";
         Self::Hold(format!("{FORWARD_REQUIRED} {reason}"))
     }
 
@@ -60,7 +62,7 @@ impl Required {
         matches!(self, Self::Hold(_))
     }
 
-    /// How much of a chain may go; `None` where nobody asks for anything.
+    /// Returns how much of a chain may be removed; `None` if no forwarder is required.
     pub(super) fn limit(&self, storage: &dyn Storage, id: ChainId) -> Option<Limit> {
         let names = match self {
             Self::Names(names) => names,
@@ -78,19 +80,20 @@ impl Required {
     }
 }
 
-/// Up to which record a store has all of a chain. What cannot be read says nothing.
+/// Returns the last record up to which a store is complete for this chain; 0 if that cannot be
+/// read.
 fn has_through(storage: &dyn Storage, forwarder: &str, id: ChainId) -> u64 {
     let bytes = read(storage, Dir::Control, &position_name(forwarder), MAX_POSITION_BYTES);
     let position = bytes.ok().flatten().and_then(|read| Position::parse(&read));
     position.map_or(0, |position| position.through(id))
 }
 
-/// Whether a forwarder runs, or ran, beside the log.
+/// Returns whether a forwarder runs, or has run, beside the log.
 pub(super) fn has_a_forwarder(storage: &dyn Storage) -> bool {
     storage.list(Dir::Control).is_ok_and(|names| names.iter().any(|name| is_position_name(name)))
 }
 
-/// Adds names to the file, and makes them durable. Never takes one out.
+/// Adds names to the file and makes them durable. Never removes a name.
 pub(super) fn require(storage: &dyn Storage, names: &[String], clock: Clock) -> io::Result<()> {
     if names.is_empty() {
         return Ok(());
@@ -98,11 +101,12 @@ pub(super) fn require(storage: &dyn Storage, names: &[String], clock: Clock) -> 
     let file = open_locked(storage, clock)?;
     let old = read_some(file.as_ref(), MAX_FOREIGN_BYTES)?;
     let new = merge(&old, names)?;
-    // Written also where nothing is new: after a failed sync the bytes that can be read need not be on the disk, and
-    // only what is written again is synced again.
+    // Written even if no name is new: after a failed sync, the bytes that can be read need not be
+    // on the disk. Only pages written again are synced again (fsync(2)).
     let (first, rest) = new.split_at_checked(MAX_FORWARD_REQUIRED).unwrap_or((&new, &[]));
     if !rest.is_empty() {
-        // Blank lines over what somebody else wrote. Until the first sector is right, the file counts as `hold`.
+        // Write blank lines over the foreign contents first. Until the first sector is right, the
+        // file counts as `hold`, which is the safe side.
         write_whole(file.as_ref(), rest, MAX_FORWARD_REQUIRED as u64)?;
         file.sync_data()?;
     }
@@ -111,13 +115,14 @@ pub(super) fn require(storage: &dyn Storage, names: &[String], clock: Clock) -> 
     storage.sync_dir(Dir::Log)
 }
 
-/// Opens the file, makes it if need be, and takes its lock: two openers that add names must not overwrite each other.
+/// Opens the file, creates it if necessary, and takes its lock. Two openers that add names at the
+/// same time must not overwrite each other's.
 fn open_locked(storage: &dyn Storage, clock: Clock) -> io::Result<Box<dyn File>> {
     let mut waited = Duration::ZERO;
     loop {
         let file = storage.open(Dir::Log, FORWARD_REQUIRED, Access::Lock)?;
         if file.try_lock(LockKind::Exclusive)? {
-            // Somebody may have replaced the file between opening and locking it.
+            // The file may have been replaced between open and flock(2).
             let stat = file.stat()?;
             if storage.stat(Dir::Log, FORWARD_REQUIRED)?.is_some_and(|named| named.is_same_file(&stat)) {
                 return Ok(file);
@@ -131,27 +136,30 @@ fn open_locked(storage: &dyn Storage, clock: Clock) -> io::Result<Box<dyn File>>
     }
 }
 
-/// One write: a second one could leave half of a name behind.
+/// Writes with a single call: a second write could leave half a name behind.
 fn write_whole(file: &dyn File, bytes: &[u8], offset: u64) -> io::Result<()> {
     let written = file.write_at(bytes, offset)?;
     if written == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// The names in the file; `None` where it has none, a line that is no name, or an end that is not that of a line.
-/// Blank lines at the end say nothing.
+/// Returns the names in the file. `None` if it has none, if a line is not a name, or if the last
+/// line is not terminated. Blank lines at the end are ignored.
 fn parse(bytes: &[u8]) -> Option<Vec<&str>> {
     let lines = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
     let names: Vec<&str> = lines.trim_end_matches('\n').split('\n').collect();
     names.iter().all(|name| is_forwarder_name(name)).then_some(names)
 }
 
-/// The whole file with these names. It only grows, and what it had stays where it was, so that a write that was torn
-/// leaves the old file, the new one, or one that counts as `hold`. Of a file that counts as `hold` the names are kept that
-/// can be read: one too many keeps segments, one too few loses them.
+/// Returns the whole file with these names added.
+///
+/// The file only grows, and earlier names keep their place. So a torn write leaves the old file,
+/// the new one, or one that counts as `hold`. From a file that counts as `hold`, every readable
+/// name is kept: a name too many keeps segments, a name too few loses them.
 fn merge(old: &[u8], names: &[String]) -> io::Result<Vec<u8>> {
     let lines = old.split(|byte| *byte == b'\n');
     let lines: Vec<&str> = lines.map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
-    // What no line feed ends can be the beginning of a name that was torn, and is written now.
+    // An unterminated last line may be the beginning of a name whose write was torn. If that name
+    // is added now, the fragment is dropped.
     let (torn, whole) = lines.split_last().map_or(("", &[][..]), |(last, whole)| (*last, whole));
     let torn = Some(torn).filter(|torn| !names.iter().any(|name| name.starts_with(torn)));
     let known = whole.iter().copied().chain(torn).filter(|line| is_forwarder_name(line));
@@ -167,7 +175,7 @@ fn merge(old: &[u8], names: &[String]) -> io::Result<Vec<u8>> {
     Ok(new)
 }
 
-/// A file, or `None` where there is none.
+/// Reads a file; `None` if it does not exist.
 fn read(storage: &dyn Storage, dir: Dir, name: &str, most: usize) -> io::Result<Option<Vec<u8>>> {
     match storage.open(dir, name, Access::Read) {
         Ok(file) => read_some(file.as_ref(), most).map(Some),
@@ -179,7 +187,7 @@ fn read(storage: &dyn Storage, dir: Dir, name: &str, most: usize) -> io::Result<
 fn read_some(file: &dyn File, most: usize) -> io::Result<Vec<u8>> {
     let length = usize::try_from(file.stat()?.bytes).unwrap_or(usize::MAX);
     if length > most {
-        let reason = format!("it has more than {most} bytes, which no file of its name has");
+        let reason = format!("it is larger than {most} bytes, the most for a file of this name");
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     let mut bytes = vec![0; length];
@@ -197,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_names_are_read() {
+    fn only_complete_names_are_read() {
         assert_eq!(parse(b"archive\npostgres\n"), Some(vec!["archive", "postgres"]));
         assert_eq!(parse(b"a\n\n\n"), Some(vec!["a"]));
         for bad in ["", "\n", "\n\n", "a", "a\nb", "a\n\nb\n", "A\n", "a \n", "a\r\n", "a\n\0\0", "a/b\n"] {
@@ -212,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_added_and_none_is_taken_out() {
+    fn names_are_added_and_never_removed() {
         check("", &["b", "a", "b"], "b\na\n");
         check("a\n", &["b"], "a\nb\n");
         check("b\na\n", &["a"], "b\na\n");
@@ -223,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_mended_and_the_names_in_it_stay() {
+    fn a_file_that_cannot_be_parsed_is_repaired_and_keeps_its_names() {
         check("\0\0\0\0\0", &["a"], "a\n\n\n\n");
         check("# who\nold\nNot", &["a"], "old\na\n\n\n\n\n\n\n\n");
         check("post\nNOT", &["postgres"], "post\npostgres\n");
@@ -235,7 +243,7 @@ mod tests {
         assert_eq!((mended.len(), parse(&mended)), (garbage.len(), Some(vec!["a"])));
     }
 
-    /// Whatever part of the bytes reached the disk.
+    /// Holds whichever prefix of the bytes reached the disk.
     #[test]
     fn a_torn_write_never_names_fewer_than_before() {
         let old: &[u8] = b"archive\n";

@@ -1,4 +1,4 @@
-//! Which segments retention removes. Pure: told the time, touches nothing.
+//! Which segments retention removes. Pure: the time is passed in, and nothing is touched.
 
 use std::time::Duration;
 
@@ -9,24 +9,26 @@ use crate::{clock::Timestamp, format::PruneReason, settings::Retention};
 pub(super) struct Sealed {
     pub(super) segment: u32,
     pub(super) bytes: u64,
-    /// The highest of its own times and of that of the first line of the segment after it.
+    /// The highest of its own times and the time of the first line of the next segment.
     pub(super) ended: Timestamp,
 }
 
-/// When each ended, as far as it can be believed: not behind `now`, and not before an older one, or before `floor`, the
-/// highest time of those that are gone. Where it says otherwise, its clock was wrong, and it ended at the latest with the
-/// next one that is believed. So nothing is taken for older than it can be, and no clock that was years ahead keeps a
-/// segment for years.
+/// Returns when each segment ended, corrected where a wrong clock is evident.
+///
+/// A time is trusted if it is not after `now` and not before that of an older segment. It must not
+/// be before `floor` either, the highest time of the removed segments. Otherwise the segment counts
+/// as ended with the next one whose time is trusted. So no segment is taken for older than it can
+/// be, and a clock that was years ahead does not keep a segment for years.
 fn ends(sealed: &[Sealed], floor: Timestamp, now: Timestamp) -> Vec<Timestamp> {
     let mut highest = if floor <= now { floor } else { Timestamp::EARLIEST };
-    let believed = sealed.iter().map(|segment| {
-        let is_believed = (highest..=now).contains(&segment.ended);
-        highest = if is_believed { segment.ended } else { highest };
-        is_believed.then_some(segment.ended)
+    let trusted = sealed.iter().map(|segment| {
+        let is_trusted = (highest..=now).contains(&segment.ended);
+        highest = if is_trusted { segment.ended } else { highest };
+        is_trusted.then_some(segment.ended)
     });
-    let believed: Vec<Option<Timestamp>> = believed.collect();
+    let trusted: Vec<Option<Timestamp>> = trusted.collect();
     let mut next = now;
-    let mut ends: Vec<Timestamp> = believed
+    let mut ends: Vec<Timestamp> = trusted
         .into_iter()
         .rev()
         .map(|ended| {
@@ -38,8 +40,8 @@ fn ends(sealed: &[Sealed], floor: Timestamp, now: Timestamp) -> Vec<Timestamp> {
     ends
 }
 
-/// How many of the oldest sealed segments go, of which `allowed` may, and why. `newest_bytes` is the one that always
-/// stays.
+/// Returns how many of the oldest sealed segments to remove, at most `allowed`, and why.
+/// `newest_bytes` is the size of the newest segment, which is never removed.
 pub(super) fn removable(
     retention: &Retention,
     sealed: &[Sealed],
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_true_is_bounded_by_what_follows() {
+    fn an_impossible_time_is_bounded_by_what_follows() {
         let at = |second| Timestamp::from_unix(second, 0);
         let check_behind = |floor: i64, ended: &[i64], now: i64, expected: &[i64]| {
             let sealed = ended.iter().map(|ended| Sealed { segment: 1, bytes: 1, ended: at(*ended) });
@@ -119,15 +121,17 @@ mod tests {
         check(&[10, 900, 901, 902, 30], 50, &[10, 30, 30, 30, 30]);
         check(&[10, 20, 900], 50, &[10, 20, 50]);
         check(&[900, 901], 50, &[50, 50]);
-        // Behind an older one: nothing before it is older for that, and it is as young as it can be.
+        // Before an older one. It does not make that one older, and itself counts as the youngest
+        // it can be.
         check(&[10, 20, 3, 30], 50, &[10, 20, 30, 30]);
         check(&[10, 20, 3, 4], 50, &[10, 20, 50, 50]);
         check(&[10, 900, 3, 30], 50, &[10, 30, 30, 30]);
-        // What has gone still says so of what was behind it.
+        // The times of removed segments still bound those that follow.
         check_behind(10, &[3, 30], 50, &[30, 30]);
         check_behind(10, &[3, 4], 50, &[50, 50]);
         check_behind(900, &[3, 30], 50, &[3, 30]);
-        // Once its time has come, one that was ahead keeps what follows no longer than it was ahead.
+        // Once its time has come, a segment that was ahead keeps the following ones no longer than
+        // it was ahead.
         check(&[10, 40, 20, 30, 45], 50, &[10, 40, 45, 45, 45]);
     }
 

@@ -1,9 +1,9 @@
-//! What retention finds of a chain: its old segments, and what was to go before.
+//! The old segments of a chain as retention finds them, and what earlier passes left to remove.
 
 use std::{io, sync::Arc};
 
 use super::{
-    age::Stretch,
+    age::CountedPart,
     keep::{Sealed, removable},
 };
 use crate::{
@@ -16,45 +16,47 @@ use crate::{
     storage::{Access, Dir, Storage},
 };
 
-/// The old segments of one chain, oldest first, as far back as they are understood.
+/// The old segments of one chain, oldest first, as far back as they can be read.
 #[derive(Debug)]
 pub(super) struct Old {
-    /// `None` where not even the newest first line can be read.
+    /// `None` if not even the newest first line can be read.
     pub(super) id: Option<ChainId>,
     pub(super) segments: Vec<OldSegment>,
-    /// Files before what retention left. A power cut can bring back what was removed last, a removal can have been
-    /// stopped behind its record, and files that were begun in vain before the first record go only now. Oldest first.
+    /// Files before the first record that retention left, oldest first. A power cut can bring back
+    /// removed files, and a pass can stop after its record. Files begun in vain before the first
+    /// record are removed only now.
     pub(super) leftovers: Vec<Leftover>,
     newest_bytes: u64,
-    /// The highest time before the oldest segment, as far as its first line says it, and not before there was a log.
+    /// The highest time before the oldest segment, as its first line records it, but not before
+    /// this library existed.
     floor: Timestamp,
     /// The newest file with a good first line.
-    newest: Option<Stretch>,
+    newest: Option<CountedPart>,
 }
 
-/// A file that a `prune` record calls removed.
+/// A file that a `prune` record already covers.
 #[derive(Debug)]
 pub(super) struct Leftover {
     pub(super) name: SegmentName,
     pub(super) bytes: u64,
-    /// The last record that it can hold.
+    /// The highest record that it can hold.
     pub(super) through: u64,
 }
 
-/// A segment that counts, and the files behind it that do not.
+/// A segment that counts, with the unused files behind it.
 #[derive(Debug)]
 pub(super) struct OldSegment {
     pub(super) sealed: Sealed,
     /// Oldest first.
     pub(super) files: Vec<SegmentName>,
-    /// The record before the first of the segment after it.
+    /// The last record before the first one of the next segment.
     pub(super) through: (u64, Digest),
-    /// What counts of it.
-    stretch: Stretch,
+    /// The part of it that counts.
+    part: CountedPart,
 }
 
-/// 2026-01-01, in seconds. This library did not exist before, so no record of it is older: a clock that begins in 1970,
-/// as without a battery, is not believed.
+/// 2026-01-01, in Unix seconds. The library did not exist before, so no record is older. A machine
+/// without a battery-backed clock starts in 1970, and that time must not be trusted.
 const FIRST_YEAR: i64 = 1_767_225_600;
 
 impl Default for Old {
@@ -71,7 +73,7 @@ impl Default for Old {
 }
 
 impl Old {
-    /// How many of the oldest segments go if so many may, and why.
+    /// Returns how many of the oldest segments to remove, at most `allowed`, and why.
     pub(super) fn removable(
         &self,
         retention: &Retention,
@@ -82,28 +84,31 @@ impl Old {
         removable(retention, &sealed, self.floor, allowed, self.newest_bytes, now)
     }
 
-    /// The last record and the bytes of each leftover, and of so many of the oldest segments, oldest first.
+    /// Returns the last record and the bytes of each leftover and of the oldest `segments`
+    /// segments, oldest first.
     pub(super) fn ends(&self, segments: usize) -> Vec<(u64, u64)> {
         let leftovers = self.leftovers.iter().map(|file| (file.through, file.bytes));
         let segments = self.segments.iter().take(segments).map(|old| (old.through.0, old.sealed.bytes));
         leftovers.chain(segments).collect()
     }
 
-    /// When the newest segment was begun.
+    /// Returns when the newest segment was begun.
     pub(super) fn begun(&self) -> Timestamp {
         self.newest.map_or(Timestamp::EARLIEST, |newest| newest.begun)
     }
 
-    /// What counts of the chain, newest first.
-    pub(super) fn stretches(&self) -> Vec<Stretch> {
-        self.newest.into_iter().chain(self.segments.iter().rev().map(|old| old.stretch)).collect()
+    /// Returns the parts of the chain that count, newest first.
+    pub(super) fn counted_parts(&self) -> Vec<CountedPart> {
+        self.newest.into_iter().chain(self.segments.iter().rev().map(|old| old.part)).collect()
     }
 }
 
-/// Follows a chain back from its newest first line to where retention cut it. Where a first line cannot
-/// be read, or a file is missing that retention did not remove, what is older is not understood and so
-/// not removed. `pruned` is the last record that is known to be removed; first lines may know of more. `step` is called
-/// before each file; `None` where it says that nobody wants to know any more.
+/// Follows a chain back from its newest first line to where retention cut it.
+///
+/// It stops at a first line that cannot be read, and at a missing file that retention did not
+/// remove. What is older is not understood, and so not removed. `pruned` is the last record known
+/// to be removed; first lines may show a higher one. `step` is called before each file. If it
+/// returns false, the pass is to end, and the result is `None`.
 pub(super) fn survey(
     storage: &Arc<dyn Storage>,
     directory: &Directory,
@@ -113,7 +118,7 @@ pub(super) fn survey(
 ) -> io::Result<Option<Old>> {
     let mut old = Old::default();
     let mut after: Option<(SegmentStart, Timestamp)> = None;
-    // Files between, which count nothing: they go with the segment before them.
+    // Unused files: they are removed with the segment before them.
     let mut idle: Vec<(SegmentName, u64)> = Vec::new();
     for name in directory.segments(chain).iter().rev() {
         if !step() {
@@ -125,7 +130,7 @@ pub(super) fn survey(
             old.newest_bytes += stat.bytes;
             after = first;
             old.id = after.as_ref().map(|(start, _)| start.info.id);
-            old.newest = after.as_ref().map(|(_, begun)| Stretch {
+            old.newest = after.as_ref().map(|(_, begun)| CountedPart {
                 name: *name,
                 end: None,
                 begun: *begun,
@@ -140,12 +145,14 @@ pub(super) fn survey(
         if pruned > 0 && through.0 <= pruned {
             let Some(first) = unless_gone(first_line(storage, *name))? else { continue };
             if first.as_ref().is_some_and(|(first, _)| first.seq > pruned) {
-                // Removed it was not: numbers go backwards here, and that is for verification to judge.
+                // This was never removed: the sequence numbers go backwards here. That is for
+                // verification to judge.
                 old.leftovers.clear();
                 break;
             }
             old.leftovers.push(Leftover { name: *name, bytes: stat.bytes, through: through.0 });
-            // Where it is not known which file comes before, the last record of the one behind it counts for all.
+            // If it is not known which file comes before, the last record of this one bounds all
+            // older ones.
             let is_before = |first: &SegmentStart| {
                 counted.is_some_and(|counted| counted.segment == name.segment)
                     && old.id == Some(first.info.id)
@@ -162,7 +169,8 @@ pub(super) fn survey(
         let Some(first) = first else { break };
         idle.push((*name, stat.bytes));
         let bytes = idle.iter().map(|(_, bytes)| bytes).sum();
-        let stretch = Stretch { name: *name, end: Some(counted.bytes), begun: first.1, times: counted.times };
+        let part =
+            CountedPart { name: *name, end: Some(counted.bytes), begun: first.1, times: counted.times };
         let own_highest = counted.times.map_or(first.1, |(_, highest)| highest);
         let before = first.0.info.after.iter().find(|after| after.bytes > 0).and_then(|after| after.times);
         let first_year = Timestamp::from_unix(FIRST_YEAR, 0);
@@ -171,7 +179,7 @@ pub(super) fn survey(
             sealed: Sealed { segment: name.segment, bytes, ended: own_highest.max(*begun) },
             files: idle.drain(..).rev().map(|(name, _)| name).collect(),
             through,
-            stretch,
+            part,
         });
         after = Some(first);
     }
@@ -180,7 +188,7 @@ pub(super) fn survey(
     Ok(Some(old))
 }
 
-/// The first line of a segment and its time, where both can be read.
+/// Returns the first line of a segment and its time, if both can be read.
 fn first_line(
     storage: &Arc<dyn Storage>,
     name: SegmentName,
@@ -191,7 +199,8 @@ fn first_line(
     Ok(first.and_then(|first| first.at.map(|at| (first, at))))
 }
 
-/// `None` for a file that another process has removed since it was listed: that is no failure.
+/// Turns a file that another process removed since it was listed into `None`: that is not a
+/// failure.
 pub(super) fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -199,7 +208,7 @@ pub(super) fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// The same error, which says of which file.
+/// Returns the error with the path of its file.
 pub(super) fn named(storage: &Arc<dyn Storage>, name: SegmentName, error: &io::Error) -> io::Error {
     let path = storage.path(Dir::Log, &name.to_string());
     io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))

@@ -1,4 +1,5 @@
-//! Opening a log to write: takes a chain, recovers it, and recovers what others left.
+//! Opens a log for writing: takes a chain, recovers it, and recovers chains that other processes
+//! left unclosed.
 
 use std::{cell::Cell, collections::BTreeSet, io, sync::Arc, time::Duration};
 
@@ -6,7 +7,7 @@ use super::{
     WriterSettings,
     chain_lock::{ChainLock, Holder, Tried},
     forwarded,
-    ledger::{Ledger, Story, Trouble},
+    ledger::{Ledger, RecoveryReason, Trouble},
     others,
     recover::{Recovered, Recovery},
 };
@@ -21,27 +22,28 @@ use crate::{
     storage::{Dir, FileSystem, Storage},
 };
 
-/// How long an opener passes over all locks at least before it makes a new number or gives up: verification and
-/// retention probe them for a moment.
+/// The least time for which an opener keeps trying all locks before it makes a new chain or gives
+/// up. Verification and retention may hold a lock for a moment.
 const PROBE_TIME: Duration = Duration::from_millis(100);
 
-/// The longest and the shortest pause between two passes. Who has waited for long asks more often than who has just come,
-/// so that nobody is overtaken for ever.
+/// The longest and the shortest pause between two passes over the locks. The longer an opener has
+/// waited, the more often it tries, so that newcomers cannot overtake it for ever.
 const LONGEST_PAUSE: Duration = Duration::from_millis(12);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
+/// Divides the time waited, to get how much shorter the pauses become.
 const IMPATIENCE: u32 = 16;
 
-/// A holder that took its lock less than this ago may be a short one, and is waited for.
+/// A lock taken less than this ago may be released soon, so it is waited for.
 const JUST_TAKEN: Duration = Duration::from_secs(1);
 
-/// How long whoever had to make the lock file of a chain that has segments waits: a writer whose lock was removed
-/// looks at its path every 100 ms.
+/// How long to wait after creating the lock file of a chain that already has segments. Its writer
+/// may still run without knowing that its lock was removed: it checks the path every 100 ms.
 const LOCK_WAS_REMOVED: Duration = Duration::from_millis(200);
 
-/// Heads of other chains that `open` and `mark` name at most.
+/// The most heads of other chains that one `open` or `mark` record names.
 pub(super) const FEW: usize = 16;
 
-/// An open log, with its `open` record durable.
+/// An open log, whose `open` record is durable.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(super) ledger: Ledger,
@@ -50,24 +52,24 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// What had to be recovered.
+    /// Returns what had to be recovered.
     pub(crate) fn found(&self) -> &[ChainRecovery] {
         &self.found
     }
 
-    /// What the log's operator must hear of opening it.
+    /// Returns the notices about opening the log.
     pub(crate) fn notices(&self) -> &[(NoticeKind, String)] {
         &self.notices
     }
 }
 
-/// What a writer that has to move knows of the log that it moves in.
+/// What a writer that moves to another chain knows of the log.
 #[derive(Debug, Default)]
 pub(crate) struct Former {
     /// The chain that it leaves, and must not take again.
     pub(super) left: Option<ChainNumber>,
-    /// The heads that it knows, of the chain that it leaves too: whatever happens to the directory,
-    /// they stay witnessed.
+    /// The heads that it knows, including that of the chain it leaves. They stay witnessed whatever
+    /// happens to the directory.
     pub(super) seen: Witnesses,
 }
 
@@ -75,12 +77,12 @@ pub(crate) struct Former {
 struct Taken {
     ledger: Ledger,
     closed: bool,
-    story: Option<Story>,
+    reason: Option<RecoveryReason>,
     report: Option<ChainRecovery>,
     notices: Vec<(NoticeKind, String)>,
 }
 
-/// Opens the log: the lowest-numbered chain that is free, or a new one.
+/// Opens the log in the free chain with the lowest number, or in a new one.
 pub(crate) fn open(
     storage: &Arc<dyn Storage>,
     settings: &WriterSettings,
@@ -90,22 +92,24 @@ pub(crate) fn open(
 ) -> Result<Opened, Error> {
     let mut opener = Opener::new(storage, clock, now, settings.exclusive);
     let taken = opener.take_a_chain(settings, former)?;
+    // Durable before `open` returns: from the first event on, no process may remove what these
+    // forwarders still need.
     forwarded::require(storage.as_ref(), &settings.retention.require_forwarded, clock)
         .map_err(Error::io("write", storage.path(Dir::Log, FORWARD_REQUIRED)))?;
     opener.begin_run(taken, settings, former)
 }
 
-/// One pass over a log by somebody who opens it: what it has read of the chains, and found.
+/// One attempt to open a log: what was read of its chains, and found.
 struct Opener<'a> {
     storage: &'a Arc<dyn Storage>,
     clock: Clock,
     now: &'a Moment,
     is_exclusive: bool,
-    /// Whether the directory could not be synced: then no name that was in it is known to be durable, of no
-    /// chain, and the next sync would say that all are.
-    names_lie: Cell<bool>,
+    /// Whether a sync of the directory failed. Then no name in it, of any chain, is known to be
+    /// durable, and a later sync could succeed without making them so.
+    names_in_doubt: Cell<bool>,
     found: Vec<ChainRecovery>,
-    /// Chains that somebody left alone before, and that are as they were.
+    /// Chains that an earlier opener left alone and that have not changed since.
     passed_over: BTreeSet<ChainNumber>,
 }
 
@@ -116,7 +120,7 @@ impl<'a> Opener<'a> {
             clock,
             now,
             is_exclusive,
-            names_lie: Cell::new(false),
+            names_in_doubt: Cell::new(false),
             found: Vec::new(),
             passed_over: BTreeSet::new(),
         }
@@ -134,11 +138,12 @@ impl<'a> Opener<'a> {
         Error::io(action, self.storage.path(Dir::Log, ""))
     }
 
-    fn knows(&self, chain: ChainNumber) -> bool {
+    /// Returns whether a chain is already known to be unusable.
+    fn is_unusable(&self, chain: ChainNumber) -> bool {
         self.passed_over.contains(&chain) || self.found.iter().any(|report| report.chain == chain.get())
     }
 
-    /// Takes the lowest-numbered chain that is free and can be continued, or makes the next number.
+    /// Takes the free chain with the lowest number that can be continued, or makes a new one.
     fn take_a_chain(&mut self, settings: &WriterSettings, former: &Former) -> Result<Taken, Error> {
         let mut pauses = Pauses::new(self.storage.process_id());
         loop {
@@ -148,7 +153,7 @@ impl<'a> Opener<'a> {
             let known =
                 if settings.exclusive { BTreeSet::from([ChainNumber::FIRST]) } else { chains.clone() };
             for chain in known {
-                if former.left == Some(chain) || self.knows(chain) {
+                if former.left == Some(chain) || self.is_unusable(chain) {
                     continue;
                 }
                 if let Some(taken) = self.take(chain, &mut holders)? {
@@ -164,6 +169,7 @@ impl<'a> Opener<'a> {
             } else {
                 PROBE_TIME
             };
+            // In an empty directory there is no holder to wait for.
             if pauses.waited < bound && (settings.exclusive || !chains.is_empty()) {
                 self.clock.sleep(pauses.next());
                 continue;
@@ -175,14 +181,14 @@ impl<'a> Opener<'a> {
             let Some(next) = self.next_number(&directory, &chains, former) else {
                 return Err(Error::NoChain { path, reason: NoChainReason::TooMany { chains: MAX_CHAINS } });
             };
-            // Where another opener was faster, the next look finds the number in use.
+            // If another opener was faster, the next pass finds this number in use.
             if let Some(taken) = self.take(next, &mut holders)? {
                 return Ok(taken);
             }
         }
     }
 
-    /// Takes a chain, if it is free and can be continued.
+    /// Takes a chain if it is free and can be continued.
     fn take(&mut self, chain: ChainNumber, holders: &mut Vec<Holder>) -> Result<Option<Taken>, Error> {
         let report = match self.try_chain(chain)? {
             Attempt::Taken(taken) => return Ok(Some(*taken)),
@@ -205,7 +211,7 @@ impl<'a> Opener<'a> {
         Ok(None)
     }
 
-    /// The lowest number that no chain has, and that no chain says another had.
+    /// Returns the lowest number that no chain has, and that no chain has ever witnessed.
     fn next_number(
         &self,
         directory: &Directory,
@@ -214,12 +220,15 @@ impl<'a> Opener<'a> {
     ) -> Option<ChainNumber> {
         let mut used: BTreeSet<ChainNumber> =
             chains.iter().copied().chain(former.left).chain(former.seen.keys().copied()).collect();
+        // A number that was ever used must not be reused: other chains may still name the head of
+        // the lost chain.
         for chain in chains {
             used.extend(others::ever_seen_by(self.storage.as_ref(), directory, *chain).unwrap_or_default());
         }
         ChainNumber::all().take(usize::from(MAX_CHAINS)).find(|number| !used.contains(number))
     }
 
+    /// Locks a chain, and finds out whether and where it can be continued.
     fn try_chain(&mut self, chain: ChainNumber) -> Result<Attempt, Error> {
         let lock_path = || self.storage.path(Dir::Control, &chain.lock_name());
         let tried = ChainLock::try_take(self.storage, chain, Some(self.clock.wall()));
@@ -229,16 +238,17 @@ impl<'a> Opener<'a> {
         };
         let mut directory = self.list()?;
         if lock.is_new && directory.chains.contains_key(&chain) {
-            // Whoever wrote it may not know yet that its lock was removed.
+            // Its writer may not know yet that its lock was removed. Give it the time to find out.
             self.clock.sleep(LOCK_WAS_REMOVED);
             directory = self.list()?;
         }
-        // Whoever held the lock until now may have begun a segment since the directory was listed.
+        // The last holder of the lock may have begun a segment since the directory was listed, so
+        // the list is read under the lock.
         let names = directory.segments(chain);
         let noted = lock.slots.noted.as_ref();
         let mut witnessed: Vec<Witness> = noted.and_then(Noted::head).into_iter().collect();
         if witnessed.is_empty() || lock.slots.is_one_lost {
-            // A newer head may have stood there, and others may have seen it.
+            // The lost slot may have held a newer head, which other chains may have witnessed.
             witnessed.extend(self.witnesses_of(&directory, chain));
         }
         let mut notices = Vec::new();
@@ -256,7 +266,7 @@ impl<'a> Opener<'a> {
             lock: &lock,
             names,
             witnessed: &witnessed,
-            names_lie: &self.names_lie,
+            names_in_doubt: &self.names_in_doubt,
             begins_anew: self.is_exclusive && lock.is_new,
             now: self.now.wall,
         };
@@ -264,19 +274,20 @@ impl<'a> Opener<'a> {
             Recovered::PassedOver(report) => Attempt::PassedOver(report),
             Recovered::LeftAlone { report, is_for_good } => {
                 if is_for_good {
-                    // Where that cannot be noted, the next opener finds the same.
+                    // If that cannot be noted, the next opener finds the same.
                     drop(others::note_left(self.storage.as_ref(), &mut lock, &directory.segments(chain)));
                 }
                 Attempt::LeftAlone(report)
             }
-            Recovered::Ready { start, closed, story, report } => {
+            Recovered::Ready { start, closed, reason, report } => {
                 let ledger = Ledger::new(Arc::clone(self.storage), *lock, *start);
-                Attempt::Taken(Box::new(Taken { ledger, closed, story, report, notices }))
+                Attempt::Taken(Box::new(Taken { ledger, closed, reason, report, notices }))
             }
         })
     }
 
-    /// What the other chains say of one. A chain that cannot be read says nothing: its failure is its own.
+    /// Returns what the other chains witnessed of one. A chain that cannot be read is skipped: its
+    /// own opener reports the failure.
     fn witnesses_of(&self, directory: &Directory, chain: ChainNumber) -> Vec<Witness> {
         let wanted = BTreeSet::from([chain]);
         let others = directory.chains.keys().filter(|other| **other != chain);
@@ -286,7 +297,8 @@ impl<'a> Opener<'a> {
         said.flat_map(Witnesses::into_values).collect()
     }
 
-    /// Writes `open` and what was found into the chain that was taken, and recovers what others left.
+    /// Writes `open` and the findings to the chain that was taken, and recovers the chains of
+    /// others.
     fn begin_run(
         mut self,
         mut taken: Taken,
@@ -294,18 +306,18 @@ impl<'a> Opener<'a> {
         former: &Former,
     ) -> Result<Opened, Error> {
         let chain = taken.ledger.chain();
-        taken.ledger.know(former.seen.iter().filter(|(seen, _)| **seen != chain));
+        taken.ledger.add_heads(former.seen.iter().filter(|(seen, _)| **seen != chain));
         let directory = self.list()?;
         let mut notices = taken.notices;
         let missing = others::refresh(self.storage.as_ref(), &mut taken.ledger, &directory);
         notices.extend(missing.into_iter().map(missing_chain));
         let filesystem = self.storage.filesystem();
-        notices.extend(notices_of_the_place(&filesystem, &taken.ledger));
-        // Elsewhere it is missing on every machine, and nobody can do anything about it.
+        notices.extend(notices_about_location(&filesystem, &taken.ledger));
+        // On other systems no machine has a boot id, and no operator could change that.
         if self.storage.boot_id().is_empty() && cfg!(any(target_os = "linux", target_os = "android")) {
-            let message = "this system has no boot id (/proc/sys/kernel/random/boot_id), so no restart is noticed: a \
-                           chain whose last segment cannot be synced once is left alone until the machine was restarted \
-                           and then, while no program writes, its lock file was moved away";
+            let message = "this system has no boot id (/proc/sys/kernel/random/boot_id), so restarts cannot be \
+                           detected: a chain whose last segment could not be synced is left alone until, after a \
+                           restart and while no program writes, its lock file is moved away";
             notices.push((NoticeKind::BootIdMissing, message.to_owned()));
         }
         let open = OpenInfo {
@@ -320,11 +332,13 @@ impl<'a> Opener<'a> {
         };
         let mut batch = DraftBuffers::default();
         batch.push(&open.payload(self.now.wall), None, None);
-        tell_story(&mut batch, taken.story.as_ref(), self.now);
+        push_recovery(&mut batch, taken.reason.as_ref(), self.now);
         self.found.extend(taken.report.take());
         notices.extend(self.found.iter().map(notice_of));
         put_notices(&mut batch, &notices, self.now);
         self.write(&mut taken.ledger, &mut batch)?;
+        // Only now that the own chain is open and durable: trouble with another chain must not keep
+        // this log from opening.
         let (others, more) = self.recover_others(&directory, [Some(chain), former.left]);
         let of_others: Vec<_> = more.into_iter().chain(others.iter().map(notice_of)).collect();
         if !of_others.is_empty() {
@@ -336,13 +350,14 @@ impl<'a> Opener<'a> {
         Ok(Opened { ledger: taken.ledger, found: self.found, notices })
     }
 
+    /// Appends a batch and makes it durable.
     fn write(&self, ledger: &mut Ledger, batch: &mut DraftBuffers) -> Result<(), Error> {
         let chain = ledger.chain();
         write_through(ledger, batch, self.now).map_err(|trouble| trouble.into_error(self.storage, chain))
     }
 
-    /// Recovers each free chain that ended without `close`, and lets go of it. What fails here is left for the
-    /// next opener.
+    /// Recovers each free chain that ended without `close`, and releases it. A failure here is left
+    /// to the next opener.
     fn recover_others(
         &mut self,
         directory: &Directory,
@@ -350,16 +365,17 @@ impl<'a> Opener<'a> {
     ) -> (Vec<ChainRecovery>, Vec<(NoticeKind, String)>) {
         let (mut found, mut notices) = (Vec::new(), Vec::new());
         for chain in directory.chains.keys() {
-            if passed_over.contains(&Some(*chain)) || self.knows(*chain) {
+            if passed_over.contains(&Some(*chain)) || self.is_unusable(*chain) {
                 continue;
             }
-            if others::rests(self.storage.as_ref(), directory, *chain) {
+            if others::is_at_rest(self.storage.as_ref(), directory, *chain) {
                 continue;
             }
             match self.try_chain(*chain) {
                 Ok(Attempt::Taken(mut taken)) => {
                     notices.append(&mut taken.notices);
-                    // Where it needs a new segment, that names every chain, too.
+                    // If the chain needs a new segment, the first line of that names every other
+                    // chain.
                     others::refresh(self.storage.as_ref(), &mut taken.ledger, directory);
                     found.extend(end_chain(*taken, self.now));
                 }
@@ -378,7 +394,8 @@ enum Attempt {
     PassedOver(ChainRecovery),
 }
 
-/// The pauses of one opener between its looks at all locks: ever shorter, and of no two openers the same.
+/// The pauses of one opener between its passes over all locks. They become shorter, and differ
+/// between openers so that these do not collide again and again.
 struct Pauses {
     waited: Duration,
     random: u32,
@@ -389,9 +406,10 @@ impl Pauses {
         Self { waited: Duration::ZERO, random: process }
     }
 
-    /// The next one: between half and all of what is left of the longest.
+    /// Returns the next pause: between half and all of the longest that is left.
     fn next(&mut self) -> Duration {
-        // The generator of Numerical Recipes: any will do that differs from process to process.
+        // The linear congruential generator of Numerical Recipes. Its quality does not matter: the
+        // pauses need only differ between processes.
         self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let longest = LONGEST_PAUSE.saturating_sub(self.waited / IMPATIENCE).max(SHORTEST_PAUSE);
         let pause = longest / 2 + longest / 2 * (self.random >> 24) / 256;
@@ -400,26 +418,27 @@ impl Pauses {
     }
 }
 
-/// What an operator must hear of where the log lies.
-fn notices_of_the_place(filesystem: &FileSystem, ledger: &Ledger) -> Vec<(NoticeKind, String)> {
+/// Returns the notices about the file system and the permissions of the log.
+fn notices_about_location(filesystem: &FileSystem, ledger: &Ledger) -> Vec<(NoticeKind, String)> {
     let mut notices = Vec::new();
     if let Some(when) = filesystem.forgets_at() {
         let message = format!("the log is on {filesystem}, {when}");
         notices.push((NoticeKind::VolatileFileSystem, message));
     }
     if let Some(path) = ledger.exposed() {
-        let message = format!("{} can be read by every user; find out why (chmod o=)", path.display());
+        let message =
+            format!("{} is readable by every user; find out why, and end it with chmod o=", path.display());
         notices.push((NoticeKind::SegmentExposed, message));
     }
     notices
 }
 
-/// What an operator must hear of a chain that is gone.
+/// Returns the notice about a chain that is gone.
 pub(super) fn missing_chain(chain: ChainNumber) -> (NoticeKind, String) {
     (NoticeKind::ChainMissing, format!("chain {chain} was seen before and is gone; verify the log"))
 }
 
-/// What an operator must hear of a recovery.
+/// Returns the notice about a recovery.
 fn notice_of(report: &ChainRecovery) -> (NoticeKind, String) {
     let kind = if report.damaged { NoticeKind::Damage } else { NoticeKind::Recovered };
     (kind, report.message.clone())
@@ -432,13 +451,13 @@ fn put_notices(batch: &mut DraftBuffers, notices: &[(NoticeKind, String)], now: 
     }
 }
 
-fn tell_story(batch: &mut DraftBuffers, story: Option<&Story>, now: &Moment) {
-    if let Some(story) = story {
-        batch.push(&story.as_info().payload(now.wall), None, None);
+fn push_recovery(batch: &mut DraftBuffers, reason: Option<&RecoveryReason>, now: &Moment) {
+    if let Some(reason) = reason {
+        batch.push(&reason.as_info().payload(now.wall), None, None);
     }
 }
 
-/// Appends a batch and makes it durable, in a new segment if there is none to go on in.
+/// Appends a batch and makes it durable, in a new segment if there is none to continue.
 pub(super) fn write_through(
     ledger: &mut Ledger,
     batch: &mut DraftBuffers,
@@ -449,7 +468,7 @@ pub(super) fn write_through(
     if begin { ledger.begin_segment(now) } else { ledger.sync() }
 }
 
-/// Ends a chain in order: everything else first, then `close` as a write of its own.
+/// Ends a chain in order: makes everything else durable first, then writes `close` on its own.
 pub(super) fn close_chain(
     ledger: &mut Ledger,
     events: u64,
@@ -462,18 +481,20 @@ pub(super) fn close_chain(
 
 fn end_chain(mut taken: Taken, now: &Moment) -> Option<ChainRecovery> {
     if taken.closed {
-        // Its writer ended before it could note so. Where we cannot either, the next opener can.
+        // The last writer ended before it could note that. If this fails too, the next opener can
+        // do it.
         drop(taken.ledger.note(NotedState::Closed));
         return None;
     }
     let mut batch = DraftBuffers::default();
-    tell_story(&mut batch, taken.story.as_ref(), now);
+    push_recovery(&mut batch, taken.reason.as_ref(), now);
     let ended = write_through(&mut taken.ledger, &mut batch, now)
         .and_then(|()| close_chain(&mut taken.ledger, 0, true, now));
     ended.ok().and(taken.report)
 }
 
-/// Opens a free chain that retention wants to shorten; `None` when it is held or cannot go on.
+/// Opens a free chain that retention wants to shorten. Returns `None` if it is held or cannot be
+/// continued.
 pub(super) fn take_free_chain(
     storage: &Arc<dyn Storage>,
     chain: ChainNumber,
@@ -491,7 +512,7 @@ pub(super) fn take_free_chain(
 }
 
 impl Trouble {
-    /// What opening says when its first record could not be made durable.
+    /// Converts the trouble with the first record into the error of opening.
     pub(super) fn into_error(self, storage: &Arc<dyn Storage>, chain: ChainNumber) -> Error {
         let name = SegmentName { chain, segment: self.segment };
         Error::Io { action: self.action, path: storage.path(Dir::Log, &name.to_string()), source: self.error }

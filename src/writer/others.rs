@@ -1,5 +1,5 @@
-//! What a writer knows of the other chains of its log: their durable heads, and whether they rest. A chain that rests
-//! costs one small read: its lock file says how far it came.
+//! What a writer knows of the other chains of its log: their durable heads, and whether they are at
+//! rest. A chain at rest costs one small read, because its lock file holds its head.
 
 use std::{collections::BTreeSet, io};
 
@@ -15,17 +15,17 @@ use crate::{
     storage::{Dir, Storage},
 };
 
-/// Every chain that has a segment or a lock, lowest first.
+/// Returns every chain that has a segment or a lock file, lowest number first.
 pub(super) fn chains(storage: &dyn Storage, directory: &Directory) -> io::Result<BTreeSet<ChainNumber>> {
     Ok(directory.chains.keys().copied().chain(chains_with_a_lock(storage)?).collect())
 }
 
-/// What stands in the lock file of a chain that somebody else may hold.
+/// Reads the note in the lock file of a chain that another process may hold.
 fn noted(storage: &dyn Storage, chain: ChainNumber) -> io::Result<Option<Noted>> {
     Ok(read_noted(storage, chain)?.and_then(|slots| slots.noted))
 }
 
-/// The durable head of another chain: as noted, or where nothing is, as its lines say.
+/// Returns the durable head of another chain: as noted, or from its lines if none is noted.
 fn head(storage: &dyn Storage, directory: &Directory, chain: ChainNumber) -> io::Result<Option<Witness>> {
     match noted(storage, chain)?.and_then(|noted| noted.head()) {
         Some(head) => Ok(Some(head)),
@@ -33,46 +33,48 @@ fn head(storage: &dyn Storage, directory: &Directory, chain: ChainNumber) -> io:
     }
 }
 
-/// Whether a chain is as its last writer left it, who noted so. Else it must be looked at.
-pub(super) fn rests(storage: &dyn Storage, directory: &Directory, chain: ChainNumber) -> bool {
+/// Returns whether a chain is unchanged since its last writer noted its end. If not, it must be
+/// examined.
+pub(super) fn is_at_rest(storage: &dyn Storage, directory: &Directory, chain: ChainNumber) -> bool {
     let Ok(Some(noted)) = noted(storage, chain) else { return false };
     let newest = directory.segments(chain).pop().filter(|newest| newest.segment == noted.point.segment);
     let stat = newest.and_then(|newest| storage.stat(Dir::Log, &newest.to_string()).ok()?);
     noted.state != NotedState::Open && stat.is_some_and(|stat| stat.bytes == noted.point.end)
 }
 
-/// All numbers that a chain ever saw another chain have.
+/// Returns all chain numbers that a chain has ever witnessed.
 pub(super) fn ever_seen_by(
     storage: &dyn Storage,
     directory: &Directory,
     chain: ChainNumber,
 ) -> io::Result<BTreeSet<ChainNumber>> {
-    // What left a chain alone without knowing its head knows nothing of what it saw, either.
+    // A note written without a known head holds no witnessed chains either.
     match noted(storage, chain)?.filter(|noted| noted.head().is_some()) {
         Some(noted) => Ok(noted.witnessed),
         None => Ok(said_of(storage, &directory.segments(chain), None)?.into_keys().collect()),
     }
 }
 
-/// Takes the durable heads of all other chains into what a ledger knows. Returns the chains that it saw before, are
-/// gone, and were not told of yet.
+/// Updates a ledger with the durable heads of all other chains. Returns the chains that it had seen
+/// before, that are gone now, and that were not reported yet.
 pub(super) fn refresh(storage: &dyn Storage, ledger: &mut Ledger, directory: &Directory) -> Vec<ChainNumber> {
     let own = ledger.chain();
     let Ok(chains) = chains(storage, directory) else { return Vec::new() };
     let others = chains.into_iter().filter(|chain| *chain != own);
-    // What cannot be read keeps its last known head.
+    // A chain that cannot be read keeps its last known head.
     let heads: Vec<_> =
         others.filter_map(|chain| Some((chain, head(storage, directory, chain).ok()??))).collect();
     let unsure = ledger.must_look_up(&heads);
     if !unsure.is_empty()
         && let Ok(said) = said_of(storage, &directory.segments(own), Some(&unsure))
     {
-        ledger.know(&said);
+        ledger.add_heads(&said);
     }
     ledger.witness(heads, directory)
 }
 
-/// Says in the lock file that a chain must stay as it is, as long as its newest file does.
+/// Notes in the lock file that a chain must be left as it is, for as long as its newest file does
+/// not change.
 pub(super) fn note_left(
     storage: &dyn Storage,
     lock: &mut ChainLock,
@@ -98,8 +100,8 @@ pub(super) fn note_left(
     lock.note(Noted { state: NotedState::Left, point, ..known })
 }
 
-/// A hash of what tells a machine from another; empty where there is nothing. Enough to see that it is another one,
-/// and not which.
+/// Returns a hash of what identifies a machine, or an empty string if nothing does. It shows that
+/// the machine is another one, but not which.
 pub(super) fn machine(parts: &[&str]) -> String {
     if parts.iter().all(|part| part.is_empty()) {
         return String::new();
@@ -107,17 +109,18 @@ pub(super) fn machine(parts: &[&str]) -> String {
     Digest::of_body(parts.join("\n").as_bytes()).to_string().chars().take(MACHINE_DIGITS).collect()
 }
 
-/// What the lock files of this machine say.
+/// Returns this machine as it is written to lock files.
 pub(super) fn this_machine(storage: &dyn Storage) -> String {
     machine(&[&storage.machine_id()])
 }
 
+/// Returns whether a note was written on another machine.
 pub(super) fn is_of_another_machine(storage: &dyn Storage, noted: &Noted) -> bool {
     let here = this_machine(storage);
     !here.is_empty() && noted.machine != "-" && noted.machine != here
 }
 
-/// What an operator must hear of a chain whose head is not noted.
+/// Returns the notice about a chain whose head is not noted.
 pub(super) fn unknown_head(chain: ChainNumber, lock: &ChainLock) -> String {
     let why = if lock.slots.is_of_another_file {
         "is a copy, or was restored from a backup"

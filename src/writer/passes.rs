@@ -1,8 +1,11 @@
-//! When a pass of retention is made, and by whom: on a thread of its own, so that nobody who waits for an event waits
-//! for files to go, and a removal that hangs is not taken for a disk that does. In a simulation, by the writer itself.
+//! When a pass of retention runs, and on which thread.
 //!
-//! The thread decides and removes. What it cannot do is to write to the chain of the writer: it asks for the `prune`
-//! record, and goes on when that is durable.
+//! A pass has a thread of its own. So no caller that waits for an event waits for files to be
+//! removed, and a removal that hangs is not taken for a disk that hangs. In a simulation, the
+//! writer runs the pass itself.
+//!
+//! The thread decides and removes. It cannot write to the writer's chain: it requests the `prune`
+//! record, and continues once that is durable.
 
 use std::{
     cell::Cell,
@@ -21,7 +24,7 @@ use super::{
     Next, Writer,
     ledger::Trouble,
     outage::Halted,
-    retention::{Desk, Here, Outcome, Pass},
+    retention::{InlineHost, Outcome, Pass, PassHost},
 };
 use crate::{
     clock::{Clock, Moment, Timestamp},
@@ -32,67 +35,68 @@ use crate::{
     storage::{Dir, Storage},
 };
 
-/// How long closing waits at most for a pass to end by itself, and for which part of the wait bound; and as long again for
-/// the call that it is at. What is left then, the next run removes.
+/// The longest time that closing waits for a running pass to end by itself. It waits as long again
+/// for the current system call of the pass. The next run removes what is left.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The divisor of the wait bound that shortens both waits, if that is less.
 const PART_OF_BOUND: u32 = 4;
 
 /// The passes of a writer.
 #[derive(Debug, Default)]
 pub(super) struct Passes {
-    /// What begins each thread; `None` while the writer makes its passes itself.
+    /// Called first on each new thread; `None` if the writer runs the passes itself.
     pub(super) begin_thread: Option<fn()>,
     running: Option<Running>,
-    /// Until when closing waits for the one that runs to end by itself.
+    /// Until when closing waits for the running pass to end by itself.
     awaited_until: Option<Duration>,
-    /// Closing went on without the one that runs: no other begins.
-    is_left: bool,
-    /// The time before a jump that was told of.
-    jump_told: Option<Timestamp>,
-    /// What failed in the last pass: told once, however often it fails like that.
-    failure_told: Option<String>,
+    /// Whether closing continued without the running pass. No other pass begins then.
+    is_abandoned: bool,
+    /// The time before the jump that was reported last.
+    reported_jump: Option<Timestamp>,
+    /// The last failure that was reported. A pass that fails in the same way is not reported again.
+    reported_failure: Option<String>,
 }
 
-/// A pass on a thread of its own.
+/// A pass on its own thread, seen from the writer.
 #[derive(Debug)]
 struct Running {
-    said: Receiver<Said>,
+    messages: Receiver<Message>,
     answers: Sender<bool>,
-    /// Tells the thread that it must end.
+    /// Tells the thread to end. Relaxed ordering is enough: the flag guards no other data.
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread says to the writer.
+/// A message from the thread to the writer.
 #[derive(Debug)]
-enum Said {
-    /// It asks for a record in this chain.
-    Wants((ChainNumber, Option<ChainId>), PruneInfo),
+enum Message {
+    /// Requests a record in this chain.
+    Prune((ChainNumber, Option<ChainId>), PruneInfo),
     Ended(Outcome),
 }
 
-/// The other end: what a pass on a thread of its own has of the writer.
+/// What a pass on its own thread has of the writer.
 #[derive(Debug)]
-struct Apart {
-    says: Sender<Said>,
+struct ThreadHost {
+    messages: Sender<Message>,
     answers: Receiver<bool>,
     stop: Arc<AtomicBool>,
     queue: Arc<Queue>,
     clock: Clock,
 }
 
-impl Apart {
-    /// Whether the writer is still there to hear it.
-    fn say(&self, what: Said) -> bool {
-        let is_heard = self.says.send(what).is_ok();
+impl ThreadHost {
+    /// Sends a message and wakes the writer. Returns whether the writer can still receive it.
+    fn send(&self, what: Message) -> bool {
+        let is_received = self.messages.send(what).is_ok();
         self.queue.nudge();
-        is_heard
+        is_received
     }
 }
 
-impl Desk for Apart {
+impl PassHost for ThreadHost {
     fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool {
-        self.say(Said::Wants(chain, info)) && self.answers.recv().unwrap_or(false)
+        self.send(Message::Prune(chain, info)) && self.answers.recv().unwrap_or(false)
     }
 
     fn must_stop(&self) -> bool {
@@ -105,12 +109,13 @@ impl Desk for Apart {
 }
 
 impl Running {
+    /// Starts the thread of a pass.
     fn begin(mut pass: Pass, queue: &Arc<Queue>, begin_thread: fn()) -> io::Result<Self> {
-        let (says, said) = channel();
+        let (messages, from_thread) = channel();
         let (answers, to_thread) = channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let mut desk = Apart {
-            says,
+        let mut host = ThreadHost {
+            messages,
             answers: to_thread,
             stop: Arc::clone(&stop),
             queue: Arc::clone(queue),
@@ -121,25 +126,26 @@ impl Running {
             let outcome = match pass.storage.apart() {
                 Ok(storage) => {
                     pass.storage = storage;
-                    pass.run(&mut desk)
+                    pass.run(&mut host)
                 }
                 Err(error) => Outcome::failed(pass.storage.as_ref(), error),
             };
-            // What it has open is closed before anybody hears that it is over.
+            // Close its descriptors, and release the chain it may hold, before the end is reported.
             drop(pass);
-            desk.say(Said::Ended(outcome));
+            host.send(Message::Ended(outcome));
         })?;
-        Ok(Self { said, answers, stop, thread: Some(thread) })
+        Ok(Self { messages: from_thread, answers, stop, thread: Some(thread) })
     }
 
-    /// What the thread has said since, if anything. One that panicked has ended.
-    fn hear(&mut self, storage: &dyn Storage) -> Option<Said> {
-        match self.said.try_recv() {
-            Ok(said) => Some(said),
+    /// Returns the next message of the thread, if there is one. A thread that panicked counts as
+    /// ended.
+    fn receive(&mut self, storage: &dyn Storage) -> Option<Message> {
+        match self.messages.try_recv() {
+            Ok(message) => Some(message),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
                 let error = io::Error::other("the thread that removes them failed");
-                Some(Said::Ended(Outcome::failed(storage, error)))
+                Some(Message::Ended(Outcome::failed(storage, error)))
             }
         }
     }
@@ -156,7 +162,8 @@ impl Passes {
         self.running.is_some()
     }
 
-    /// The pass that runs ends with the file that it is at: the chain is another one now, or nobody waits any more.
+    /// Tells the running pass to end after the current file. The writer has moved to another chain,
+    /// or no caller waits any more.
     pub(super) fn stop(&self) {
         if let Some(running) = &self.running {
             running.stop.store(true, Ordering::Relaxed);
@@ -165,21 +172,22 @@ impl Passes {
 }
 
 impl Writer {
-    /// Begins a pass where one is due, and does what the one that runs asks for.
+    /// Begins a pass if one is due, and serves the one that runs.
     pub(super) fn apply_retention(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
         if self.settings.retention.is_off() {
             return Ok(());
         }
         self.serve_pass(now, clock)?;
         if self.passes.is_running()
-            || self.passes.is_left
+            || self.passes.is_abandoned
             || self.ledger.live().is_none()
             || !self.timers.take_retention(now.elapsed)
         {
             return Ok(());
         }
         if self.ledger.has_idle_files() {
-            // A directory sync that failed would hide from the next segment that theirs are in doubt.
+            // The pass would sync the directory. If that sync failed, the next segment could not
+            // tell that the names of these files are in doubt.
             self.timers.retention_soon(now.elapsed);
             return Ok(());
         }
@@ -192,59 +200,61 @@ impl Writer {
             steps: Cell::new(0),
         };
         let Some(begin_thread) = self.passes.begin_thread else {
-            let mut here = Here { ledger: &mut self.ledger, now, trouble: None };
-            let outcome = pass.run(&mut here);
-            let trouble = here.trouble;
-            self.tell_of_pass(outcome, now);
+            let mut host = InlineHost { ledger: &mut self.ledger, now, trouble: None };
+            let outcome = pass.run(&mut host);
+            let trouble = host.trouble;
+            self.report_pass(outcome, now);
             return self.settle(trouble.map_or(Ok(()), Err), now, clock);
         };
         match Running::begin(pass, &self.queue, begin_thread) {
             Ok(running) => self.passes.running = Some(running),
-            Err(error) => self.tell_of_pass(Outcome::failed(self.storage.as_ref(), error), now),
+            Err(error) => self.report_pass(Outcome::failed(self.storage.as_ref(), error), now),
         }
         Ok(())
     }
 
+    /// Handles the messages of the running pass.
     fn serve_pass(&mut self, now: &Moment, clock: Clock) -> Result<(), Halted> {
-        while let Some(said) =
-            self.passes.running.as_mut().and_then(|running| running.hear(self.storage.as_ref()))
+        while let Some(message) =
+            self.passes.running.as_mut().and_then(|running| running.receive(self.storage.as_ref()))
         {
-            match said {
-                Said::Wants(chain, info) => {
+            match message {
+                Message::Prune(chain, info) => {
                     let recorded = self.record_for_pass(chain, &info, now);
                     let is_durable = matches!(recorded, Ok(true));
                     if let Some(running) = &self.passes.running {
-                        // Where it is gone it needs no answer.
+                        // If the thread is gone, it needs no answer.
                         running.answers.send(is_durable).ok();
                     }
                     self.settle(recorded.map(drop), now, clock)?;
                 }
-                Said::Ended(outcome) => {
+                Message::Ended(outcome) => {
                     self.passes.awaited_until = None;
                     let thread = self.passes.running.take().and_then(|mut running| running.thread.take());
-                    // It has nothing left to do but to end.
+                    // The thread has nothing left to do, so this does not block.
                     drop(thread.map(JoinHandle::join));
-                    self.tell_of_pass(outcome, now);
+                    self.report_pass(outcome, now);
                 }
             }
         }
         Ok(())
     }
 
-    /// Makes a record durable that a pass asks for, if the writer is still in the chain that it means.
+    /// Makes a record durable that a pass requested, if the writer is still in that chain.
     fn record_for_pass(
         &mut self,
         chain: (ChainNumber, Option<ChainId>),
         info: &PruneInfo,
         now: &Moment,
     ) -> Result<bool, Trouble> {
-        // A pass that was told to end may have decided long ago, and of another chain.
+        // A pass that was told to stop may have decided long ago, and about another chain.
         let is_stopped =
             self.passes.running.as_ref().is_none_or(|running| running.stop.load(Ordering::Acquire));
         if self.ledger.is_of(chain) && !is_stopped { self.ledger.prune(info, now) } else { Ok(false) }
     }
 
-    /// What comes before closing while a pass runs; `None` where nothing does.
+    /// Returns the pause that closing must make for a running pass; `None` if there is nothing to
+    /// wait for.
     pub(super) fn wait_for_pass(&mut self, stage: Stage, now: &Moment) -> Option<Next> {
         if !self.passes.is_running() || stage >= Stage::Abandoned {
             return None;
@@ -258,22 +268,24 @@ impl Writer {
         if now.elapsed < until + patience {
             return Some(Next::Pause(Pause::Backoff, until + patience));
         }
-        // The thread has descriptors of its own, and may hold the chain of another, which has its `close` before any file
-        // goes. It asks for nothing any more, and ends with the call that it is at.
+        // Leaving the thread behind is safe. It has its own descriptors and ends after its current
+        // call, without requesting anything more. If it holds the chain of another process, that
+        // chain was closed before any file was removed.
         self.passes.running = None;
-        self.passes.is_left = true;
+        self.passes.is_abandoned = true;
         let log = self.storage.path(Dir::Log, "");
         let message = format!(
-            "cannot remove the old segments of {}: a call does not return; the log is closed without it, and the next run \
-             goes on",
+            "cannot remove the old segments of {}: a system call does not return; the log is closed without it, and the \
+             next run continues",
             log.display()
         );
         self.note(NoticeKind::RetentionFailed, &message, now);
         Some(Next::Pause(Pause::None, now.elapsed))
     }
 
-    fn tell_of_pass(&mut self, outcome: Outcome, now: &Moment) {
-        let Outcome { removed, failed, is_refused, is_whole, waits, jumped } = outcome;
+    /// Reports the outcome of a pass: as notices, and in the log.
+    fn report_pass(&mut self, outcome: Outcome, now: &Moment) {
+        let Outcome { removed, failed, is_refused, is_complete, waits, jumped } = outcome;
         if !removed.is_empty() {
             let files = removed.values().map(|(first, last, count)| match count {
                 1 => first.to_string(),
@@ -284,37 +296,37 @@ impl Writer {
             self.queue.notifier.tell(NoticeKind::Pruned, message);
         }
         if jumped.is_none() {
-            self.passes.jump_told = None;
+            self.passes.reported_jump = None;
         }
         if let Some((before, newest)) = jumped
-            && self.passes.jump_told.replace(before) != Some(before)
+            && self.passes.reported_jump.replace(before) != Some(before)
         {
             let message = format!(
-                "records go from {before} to {newest}: until they span a day beyond the jump, retention measures ages \
-                 at {before}; see whether the clock is right"
+                "record times jump from {before} to {newest}: until they span a day beyond the jump, retention \
+                 measures ages at {before}; check the clock"
             );
             self.note(NoticeKind::TimeJumped, &message, now);
         }
-        self.tell_of_waits(waits, is_whole, now);
+        self.report_waits(waits, is_complete, now);
         if is_refused {
             self.timers.retention_soon(now.elapsed);
         }
         if failed.is_empty() {
-            self.passes.failure_told = None;
+            self.passes.reported_failure = None;
         } else {
             self.timers.retention_failed(now.elapsed);
             let failed = failed.iter().map(|(what, error)| format!("cannot {what}: {error}"));
             let message = failed.collect::<Vec<_>>().join("; ");
-            if self.passes.failure_told.as_ref() != Some(&message) {
+            if self.passes.reported_failure.as_ref() != Some(&message) {
                 self.note(NoticeKind::RetentionFailed, &message, now);
-                self.passes.failure_told = Some(message);
+                self.passes.reported_failure = Some(message);
             }
         }
     }
 
-    /// Tells of each chain once, until a pass finds that it no longer waits.
-    fn tell_of_waits(&mut self, waits: BTreeMap<ChainNumber, String>, is_whole: bool, now: &Moment) {
-        if is_whole {
+    /// Reports each chain once, until a pass finds that it no longer waits.
+    fn report_waits(&mut self, waits: BTreeMap<ChainNumber, String>, is_complete: bool, now: &Moment) {
+        if is_complete {
             self.waiting.retain(|chain| waits.contains_key(chain));
         }
         for (chain, message) in waits {

@@ -1,10 +1,15 @@
-//! Finds where a locked chain goes on. Decides nothing from bytes that a sync has not covered.
+//! Finds where a locked chain continues. Decides nothing from bytes that no sync has covered.
+//!
+//! A reader sees what is in the page cache, and that can include bytes that a dead process wrote and nobody
+//! synced. If the chain continued behind such a record, a power cut could still remove it from under its
+//! successors. So the directory and the last files are synced before they are read; if that fails, the chain
+//! is left alone until the machine restarts.
 
 use std::{cell::Cell, io, sync::Arc};
 
 use super::{
     chain_lock::{ChainLock, LockState},
-    ledger::{LedgerStart, MAX_FAILED, MAX_FAILED_BEFORE, Story},
+    ledger::{LedgerStart, MAX_FAILED, MAX_FAILED_BEFORE, RecoveryReason},
     segment::Segment,
 };
 use crate::{
@@ -21,24 +26,24 @@ use crate::{
     storage::{Access, Dir, File, Storage},
 };
 
-/// What was found.
+/// What recovery found.
 #[derive(Debug)]
 pub(super) enum Recovered {
     /// The chain can be continued.
     Ready {
         start: Box<LedgerStart>,
-        /// Whether its last run ended in order, or there was none.
+        /// Whether the last run ended in order, or there was none.
         closed: bool,
-        story: Option<Story>,
+        reason: Option<RecoveryReason>,
         report: Option<ChainRecovery>,
     },
-    /// The chain must stay as it is: for good, or until the machine or the software is another one.
+    /// The chain must stay as it is: for good, or until the machine or the software changes.
     LeftAlone { report: ChainRecovery, is_for_good: bool },
-    /// The same, and somebody else has found so before.
+    /// The same, and an earlier opener has noted it.
     PassedOver(ChainRecovery),
 }
 
-/// A chain that is to be recovered, and what is known of it.
+/// A chain to be recovered, and what is known of it.
 #[derive(Debug)]
 pub(super) struct Recovery<'a> {
     pub(super) storage: &'a Arc<dyn Storage>,
@@ -46,28 +51,30 @@ pub(super) struct Recovery<'a> {
     pub(super) lock: &'a ChainLock,
     /// Its files, oldest first.
     pub(super) names: Vec<SegmentName>,
-    /// What is said of it elsewhere: by its noted head, and where there is none, by other chains.
+    /// The heads that it is known to have had: its noted head or, if there is none, those named by other
+    /// chains.
     pub(super) witnessed: &'a [Witness],
-    /// Whether the directory could not be synced: then no name that was in it is known to be durable,
-    /// of no chain, and the next sync would say that all are.
-    pub(super) names_lie: &'a Cell<bool>,
-    /// Whether a chain without files begins anew, whoever has seen records of it.
+    /// Whether a sync of the directory failed. Then no name in it, of any chain, is known to be durable, and
+    /// a later sync could succeed without making them so.
+    pub(super) names_in_doubt: &'a Cell<bool>,
+    /// Whether a chain without files begins anew, even if records of it were witnessed.
     pub(super) begins_anew: bool,
     pub(super) now: Timestamp,
 }
 
-/// No chain goes on behind this: JSON readers elsewhere know no larger whole number exactly.
+/// No chain continues behind this: JSON parsers elsewhere represent no larger integer exactly.
 const LAST_SEQ: u64 = (1 << 53) - (1 << 40);
 
 /// The files behind the last one that counts.
 #[derive(Debug, Default)]
 struct Rest {
+    /// Files that hold at most a torn first line.
     failed: Vec<u32>,
-    /// Those that only the version before can have left, whose first writes held more than one line.
+    /// Files that only the previous version can have left. Their first writes held more than one line.
     failed_before: Vec<u32>,
     /// How many bytes they hold.
     void: u64,
-    /// The very last, where nothing was ever written to it.
+    /// The very last file, if nothing was ever written to it.
     empty: Option<Segment>,
 }
 
@@ -77,34 +84,35 @@ impl Rest {
         failed.push(file.name.segment);
     }
 
-    /// Whether they cannot all be named in one line.
+    /// Returns whether they cannot all be listed in one line.
     fn are_too_many(&self) -> bool {
         self.failed.len() + 1 >= MAX_FAILED || self.failed_before.len() > MAX_FAILED_BEFORE
     }
 }
 
-/// The last files of a chain, oldest first: from its newest good first line on.
+/// The last files of a chain, oldest first, beginning with the one that holds its newest good first line.
 #[derive(Debug, Default)]
 struct Tail {
     files: Vec<SegmentFile>,
-    /// The first line of the first of them, where that is good.
+    /// The first line of the oldest of them, if that is good.
     first: Option<SegmentStart>,
     /// The time of the newest good first line.
     begun: Option<Timestamp>,
-    /// Whether the first line of the first of them is of a later format.
+    /// Whether the first line of the oldest of them has a later format.
     is_later: bool,
     /// The last two of them, open.
     open: Vec<Box<dyn File>>,
 }
 
 impl Tail {
-    /// Lets what they say of each other hold.
+    /// Applies to each file what the first lines of later files state about it.
     fn settle(&mut self) {
         self.files = Layout::settle(std::mem::take(&mut self.files)).files;
     }
 }
 
 impl Recovery<'_> {
+    /// Finds where the chain continues, if it can.
     pub(super) fn run(&self) -> Result<Recovered, Error> {
         let last_number = self.names.last().map(|name| name.segment);
         if let Some(noted) = self.lock.slots.noted.as_ref().filter(|noted| noted.state == NotedState::Left)
@@ -112,13 +120,13 @@ impl Recovery<'_> {
             && self.length_of_newest()?.unwrap_or(0) == noted.point.end
         {
             return Ok(Recovered::PassedOver(
-                self.report_of_left(false, "it was left alone before, and is as it was"),
+                self.report_of_left(false, "it was left alone before and has not changed"),
             ));
         }
         if last_number == Some(SegmentName::MAX_SEGMENT) {
             return Ok(self.leave_for_good(
                 false,
-                "its newest file has the last number there is, so that no file can follow",
+                "its newest file has the last number there is, so no file can follow",
             ));
         }
         let lock_path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
@@ -129,7 +137,7 @@ impl Recovery<'_> {
                 let why = format!("its last segment could not be synced {since}; {}", self.when_again());
                 Ok(self.leave_alone(false, &why))
             }
-            // Once the head is noted in a later segment, what the entry says is of the past.
+            // A head noted in a later segment proves that the entry is outdated.
             LockState::Poison { boot, point } if boot == now && self.noted_segment() <= point.segment => {
                 self.after_poison(point)
             }
@@ -137,13 +145,15 @@ impl Recovery<'_> {
         }
     }
 
+    /// Returns the length of the newest file.
     fn length_of_newest(&self) -> Result<Option<u64>, Error> {
         let Some(newest) = self.names.last() else { return Ok(None) };
         let stat = self.storage.stat(Dir::Log, &newest.to_string());
         Ok(stat.map_err(Error::io("inspect", self.path(*newest)))?.map(|stat| stat.bytes))
     }
 
-    /// The noted head and its kind, where the record stands where it was noted: what lies before it need not be read.
+    /// Returns the noted head and the kind of its record, if that record is where it was noted. What lies
+    /// before it need not be read then.
     fn noted(&self) -> Result<Option<(&Noted, RecordKind)>, Error> {
         let noted = self.lock.slots.noted.as_ref();
         let Some(noted) = noted.filter(|noted| noted.state != NotedState::Left && noted.point.seq > 0) else {
@@ -163,7 +173,8 @@ impl Recovery<'_> {
         Ok(kind.map(|kind| (noted, kind)))
     }
 
-    /// A write or sync failed under this boot: the pages of that segment lie, so the entry decides.
+    /// Recovers after a write or sync failed under this boot. The cached pages of that segment cannot be
+    /// trusted, so the poison entry decides where the chain continues.
     fn after_poison(&self, point: Point) -> Result<Recovered, Error> {
         let mut rest = Rest::default();
         for name in self.names.iter().filter(|name| name.segment > point.segment) {
@@ -204,31 +215,32 @@ impl Recovery<'_> {
             return Ok(self.too_many());
         }
         let Some(first) = tail.first else { return Ok(self.no_identity()) };
-        let story = Story {
+        let reason = RecoveryReason {
             cause: Cause::Poisoned,
             segment: point.segment,
             bytes: point.end,
             void: 0,
-            message: "a write or sync had failed and the process ended before it could begin a new segment"
+            message: "a write or sync failed, and the process ended before it could begin a new segment"
                 .into(),
         };
         let start = self.start(first.info.id, point, None, rest, true, &follow);
-        let report = self.report(&start, 0, false, &story.message);
+        let report = self.report(&start, 0, false, &reason.message);
         Ok(Recovered::Ready {
             start: Box::new(start),
             closed: false,
-            story: Some(story),
+            reason: Some(reason),
             report: Some(report),
         })
     }
 
-    /// Follows the chain from its noted head on, or from its newest good first line: what stands before that counts as
-    /// it says.
+    /// Follows the chain from its noted head, or from its newest good first line. What precedes that counts
+    /// as that line states.
     fn after_scan(&self) -> Result<Recovered, Error> {
         if self.names.is_empty() {
             return self.begin(Rest::default(), false);
         }
-        // Otherwise one would decide on names, and on data, that a dead process never made durable.
+        // Without this, the decisions below could rest on names and data that a dead process never made
+        // durable.
         if let Err(error) = self.sync_names() {
             return self.unsynced(&error);
         }
@@ -256,7 +268,7 @@ impl Recovery<'_> {
         if follow.is_contradicted {
             return Ok(self.leave_for_good(
                 true,
-                "a record of it is another one than its lock file or other chains name",
+                "one of its records differs from the one that its lock file or another chain names",
             ));
         }
         let Some(first) = tail.first.take() else {
@@ -268,16 +280,17 @@ impl Recovery<'_> {
             }
             return self.begin(self.rest(&mut tail, (0, 0))?, false);
         };
-        // What lies in an earlier file than the noted head is below it, whatever number it has: it may be void, and the
-        // segment that said so destroyed.
+        // A file older than that of the noted head lies below it, whatever its sequence numbers are. It may
+        // be void, and the segment that recorded that may be destroyed.
         match go_on(&follow, &durable, &tail.files).filter(|cut| cut.segment >= self.noted_segment()) {
             Some(cut) => self.go_on(&cut, &first, &follow, tail),
             None => Ok(self.ends_early()),
         }
     }
 
-    /// Puts a file before those that are known to be the end of the chain. Says whether nothing before it is needed: it
-    /// has the noted head, or, where none is known, a good first line, or one that must not be judged.
+    /// Adds a file in front of those known to be the end of the chain. Returns whether no older file is
+    /// needed, because this one holds the noted head. If none is known, a good first line is enough; one of a
+    /// later format must not be judged, so it ends the search as well.
     fn add(
         &self,
         tail: &mut Tail,
@@ -290,7 +303,7 @@ impl Recovery<'_> {
         tail.is_later = matches!(first.line, FirstLine::Later);
         tail.first = first.line.segment();
         tail.begun = tail.begun.or_else(|| tail.first.as_ref()?.at);
-        // The newest may be empty, and then the one before it may go on; no other is written to.
+        // If the newest is empty, the one before it may be continued. No other file is written to.
         if tail.open.len() < 2 {
             tail.open.insert(0, file);
         }
@@ -298,7 +311,7 @@ impl Recovery<'_> {
         Ok(tail.is_later || is_enough)
     }
 
-    /// How many bytes a file has, and how it begins.
+    /// Returns the length and the beginning of a file.
     fn look_at(&self, name: SegmentName, file: &dyn File) -> Result<(u64, Beginning), Error> {
         let bytes = file.stat().map_err(Error::io("inspect", self.path(name)))?.bytes;
         let first = Beginning::read(file, name, bytes).map_err(Error::io("read", self.path(name)))?;
@@ -309,7 +322,7 @@ impl Recovery<'_> {
         Follow::through(self.storage.as_ref(), self.lock.chain, &tail.files, noted, self.witnessed)
     }
 
-    /// The files behind the place where what counts ends.
+    /// Returns the files behind the end of what counts.
     fn rest(&self, tail: &mut Tail, (segment, end): (u32, u64)) -> Result<Rest, Error> {
         let mut rest = Rest::default();
         for file in &tail.files {
@@ -325,7 +338,8 @@ impl Recovery<'_> {
         if let Some(file) = newest
             && let Some(open) = tail.open.pop()
         {
-            // Its maker had no room to write to it, and ended: the next first line can go there.
+            // The process that created it had no space to write to it, and ended. The next first line can go
+            // there.
             let empty = Segment::resume(open, file.name, 0, self.now);
             rest.empty = Some(empty.map_err(Error::io("inspect", self.path(file.name)))?);
             rest.failed.pop();
@@ -333,27 +347,29 @@ impl Recovery<'_> {
         Ok(rest)
     }
 
-    /// The segment of the noted head, or 0. With `left`, the point is another one.
+    /// Returns the segment of the noted head, or 0. With `Left`, the noted point is not a head.
     fn noted_segment(&self) -> u32 {
         let noted = self.lock.slots.noted.as_ref().filter(|noted| noted.state != NotedState::Left);
         noted.map_or(0, |noted| noted.point.segment)
     }
 
+    /// Syncs the directory, unless an earlier sync failed: this one could succeed without making the names
+    /// durable.
     fn sync_names(&self) -> io::Result<()> {
-        if self.names_lie.get() {
+        if self.names_in_doubt.get() {
             return Err(io::Error::other("the directory could not be synced before"));
         }
         let synced = self.storage.sync_dir(Dir::Log);
-        self.names_lie.set(synced.is_err());
+        self.names_in_doubt.set(synced.is_err());
         synced
     }
 
-    /// A chain without any record so far.
+    /// Begins a chain that has no durable record yet.
     fn begin(&self, rest: Rest, is_poisoned: bool) -> Result<Recovered, Error> {
         if !self.witnessed.is_empty() && !self.begins_anew {
             return Ok(self.leave_for_good(
                 true,
-                "its records are missing, and its lock file or other chains know of them",
+                "its records are missing, and its lock file or other chains name them",
             ));
         }
         if rest.are_too_many() {
@@ -378,19 +394,20 @@ impl Recovery<'_> {
             damage_behind: false,
         };
         if self.names.is_empty() {
-            return Ok(Recovered::Ready { start: Box::new(start), closed: true, story: None, report: None });
+            return Ok(Recovered::Ready { start: Box::new(start), closed: true, reason: None, report: None });
         }
         let message = "it ended before its first record was durable".to_owned();
         let report = self.report(&start, void, false, &message);
-        let story = Story { cause: Cause::Torn, segment: last, bytes: 0, void, message };
+        let reason = RecoveryReason { cause: Cause::Torn, segment: last, bytes: 0, void, message };
         Ok(Recovered::Ready {
             start: Box::new(start),
             closed: false,
-            story: Some(story),
+            reason: Some(reason),
             report: Some(report),
         })
     }
 
+    /// Continues a chain behind its last durable record, in the last segment if every byte of that is good.
     fn go_on(
         &self,
         cut: &GoOn,
@@ -404,14 +421,15 @@ impl Recovery<'_> {
         }
         let id = first.info.id;
         if self.witnessed.iter().any(|witness| witness.id != id) {
-            return Ok(self.leave_for_good(true, "another chain stands where its number was seen before"));
+            return Ok(self.leave_for_good(true, "its number was seen before as that of another chain"));
         }
         if cut.last.seq >= LAST_SEQ {
             return Ok(self.leave_for_good(false, "every sequence number is used"));
         }
         let durable = Point { segment: cut.segment, seq: cut.last.seq, hash: cut.last.hash, end: cut.end };
         let name = SegmentName { chain: self.lock.chain, segment: cut.segment };
-        // A segment without a bad byte goes on, unless something stands behind it; else a new one begins.
+        // A segment without a bad byte is continued, unless other files follow it. Otherwise a new one
+        // begins.
         let is_whole =
             !cut.is_torn && cut.damaged.is_none() && rest.failed.is_empty() && rest.failed_before.is_empty();
         let live = match tail.open.pop().filter(|_| is_whole) {
@@ -422,29 +440,27 @@ impl Recovery<'_> {
             None => None,
         };
         let ended_in_order = is_whole && cut.last.kind == RecordKind::Close;
-        // An empty file behind the end belongs to nobody until a segment line uses it or names it.
+        // An empty file behind the end belongs to no segment until a `segment` line uses or lists it.
         let closed = ended_in_order && rest.empty.is_none();
         let void = rest.void;
         let (cause, message) = match (cut.damaged, void > 0) {
-            (Some(seq), _) => (
-                Cause::Damage,
-                format!("record {seq} had been durable and is bad or missing; verify the log"),
-            ),
-            (None, true) => {
-                (Cause::Torn, format!("{void} bytes of a write that was not finished do not count"))
+            (Some(seq), _) => {
+                (Cause::Damage, format!("record {seq} was durable and is damaged or missing; verify the log"))
             }
-            (None, false) => (Cause::Unclosed, "the run before ended without close".to_owned()),
+            (None, true) => (Cause::Torn, format!("{void} bytes of an unfinished write do not count")),
+            (None, false) => (Cause::Unclosed, "the previous run ended without close".to_owned()),
         };
         let damage_behind = cut.damaged.is_some();
         let start = LedgerStart { damage_behind, ..self.start(id, durable, live, rest, false, follow) };
         if ended_in_order {
-            return Ok(Recovered::Ready { start: Box::new(start), closed, story: None, report: None });
+            return Ok(Recovered::Ready { start: Box::new(start), closed, reason: None, report: None });
         }
         let report = self.report(&start, void, cut.damaged.is_some(), &message);
-        let story = Story { cause, segment: cut.segment, bytes: cut.end, void, message };
-        Ok(Recovered::Ready { start: Box::new(start), closed, story: Some(story), report: Some(report) })
+        let reason = RecoveryReason { cause, segment: cut.segment, bytes: cut.end, void, message };
+        Ok(Recovered::Ready { start: Box::new(start), closed, reason: Some(reason), report: Some(report) })
     }
 
+    /// Returns the state from which a chain with records continues.
     fn start(
         &self,
         id: ChainId,
@@ -463,8 +479,8 @@ impl Recovery<'_> {
             failed_before: rest.failed_before,
             empty: rest.empty,
             is_poisoned,
-            witnesses: follow.facts.seen.clone(),
-            pruned: follow.facts.pruned,
+            witnesses: follow.control.seen.clone(),
+            pruned: follow.control.pruned,
             times: follow
                 .files
                 .iter()
@@ -478,7 +494,8 @@ impl Recovery<'_> {
         self.names.last().map_or(1, |name| name.segment + 1)
     }
 
-    /// The last segment could not be synced: nothing is decided from it until the machine restarts.
+    /// Leaves a chain alone because its last segment could not be synced. Nothing is decided from it until
+    /// the machine restarts: only that empties the page cache.
     fn unsynced(&self, error: &io::Error) -> Result<Recovered, Error> {
         let path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         self.lock
@@ -488,21 +505,22 @@ impl Recovery<'_> {
         Ok(self.leave_alone(false, &why))
     }
 
-    /// When a chain is tried again whose last segment could not be synced, and what to do where that is never.
+    /// Returns when a chain whose last segment could not be synced is tried again, and what to do if that is
+    /// never.
     fn when_again(&self) -> String {
         let lock = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         let by_hand = format!("restart the machine, then remove {} while no program writes", lock.display());
         match self.storage.boot_id().as_str() {
-            "" => format!("without a boot id no restart is noticed: {by_hand}"),
+            "" => format!("without a boot id, restarts cannot be detected: {by_hand}"),
             id => format!(
-                "it is tried again under another boot id than {id}, which a restart of the machine gives and one of a \
-                 container does not; where it never changes, {by_hand}"
+                "it is tried again under another boot id than {id}: restarting the machine changes it, and that of a \
+                 container does not; if it never changes, {by_hand}"
             ),
         }
     }
 
     fn ends_early(&self) -> Recovered {
-        self.leave_for_good(true, "it ends before records that had been durable")
+        self.leave_for_good(true, "it ends before records that were durable")
     }
 
     fn too_many(&self) -> Recovered {
@@ -512,7 +530,7 @@ impl Recovery<'_> {
     fn later_format(&self) -> Recovered {
         self.leave_alone(
             false,
-            "a later version of the format stands there, which this version must not go on with",
+            "it is in a later version of the format, which this version must not continue",
         )
     }
 

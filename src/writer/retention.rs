@@ -1,4 +1,6 @@
-//! Removes old segments: a durable `prune` record first, then the files, then their names.
+//! Removes old segments. The `prune` record is made durable first, then the files are removed, then
+//! the directory is synced. A crash in between leaves files that the record covers, never a hole
+//! that no record explains.
 
 use std::{cell::Cell, collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -18,58 +20,60 @@ use crate::{
     storage::{Dir, Storage},
 };
 
-/// The name of the file that stops all removal while it exists.
+/// The file that stops all removal while it exists.
 const HOLD: &str = "hold";
 
-/// After so many files a pass rests, so that whoever waits for the disk or for a processor has it.
+/// After how many files a pass pauses, so that others get the disk and the processor.
 const STEP: u32 = 16;
+/// How long it pauses.
 const REST: Duration = Duration::from_millis(1);
 
-/// What happened, for notices.
+/// The outcome of a pass, for notices.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// The first and the last file of each chain that went, and how many.
+    /// The first and the last file removed of each chain, and how many.
     pub(super) removed: BTreeMap<ChainNumber, (SegmentName, SegmentName, usize)>,
-    /// What failed of each chain: what could not be done, and why. The other chains do not wait for it.
+    /// What could not be done, and why. A failure in one chain does not stop the others.
     pub(super) failed: Vec<(String, io::Error)>,
-    /// Whether a record that was asked for may not be durable, so that its files stayed.
+    /// Whether a requested record may not be durable, so that its files stayed.
     pub(super) is_refused: bool,
-    /// Whether every chain was looked at.
-    pub(super) is_whole: bool,
-    /// Of which chains something stays that would go if it were forwarded, and why.
+    /// Whether every chain was examined.
+    pub(super) is_complete: bool,
+    /// The chains that keep something only because it is not forwarded yet, and why.
     pub(super) waits: BTreeMap<ChainNumber, String>,
-    /// At which time ages were measured, and the time of the newest record, which is not believed yet.
+    /// The time at which ages were measured, and that of the newest record, which is not trusted
+    /// yet.
     pub(super) jumped: Option<(Timestamp, Timestamp)>,
 }
 
 impl Outcome {
-    /// Nothing happened, for this reason.
+    /// Returns the outcome of a pass that could do nothing, for this reason.
     pub(super) fn failed(storage: &dyn Storage, error: io::Error) -> Self {
         let what = format!("remove the old segments of {}", storage.path(Dir::Log, "").display());
         Self { failed: vec![(what, error)], ..Self::default() }
     }
 }
 
-/// Who makes a pass: what it needs of the writer.
-pub(super) trait Desk {
-    /// Makes a `prune` record of this chain, which is the writer's, durable; says whether it is.
+/// What a pass needs of the writer.
+pub(super) trait PassHost {
+    /// Makes a `prune` record of the writer's chain durable. Returns whether it is.
     fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool;
-    /// Whether the pass must end where it is.
+    /// Returns whether the pass must end now.
     fn must_stop(&self) -> bool;
-    /// The time of what is written now, which may be long after the pass began.
+    /// Returns the current time, which may be long after the pass began.
     fn now(&self) -> Moment;
 }
 
 /// The writer itself, which waits until the pass is over.
 #[derive(Debug)]
-pub(super) struct Here<'a> {
+pub(super) struct InlineHost<'a> {
     pub(super) ledger: &'a mut Ledger,
     pub(super) now: &'a Moment,
-    /// The ledger's own segment failed while the record was written.
+    /// The failure of the live segment while the record was written, if any.
     pub(super) trouble: Option<Trouble>,
 }
 
-impl Desk for Here<'_> {
+impl PassHost for InlineHost<'_> {
     fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool {
         if !self.ledger.is_of(chain) {
             return false;
@@ -82,7 +86,7 @@ impl Desk for Here<'_> {
     }
 
     fn must_stop(&self) -> bool {
-        // Our own segment comes first.
+        // Healing the live segment comes first.
         self.trouble.is_some()
     }
 
@@ -91,20 +95,21 @@ impl Desk for Here<'_> {
     }
 }
 
-/// One pass over the chain of a writer, and over every chain that nobody holds.
+/// One pass over the writer's chain, and over every chain that no process holds.
 #[derive(Debug)]
 pub(super) struct Pass {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) retention: Retention,
     pub(super) clock: Clock,
-    /// The writer's chain, and the last record that retention removed of it.
+    /// The writer's chain.
     pub(super) own: ChainNumber,
+    /// The last record of it that retention removed.
     pub(super) pruned: u64,
-    /// How many files it has looked at.
+    /// How many files were examined.
     pub(super) steps: Cell<u32>,
 }
 
-/// How many of the oldest make so much room.
+/// Returns how many of the oldest files must go to free so many bytes.
 fn making_room(ends: &[(u64, u64)], mut bytes: u64) -> usize {
     let is_needed = |(_, freed): &&(u64, u64)| {
         let needed = bytes > 0;
@@ -114,36 +119,38 @@ fn making_room(ends: &[(u64, u64)], mut bytes: u64) -> usize {
     ends.iter().take_while(is_needed).count()
 }
 
-/// What of a chain goes.
+/// What to remove of a chain.
 #[derive(Debug, Clone, Copy)]
-struct Doom {
+struct Removal {
     /// How many of the oldest leftovers.
     leftovers: usize,
     /// How many of the oldest segments, and why.
     segments: Option<(usize, PruneReason)>,
-    /// Up to which record the forwarders have everything. What goes behind it goes because there is no room.
+    /// The last record up to which every required forwarder has the chain. What follows it is
+    /// removed only for lack of space.
     forwarded: u64,
 }
 
-impl Doom {
-    /// What must have been forwarded for a file to go that ends with this record.
+impl Removal {
+    /// Returns what must have been forwarded before a file that ends with this record may go.
     fn wanted(&self, id: Option<ChainId>, through: u64) -> Option<(ChainId, u64)> {
         id.filter(|_| through <= self.forwarded).map(|id| (id, through))
     }
 }
 
-/// A file that goes.
+/// A file to be removed.
 #[derive(Debug)]
-struct Doomed {
+struct FileToRemove {
     name: SegmentName,
     /// The chain, and the record up to which it must have been forwarded, if it must.
     wanted: Option<(ChainId, u64)>,
 }
 
 impl Pass {
-    pub(super) fn run(&self, desk: &mut dyn Desk) -> Outcome {
+    /// Runs the pass. A failure that ends it is part of the outcome.
+    pub(super) fn run(&self, host: &mut dyn PassHost) -> Outcome {
         let mut outcome = Outcome::default();
-        match self.run_all(desk, &mut outcome) {
+        match self.run_all(host, &mut outcome) {
             Ok(()) => outcome,
             Err(error) => {
                 outcome.failed.extend(Outcome::failed(self.storage.as_ref(), error).failed);
@@ -152,61 +159,62 @@ impl Pass {
         }
     }
 
-    fn run_all(&self, desk: &mut dyn Desk, outcome: &mut Outcome) -> io::Result<()> {
-        // Where it cannot be asked whether there is a hold, there might be one.
+    fn run_all(&self, host: &mut dyn PassHost, outcome: &mut Outcome) -> io::Result<()> {
+        // If it cannot be determined whether there is a hold, there might be one.
         if self.storage.stat(Dir::Log, HOLD)?.is_some() {
             return Ok(());
         }
         let directory = Directory::read(self.storage.as_ref())?;
-        let Some(old) = self.survey(&directory, self.own, self.pruned, desk)? else { return Ok(()) };
+        let Some(old) = self.survey(&directory, self.own, self.pruned, host)? else { return Ok(()) };
         let has_ages = self.retention.max_age.is_some() || self.retention.min_age.is_some();
-        let now = if has_ages { now_of(&self.storage, &old.stretches())? } else { Now::UNKNOWN };
-        outcome.jumped = now.unbelieved.map(|newest| (now.at, newest));
-        let doom = self.choose(&self.required(), (self.own, &old), now.at, outcome)?;
-        self.prune((self.own, old), doom, desk, outcome)?;
+        let now = if has_ages { now_of(&self.storage, &old.counted_parts())? } else { Now::UNKNOWN };
+        outcome.jumped = now.untrusted.map(|newest| (now.at, newest));
+        let removal = self.choose(&self.required(), (self.own, &old), now.at, outcome)?;
+        self.prune((self.own, old), removal, host, outcome)?;
         for chain in directory.chains.keys().copied().filter(|chain| *chain != self.own) {
-            let passed = match self.survey(&directory, chain, 0, desk) {
-                Ok(Some(old)) => self.pass_free(chain, &old, &now, desk, outcome),
+            let passed = match self.survey(&directory, chain, 0, host) {
+                Ok(Some(old)) => self.pass_free(chain, &old, &now, host, outcome),
                 Ok(None) => return Ok(()),
                 Err(error) => Err(error),
             };
             if let Err(error) = passed {
-                // Those behind it are none the worse.
+                // The remaining chains are not affected.
                 let log = self.storage.path(Dir::Log, "");
                 outcome
                     .failed
                     .push((format!("remove the old segments of chain {chain} in {}", log.display()), error));
             }
         }
-        outcome.is_whole = !desk.must_stop() && outcome.failed.is_empty();
+        outcome.is_complete = !host.must_stop() && outcome.failed.is_empty();
         Ok(())
     }
 
-    /// Removes what goes of a chain of others, if nobody holds it.
+    /// Removes what is due of another chain, if no process holds it. Decides once without the lock,
+    /// to leave chains alone that have nothing to remove, and again with it.
     fn pass_free(
         &self,
         chain: ChainNumber,
         old: &Old,
         now: &Now,
-        desk: &mut dyn Desk,
+        host: &mut dyn PassHost,
         outcome: &mut Outcome,
     ) -> io::Result<()> {
         let required = self.required();
         let has_ages = self.retention.max_age.is_some() || self.retention.min_age.is_some();
-        let theirs = if has_ages { now_of(&self.storage, &old.stretches())? } else { Now::UNKNOWN };
-        let doom = self.choose(&required, (chain, old), now.for_other(old.begun(), &theirs), outcome)?;
-        if doom.segments.is_none() && (doom.leftovers == 0 || required.is_hold()) {
+        let theirs = if has_ages { now_of(&self.storage, &old.counted_parts())? } else { Now::UNKNOWN };
+        let removal = self.choose(&required, (chain, old), now.for_other(old.begun(), &theirs), outcome)?;
+        if removal.segments.is_none() && (removal.leftovers == 0 || required.is_hold()) {
             return Ok(());
         }
-        let Some(mut free) = take_free_chain(&self.storage, chain, self.clock, &desk.now()) else {
+        let Some(mut free) = take_free_chain(&self.storage, chain, self.clock, &host.now()) else {
             return Ok(());
         };
         let pruned = free.pruned.map_or(0, |(through, _)| through);
         let directory = Directory::read(self.storage.as_ref())?;
-        let mut held = Held { ledger: &mut free, desk };
+        let mut held = Held { ledger: &mut free, host };
         let Some(old) = self.survey(&directory, chain, pruned, &held)? else { return Ok(()) };
-        let doom = self.choose(&required, (chain, &old), now.for_other(old.begun(), &theirs), outcome)?;
-        self.prune((chain, old), doom, &mut held, outcome)
+        let removal = self.choose(&required, (chain, &old), now.for_other(old.begun(), &theirs), outcome)?;
+        self.prune((chain, old), removal, &mut held, outcome)
     }
 
     fn required(&self) -> Required {
@@ -218,39 +226,40 @@ impl Pass {
         directory: &Directory,
         chain: ChainNumber,
         pruned: u64,
-        desk: &dyn Desk,
+        host: &dyn PassHost,
     ) -> io::Result<Option<Old>> {
-        survey(&self.storage, directory, chain, pruned, || self.step(desk))
+        survey(&self.storage, directory, chain, pruned, || self.step(host))
     }
 
-    /// Comes before each file: rests now and then, and says whether the pass goes on.
-    fn step(&self, desk: &dyn Desk) -> bool {
+    /// Pauses now and then, and returns whether the pass continues. Called before each file.
+    fn step(&self, host: &dyn PassHost) -> bool {
         let steps = self.steps.get() + 1;
         self.steps.set(steps);
         if steps.is_multiple_of(STEP) {
             self.clock.sleep(REST);
         }
-        !desk.must_stop()
+        !host.must_stop()
     }
 
-    /// Decides what of a chain goes. What stays only because it was not forwarded is noted in `outcome`.
+    /// Decides what to remove of a chain. Notes in `outcome` what stays only because it was not
+    /// forwarded.
     fn choose(
         &self,
         required: &Required,
         (chain, old): (ChainNumber, &Old),
         now: Timestamp,
         outcome: &mut Outcome,
-    ) -> io::Result<Doom> {
+    ) -> io::Result<Removal> {
         let retention = &self.retention;
         let segments = old.removable(retention, usize::MAX, now);
         let ends = old.ends(segments.map_or(0, |(count, _)| count));
         let leftovers = old.leftovers.len();
         let Some(limit) = old.id.and_then(|id| required.limit(self.storage.as_ref(), id)) else {
-            return Ok(Doom { leftovers, segments, forwarded: u64::MAX });
+            return Ok(Removal { leftovers, segments, forwarded: u64::MAX });
         };
         let has = ends.iter().take_while(|(through, _)| *through <= limit.through).count();
         let Some((end, _)) = ends.last().filter(|_| has < ends.len()) else {
-            return Ok(Doom { leftovers, segments, forwarded: limit.through });
+            return Ok(Removal { leftovers, segments, forwarded: limit.through });
         };
         let missing_bytes = match retention.unless_free_below {
             Some(least) if !required.is_hold() => least.saturating_sub(self.storage.free_bytes()?),
@@ -265,24 +274,24 @@ impl Pass {
             outcome.waits.insert(chain, message);
         }
         let segments = old.removable(retention, allowed.saturating_sub(leftovers), now);
-        Ok(Doom { leftovers: leftovers.min(allowed), segments, forwarded: limit.through })
+        Ok(Removal { leftovers: leftovers.min(allowed), segments, forwarded: limit.through })
     }
 
-    /// Removes what goes of a chain that the writer holds, or this pass does.
+    /// Removes what is due of a chain that the writer holds, or this pass.
     fn prune(
         &self,
         (chain, mut old): (ChainNumber, Old),
-        doom: Doom,
-        desk: &mut dyn Desk,
+        removal: Removal,
+        host: &mut dyn PassHost,
         outcome: &mut Outcome,
     ) -> io::Result<()> {
         let id = old.id;
-        let leftovers = old.leftovers.drain(..doom.leftovers);
-        // No store is believed for ever: one that has lost a leftover since gets it again.
+        let leftovers = old.leftovers.drain(..removal.leftovers);
+        // Check each store again: one that has lost a leftover since must get it again.
         let leftovers =
-            leftovers.map(|file| Doomed { name: file.name, wanted: doom.wanted(id, file.through) });
-        let mut doomed: Vec<Doomed> = leftovers.collect();
-        if let Some((count, reason)) = doom.segments {
+            leftovers.map(|file| FileToRemove { name: file.name, wanted: removal.wanted(id, file.through) });
+        let mut to_remove: Vec<FileToRemove> = leftovers.collect();
+        if let Some((count, reason)) = removal.segments {
             let removed: Vec<OldSegment> = old.segments.drain(..count).collect();
             let (Some(first), Some(last)) = (removed.first(), removed.last()) else { return Ok(()) };
             let (through, hash) = last.through;
@@ -291,29 +300,38 @@ impl Pass {
             let files = numbers.into();
             let info = PruneInfo { through, hash, files, reason: reason.as_str().to_owned() };
             let files = removed.into_iter().flat_map(|old| {
-                let wanted = doom.wanted(id, old.through.0);
-                old.files.into_iter().map(move |name| Doomed { name, wanted })
+                let wanted = removal.wanted(id, old.through.0);
+                old.files.into_iter().map(move |name| FileToRemove { name, wanted })
             });
-            doomed.extend(files);
-            // Time has passed since that was decided: what must stay now is not called removed.
-            if desk.must_stop() || !self.may_go(doom.wanted(id, through))? {
+            to_remove.extend(files);
+            // The decision may be outdated. A file that must stay now must not be recorded as
+            // removed.
+            if host.must_stop() || !self.may_go(removal.wanted(id, through))? {
                 return Ok(());
             }
-            // One record for all of them. What a crash leaves of their files the next pass removes.
-            if !desk.record((chain, id), info) {
-                // It may not be durable, so no file goes.
+            // One record covers all of them. If a crash leaves some of their files, the next pass
+            // removes those.
+            if !host.record((chain, id), info) {
+                // The record may not be durable, so no file is removed.
                 outcome.is_refused = true;
                 return Ok(());
             }
         }
-        self.remove(&doomed, desk, outcome)
+        self.remove(&to_remove, host, outcome)
     }
 
-    fn remove(&self, doomed: &[Doomed], desk: &dyn Desk, outcome: &mut Outcome) -> io::Result<()> {
+    /// Removes the files, then syncs the directory so that a power cut does not bring them back.
+    fn remove(
+        &self,
+        to_remove: &[FileToRemove],
+        host: &dyn PassHost,
+        outcome: &mut Outcome,
+    ) -> io::Result<()> {
         let mut has_removed = false;
-        for Doomed { name, wanted } in doomed {
-            // It may have changed while the record was written. What the record says is gone stays as a leftover.
-            match self.step(desk).then(|| self.may_go(*wanted)) {
+        for FileToRemove { name, wanted } in to_remove {
+            // A hold may have appeared while the record was written. Files that stay although the
+            // record covers them are leftovers.
+            match self.step(host).then(|| self.may_go(*wanted)) {
                 Some(Ok(true)) => {}
                 Some(Err(error)) => {
                     outcome.failed.push((self.removing(*name), error));
@@ -341,7 +359,8 @@ impl Pass {
         format!("remove {}", self.storage.path(Dir::Log, &name.to_string()).display())
     }
 
-    /// Whether a file may go now: there is no hold, and whoever must have it has it.
+    /// Returns whether a file may be removed now: there is no hold, and every required forwarder
+    /// has its records.
     fn may_go(&self, wanted: Option<(ChainId, u64)>) -> io::Result<bool> {
         if self.storage.stat(Dir::Log, HOLD)?.is_some() {
             return Ok(false);
@@ -355,33 +374,35 @@ impl Pass {
     }
 }
 
-/// A chain that a pass holds itself, until its files are gone.
+/// A chain that a pass holds itself until its files are gone.
 struct Held<'a> {
     ledger: &'a mut Ledger,
-    /// Who knows whether the pass must end, and what time it is.
-    desk: &'a dyn Desk,
+    /// Knows whether the pass must end, and the time.
+    host: &'a dyn PassHost,
 }
 
-impl Desk for Held<'_> {
+impl PassHost for Held<'_> {
     fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool {
         if !self.ledger.is_of(chain) {
             return false;
         }
-        // The trouble of a chain that is not ours ends with it: the next opener recovers it.
+        // Trouble with another process's chain concerns only that chain: its next opener recovers
+        // it.
         let now = self.now();
         let is_durable = self.ledger.prune(&info, &now).unwrap_or(false);
         if is_durable {
-            // Before the files go, which can take a while: a process that ends meanwhile leaves the chain in order.
+            // Close it before the files are removed, which can take a while. If the process ends
+            // meanwhile, the chain is in order.
             drop(close_chain(self.ledger, 0, true, &now));
         }
         is_durable
     }
 
     fn must_stop(&self) -> bool {
-        self.desk.must_stop()
+        self.host.must_stop()
     }
 
     fn now(&self) -> Moment {
-        self.desk.now()
+        self.host.now()
     }
 }

@@ -1,21 +1,21 @@
-//! When to begin a new segment. Pure: told the time, touches nothing.
+//! When to begin a new segment. Pure: the time is passed in, and nothing is touched.
 
 use crate::{
     clock::Timestamp,
     settings::{Period, Rotation},
 };
 
-/// What the decision looks at.
+/// What the decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LiveSegment {
     pub(super) bytes: u64,
     /// The time of its first line.
     pub(super) begun: Timestamp,
-    /// Whether it holds more than its first line.
+    /// Whether it holds more than its first line. If not, a new segment would gain nothing.
     pub(super) has_records: bool,
 }
 
-/// Whether `incoming` bytes belong in a new segment.
+/// Returns whether `incoming` bytes belong in a new segment.
 pub(super) fn must_roll(rotation: Rotation, live: &LiveSegment, incoming: u64, now: Timestamp) -> bool {
     if !live.has_records {
         return false;

@@ -1,4 +1,4 @@
-//! The live segment: appended to, synced, and watched for what others do to it.
+//! The live segment: appends to it, syncs it, and detects changes made by others.
 
 use std::{io, sync::Arc};
 
@@ -8,45 +8,49 @@ use crate::{
     storage::{Access, Dir, File, Stat, Storage, is_closed_under_us, is_out_of_room},
 };
 
-/// What a message says of a file whose descriptor this program closed, so that it may be something else by now.
+/// How a message describes a file whose descriptor this program closed. The number may refer to
+/// something else by now.
 pub(super) const CLOSED: &str = "was closed by this program";
 
-/// A segment that is written to, and nothing else is.
+/// The one segment that is being written.
 #[derive(Debug)]
 pub(super) struct Segment {
+    /// Its name in the log directory.
     pub(super) name: SegmentName,
     file: Box<dyn File>,
+    /// What it was when it was opened.
     identity: Stat,
     /// Bytes of whole lines written.
     pub(super) bytes: u64,
-    /// Bytes that a successful sync covers.
+    /// Bytes covered by a successful sync.
     pub(super) synced: u64,
     /// The time of the first line.
     pub(super) begun: Timestamp,
     pub(super) has_records: bool,
 }
 
-/// A write that did not succeed.
+/// A write that failed.
 #[derive(Debug)]
 pub(super) struct Refused {
-    /// How many bytes of whole lines were written all the same.
+    /// The bytes of whole lines that were written nevertheless.
     pub(super) written: usize,
-    /// How many more, which are a part of a line.
+    /// The bytes of an incomplete line behind them.
     pub(super) fragment: usize,
-    /// Whether there was only no room: then what was written can still be synced.
+    /// Whether the only reason was a lack of space. Then what was written can still be synced.
     pub(super) out_of_room: bool,
     pub(super) error: io::Error,
 }
 
 impl Segment {
-    /// Makes the file. It is empty and its name not durable: `sync_new` comes after the first write.
+    /// Creates the file. It is empty and its name is not durable: `sync_new` follows the first
+    /// write. Fails if it exists, because no number may be used twice (`O_EXCL`, open(2)).
     pub(super) fn create(storage: &Arc<dyn Storage>, name: SegmentName, now: Timestamp) -> io::Result<Self> {
         let file = storage.open(Dir::Log, &name.to_string(), Access::Create)?;
         let identity = file.stat()?;
         Ok(Self { name, file, identity, bytes: 0, synced: 0, begun: now, has_records: false })
     }
 
-    /// Goes on in a file whose first `bytes` bytes are good lines and durable.
+    /// Continues a file whose first `bytes` bytes are good lines and durable.
     pub(super) fn resume(
         file: Box<dyn File>,
         name: SegmentName,
@@ -57,7 +61,7 @@ impl Segment {
         Ok(Self { name, file, identity, bytes, synced: bytes, begun, has_records: true })
     }
 
-    /// Writes whole lines: one `write`, continued where the system took only a part.
+    /// Writes whole lines with one `write`, continued if the system took only a part.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), Refused> {
         let mut written = 0;
         while let Some(rest) = lines.get(written..).filter(|rest| !rest.is_empty()) {
@@ -71,23 +75,25 @@ impl Segment {
         Ok(())
     }
 
+    /// Counts what a failed write left in the file.
     fn refused(&mut self, lines: &[u8], written: usize, error: io::Error) -> Refused {
-        // A bug here would count bytes that nobody wrote.
+        // Counting more than was written would make later checks look for bytes that do not exist.
         assert!(written <= lines.len(), "a write took more than it was given");
         let whole = memchr::memrchr(b'\n', lines.split_at(written).0).map_or(0, |at| at + 1);
         self.bytes += whole as u64;
         Refused { written: whole, fragment: written - whole, out_of_room: is_out_of_room(&error), error }
     }
 
-    /// `fdatasync`. After an error this file must never be synced again: the next sync would lie.
+    /// Makes the lines written so far durable, with `fdatasync(2)`. After an error this file must
+    /// never be synced again: the next call could succeed without writing the lost pages.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         self.synced = self.bytes;
         Ok(())
     }
 
-    /// Makes a new file durable, bytes and name. Until the directory is synced, a power cut can
-    /// lose the whole segment.
+    /// Makes a new file durable, first its bytes and then its name. Until the directory is synced,
+    /// a power cut can lose the whole segment.
     pub(super) fn sync_new(&mut self, storage: &Arc<dyn Storage>) -> io::Result<()> {
         self.file.sync_all()?;
         storage.sync_dir(Dir::Log)?;
@@ -95,12 +101,14 @@ impl Segment {
         Ok(())
     }
 
-    /// Whether a call failed because the program closed the file. A file system can say so of one that is open.
+    /// Returns whether a call failed because the program closed the file. Some file systems return
+    /// the same error for an open file, so the descriptor itself is checked.
     pub(super) fn was_closed(&self, error: &io::Error) -> bool {
         is_closed_under_us(error) && self.file.stat().is_err_and(|error| is_closed_under_us(&error))
     }
 
-    /// What somebody else did to the open file, if anything: asked before each acknowledgement.
+    /// Returns what somebody else did to the open file, if anything. Called before each
+    /// acknowledgement.
     pub(super) fn tampering(&self) -> io::Result<Option<&'static str>> {
         let stat = match self.file.stat() {
             Err(error) if is_closed_under_us(&error) => return Ok(Some(CLOSED)),
@@ -109,24 +117,23 @@ impl Segment {
         Ok(if stat.links == 0 {
             Some("was removed")
         } else if stat.links > 1 {
-            // What is written here would be written there.
+            // Through the second name, others could change the segment unnoticed.
             Some("was given a second name")
         } else if stat.bytes < self.bytes {
-            Some("was cut")
+            Some("was truncated")
         } else if stat.bytes > self.bytes {
-            Some("was written to by somebody else")
+            Some("was written to by another program")
         } else {
             None
         })
     }
 
-    /// Whether the whole lines are there, the fragment of a refused write behind them, and nothing
-    /// else.
+    /// Returns whether the file holds exactly the whole lines and the fragment of a failed write.
     pub(super) fn holds_what_was_written(&self, fragment: usize) -> bool {
         self.is_ours_with(self.bytes + fragment as u64)
     }
 
-    /// The same for its name.
+    /// Returns what somebody else did to the name of the file, if anything.
     pub(super) fn name_tampering(&self, storage: &Arc<dyn Storage>) -> io::Result<Option<&'static str>> {
         Ok(match storage.stat(Dir::Log, &self.name.to_string())? {
             None => Some("was removed or renamed"),
@@ -135,12 +142,12 @@ impl Segment {
         })
     }
 
-    /// Whether users that the log was not made for can read the file.
+    /// Returns whether users that the log was not made for can read the file.
     pub(super) fn is_exposed(&self) -> bool {
         self.identity.mode & 0o007 != 0
     }
 
-    /// Whether the file is still as it was created, so that it can take another first line.
+    /// Returns whether the file is still as it was created, so that it can take another first line.
     pub(super) fn is_empty(&self) -> bool {
         self.is_ours_with(0)
     }

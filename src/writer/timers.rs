@@ -1,32 +1,34 @@
-//! When what is due next: every pause, rest and check of the writer, told the time.
+//! When each periodic task of the writer is due. Pure: the time is passed in.
 
 use std::time::Duration;
 
 use super::{age::DAY, flush::MarkPolicy};
 use crate::clock::Moment;
 
-/// How long after the last draft the writer sleeps until it is woken.
+/// How long after the last draft the writer still dozes. Later it sleeps until it is woken.
 const AWAKE: Duration = Duration::from_millis(100);
-/// How often free space is asked while records are written, and how long a rotation rests that could not make a
-/// file.
+/// How often free space is checked while records are written, and how long to wait after a rotation
+/// that could not create a file.
 const SPACE_CHECK: Duration = Duration::from_secs(1);
-/// How long after records became durable their head is noted at the latest.
+/// The longest time between records becoming durable and their head being noted.
 const NOTE_AFTER: Duration = Duration::from_secs(1);
-/// How often the paths of the segment and the lock are looked at while records are written.
+/// How often the paths of the segment and the lock are checked while records are written.
 const PATH_CHECK: Duration = Duration::from_millis(100);
-/// How often retention is applied at least.
+/// The longest time between two passes of retention.
 const RETENTION_CHECK: Duration = Duration::from_secs(3600);
-/// How long retention rests after it failed, and how often it is applied while room is short.
+/// How long to wait after a failed pass of retention, and how often passes are made while space is
+/// short.
 const RETENTION_RETRY: Duration = Duration::from_secs(60);
-/// How often `close` waits for a new segment where a file that came to nothing lies behind the live one.
+/// How often `close` waits for a new segment when an unused file lies behind the live one.
 const CLOSE_ATTEMPTS: u32 = 4;
-/// The first and the longest pause between attempts to write `close`.
+/// The shortest and the longest pause between attempts to write `close`.
 const FIRST_CLOSE_RETRY: Duration = Duration::from_millis(50);
 const LAST_CLOSE_RETRY: Duration = Duration::from_secs(2);
-/// How far wall clock and monotonic clock may move apart before it is noted.
+/// How far the wall clock and the monotonic clock may drift apart between two rounds before the
+/// step is noted.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
 
-/// The timers of a writer. Moments are those of its monotonic clock.
+/// The timers of a writer. All moments are on its monotonic clock.
 #[derive(Debug)]
 pub(super) struct Timers {
     pub(super) marks: MarkPolicy,
@@ -35,18 +37,19 @@ pub(super) struct Timers {
     last_active: Duration,
     paths_checked: Duration,
     space_checked: Duration,
-    /// No rotation before this.
-    rotation_rests: Duration,
+    /// The earliest moment of the next rotation.
+    rotation_from: Duration,
     /// When the durable head must be noted, if it has moved.
     note_due: Option<Duration>,
     retention_due: Duration,
-    retention_rests: Duration,
-    /// How often `close` was written in vain, and when it is tried again.
+    retention_from: Duration,
+    /// How many attempts to write `close` failed.
     closes_failed: u32,
-    close_rests: Duration,
+    /// The earliest moment of the next attempt.
+    close_from: Duration,
 }
 
-/// The wall clock was set.
+/// A step of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClockStep {
     pub(super) by: Duration,
@@ -61,17 +64,18 @@ impl Timers {
             last_active: now.elapsed,
             paths_checked: now.elapsed,
             space_checked: now.elapsed,
-            rotation_rests: Duration::ZERO,
+            rotation_from: Duration::ZERO,
             note_due: None,
             retention_due: now.elapsed,
-            retention_rests: Duration::ZERO,
+            retention_from: Duration::ZERO,
             closes_failed: 0,
-            close_rests: Duration::ZERO,
+            close_from: Duration::ZERO,
         }
     }
 
-    /// Takes in what the clocks say at a round. Wall clock and monotonic clock move together, unless somebody sets
-    /// the wall clock. After a step that retention does not believe it says so at once.
+    /// Compares the two clocks with those of the last round, and returns a step of the wall clock.
+    /// They advance together unless the wall clock is set. After a step too large for retention to
+    /// trust, a pass of retention is due at once, so that it reports the jump.
     pub(super) fn clock_step(&mut self, now: &Moment) -> Option<ClockStep> {
         let before = std::mem::replace(&mut self.clocks, *now);
         let elapsed = now.elapsed.saturating_sub(before.elapsed);
@@ -92,9 +96,10 @@ impl Timers {
         self.last_active = now;
     }
 
-    /// Whether the paths must be looked at: now and then while there is something to lose.
+    /// Returns whether the paths must be checked: periodically, while there are records to lose.
     pub(super) fn paths_are_due(&self, has_unsynced: bool, now: Duration) -> bool {
-        // A new segment is durable at once, and leaves nothing unsynced behind.
+        // The records of a new segment are durable at once, so nothing unsynced would show that it
+        // was written to.
         (has_unsynced || self.last_active == now) && now >= self.paths_checked + PATH_CHECK
     }
 
@@ -102,7 +107,7 @@ impl Timers {
         self.paths_checked = now;
     }
 
-    /// Whether free space must be asked; counts as asked.
+    /// Returns whether free space must be checked, and counts it as checked.
     pub(super) fn take_space_check(&mut self, now: Duration) -> bool {
         let is_due = now >= self.space_checked + SPACE_CHECK;
         if is_due {
@@ -112,23 +117,24 @@ impl Timers {
     }
 
     pub(super) fn may_rotate(&self, now: Duration) -> bool {
-        now >= self.rotation_rests
+        now >= self.rotation_from
     }
 
     pub(super) fn rotation_failed(&mut self, now: Duration) {
-        self.rotation_rests = now + SPACE_CHECK;
+        self.rotation_from = now + SPACE_CHECK;
     }
 
-    /// Whether retention must be applied; counts as applied.
+    /// Returns whether a pass of retention is due, and counts it as made.
     pub(super) fn take_retention(&mut self, now: Duration) -> bool {
-        let is_due = now >= self.retention_due.max(self.retention_rests);
+        let is_due = now >= self.retention_due.max(self.retention_from);
         if is_due {
             self.retention_due = now + RETENTION_CHECK;
         }
         is_due
     }
 
-    /// Whether a head that has moved must be noted now. Asked as soon as it has.
+    /// Returns whether a head that has moved must be noted now. The first call after it moved
+    /// starts the timer.
     pub(super) fn note_is_due(&mut self, now: Duration) -> bool {
         now >= *self.note_due.get_or_insert(now + NOTE_AFTER)
     }
@@ -149,42 +155,47 @@ impl Timers {
         self.retention_due = now;
     }
 
-    /// There is less room than retention is to keep.
+    /// Brings the next pass of retention forward, because there is less free space than retention
+    /// should keep.
     pub(super) fn retention_soon(&mut self, now: Duration) {
         self.retention_due = self.retention_due.min(now + RETENTION_RETRY);
     }
 
-    /// The notice of a failure may fill a segment by itself, and a new segment asks for retention: so it rests.
+    /// Delays the next pass of retention. The notice of the failure may fill a segment by itself,
+    /// and a new segment triggers a pass. Without a delay, that would repeat for ever.
     pub(super) fn retention_failed(&mut self, now: Duration) {
         self.retention_soon(now);
-        self.retention_rests = self.retention_rests.max(now + RETENTION_RETRY);
+        self.retention_from = self.retention_from.max(now + RETENTION_RETRY);
     }
 
-    /// When `close` may be tried, if not yet.
-    pub(super) fn close_rests_until(&self, now: Duration) -> Option<Duration> {
-        (now < self.close_rests).then_some(self.close_rests)
+    /// Returns when `close` may be tried again, if that is not yet.
+    pub(super) fn close_waits_until(&self, now: Duration) -> Option<Duration> {
+        (now < self.close_from).then_some(self.close_from)
     }
 
-    /// On a disk that takes new files and fails at whatever follows, each attempt leaves a file: so `close` is not
-    /// tried for ever, and not at once. Returns when it is tried again.
+    /// Counts a failed attempt to write `close`, and returns when the next one is due. On a disk
+    /// that creates files and then fails, each attempt leaves a file behind. So the attempts are
+    /// limited, and the pauses between them grow.
     pub(super) fn close_failed(&mut self, now: Duration) -> Duration {
         let pause = FIRST_CLOSE_RETRY.saturating_mul(self.closes_failed).min(LAST_CLOSE_RETRY);
         self.closes_failed += 1;
-        self.close_rests = now + pause;
-        self.close_rests
+        self.close_from = now + pause;
+        self.close_from
     }
 
-    /// Whether `close` was tried often enough for a disk that fails for a moment.
+    /// Returns whether `close` failed more often than a short disturbance of the disk would
+    /// explain.
     pub(super) fn close_failed_often(&self) -> bool {
         self.closes_failed >= CLOSE_ATTEMPTS
     }
 
+    /// Returns whether a draft arrived so recently that the writer should only doze.
     pub(super) fn is_awake(&self, now: Duration) -> bool {
         now.saturating_sub(self.last_active) < AWAKE
     }
 
-    /// The next moment at which something is due by itself. A mark waits until everything is durable, so one that
-    /// is overdue is asked for again no sooner than `mark_from`.
+    /// Returns the next moment at which something is due without an order from the queue. A mark
+    /// waits until everything is durable, so an overdue one does not count before `mark_from`.
     pub(super) fn next(
         &self,
         mark_from: Duration,
@@ -192,8 +203,8 @@ impl Timers {
         has_retention: bool,
         has_note: bool,
     ) -> Duration {
-        let rotation = is_rotation_wanted.then_some(self.rotation_rests);
-        let retention = has_retention.then_some(self.retention_due.max(self.retention_rests));
+        let rotation = is_rotation_wanted.then_some(self.rotation_from);
+        let retention = has_retention.then_some(self.retention_due.max(self.retention_from));
         let note = self.note_due.filter(|_| has_note);
         let mark = self.marks.due_at().max(mark_from);
         [rotation, retention, note].into_iter().flatten().fold(mark, Duration::min)
@@ -212,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_the_wall_clock_is_told_in_either_direction() {
+    fn a_step_of_the_wall_clock_is_reported_in_either_direction() {
         let mut timers = Timers::new(&at(0, 1_000));
         assert_eq!(timers.clock_step(&at(5, 1_005)), None);
         assert_eq!(timers.clock_step(&at(6, 1_007)), None, "a second of difference is none");
@@ -223,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn retention_looks_at_once_at_a_step_that_it_does_not_believe() {
+    fn retention_is_due_at_once_after_a_step_that_it_does_not_trust() {
         let mut timers = Timers::new(&at(0, 1_000));
         assert!(timers.take_retention(Duration::ZERO));
         assert!(timers.clock_step(&at(1, 80_000)).is_some());
@@ -261,10 +272,10 @@ mod tests {
     #[test]
     fn close_is_tried_again_at_once_and_then_ever_later() {
         let mut timers = Timers::new(&at(0, 0));
-        assert_eq!(timers.close_rests_until(Duration::ZERO), None);
+        assert_eq!(timers.close_waits_until(Duration::ZERO), None);
         let pauses: Vec<u128> = (0..3).map(|_| timers.close_failed(Duration::ZERO).as_millis()).collect();
         assert_eq!(pauses, [0, 50, 100]);
-        assert_eq!(timers.close_rests_until(Duration::ZERO), Some(Duration::from_millis(100)));
+        assert_eq!(timers.close_waits_until(Duration::ZERO), Some(Duration::from_millis(100)));
         for _ in 0..100 {
             timers.close_failed(Duration::ZERO);
         }

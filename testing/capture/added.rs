@@ -1,4 +1,4 @@
-//! What an application adds to events, and what `#[instrument]` reports.
+//! Tests of values that an application adds to events, and of events from `#[instrument]`.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ fn enriching(enrich: impl Fn(&mut Enrichment<'_>) + Send + Sync + 'static) -> Lo
 }
 
 #[test]
-fn an_application_adds_what_neither_event_nor_spans_say() {
+fn an_application_adds_values_that_neither_event_nor_spans_have() {
     let log = enriching(|event| {
         assert!(event.has("action") && !event.has("tenant"));
         event.set("actor", "task");
@@ -44,11 +44,11 @@ fn an_application_adds_what_neither_event_nor_spans_say() {
     let _span = info_span!("s", actor = "span").entered();
     info!(target: "audit", action = "a", trace_id = "");
     let record = log.only();
-    assert_eq!((&record["actor"], &record["trace_id"]), (&"span".into(), &"".into()), "what is said stands");
+    assert_eq!((&record["actor"], &record["trace_id"]), (&"span".into(), &"".into()), "existing values stay");
 }
 
 #[test]
-fn what_is_added_can_make_an_event_critical() {
+fn an_added_severity_can_make_an_event_critical() {
     let log = enriching(|event| event.set("severity", "critical"));
     let _guard = log.install();
     info!(target: "audit", action = "a", actor = "b");
@@ -58,7 +58,7 @@ fn what_is_added_can_make_an_event_critical() {
 }
 
 #[test]
-fn a_closure_that_panics_writes_for_ever_or_emits_costs_its_own_value_only() {
+fn a_closure_that_panics_never_ends_or_emits_loses_only_its_own_value() {
     struct Endless;
     impl fmt::Display for Endless {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,7 +84,7 @@ fn a_closure_that_panics_writes_for_ever_or_emits_costs_its_own_value_only() {
     assert_eq!(record["incomplete"], json!(["enrich"]));
 }
 
-/// A layer cannot ask tracing for the current span or subscriber as soon as a scoped one exists.
+/// Once a scoped subscriber exists, a layer cannot ask `tracing` for the current span or subscriber.
 #[test]
 fn a_closure_is_given_the_span_and_the_subscriber() {
     let log = enriching(|event| {
@@ -97,7 +97,7 @@ fn a_closure_is_given_the_span_and_the_subscriber() {
     });
     let _guard = log.install();
     let outer = info_span!("outer");
-    // A span that passes nothing on, which the layer therefore does not listen to.
+    // A span of which nothing is inherited, so the layer has no interest in it.
     let inner = tracing::trace_span!("inner");
     let in_span = |emit: fn()| {
         emit();
@@ -120,9 +120,9 @@ fn a_closure_is_given_the_span_and_the_subscriber() {
     assert_eq!(log.only()["fields"]["span"], "none", "a span that has closed is none");
 }
 
-/// The guard of another task's span is held; the task itself knows better.
+/// The thread may still be in the span of another task, so the closure gives the right actor.
 #[test]
-fn a_member_that_must_be_said_takes_the_place_of_one_that_was_inherited() {
+fn an_explicit_member_replaces_an_inherited_one() {
     let explicit = super::super::named_bit("actor").unwrap();
     let enrich = |event: &mut Enrichment<'_>| {
         event.set("actor", "of the task");
@@ -141,7 +141,7 @@ fn a_member_that_must_be_said_takes_the_place_of_one_that_was_inherited() {
     assert_eq!(
         (&record["actor"], &record["incomplete"]),
         (&"".into(), &json!(["actor"])),
-        "what the event says stands"
+        "the event's own value stays"
     );
 }
 
@@ -160,7 +160,7 @@ fn withdraw(actor: &str, amount: u64) -> Result<&'static str, Refused> {
 }
 
 #[test]
-fn instrument_reports_that_a_function_returned_and_not_what() {
+fn instrument_records_that_a_function_returned_but_not_the_value() {
     let log = Log::new();
     let _guard = log.install();
     withdraw("mia", 5).unwrap();
@@ -179,7 +179,7 @@ fn instrument_reports_that_a_function_returned_and_not_what() {
 }
 
 #[test]
-fn the_returned_value_is_recorded_where_that_is_asked_for() {
+fn the_returned_value_is_recorded_on_request() {
     let mut rules = Rules::default();
     assert!(rules.redact.keep("return"));
     let log = Log::with(rules);

@@ -1,4 +1,4 @@
-//! Every way in which audit events can be hidden is found, and named.
+//! Tests that `ensure_attached` finds and names everything that can hide audit events.
 
 use tracing::{Event, Level, Subscriber, info, info_span};
 use tracing_subscriber::{
@@ -16,8 +16,8 @@ use super::{
     Log, Recorder, Rules, install,
 };
 
-/// Proves for the subscriber, and that the proof is right: real events at INFO, WARN and ERROR and a
-/// real span arrive or do not, and nobody saw a probe.
+/// Checks a subscriber, and that the result is right: real events at INFO, WARN and ERROR and a real span arrive exactly
+/// if it is a success. No other layer sees a probe.
 #[track_caller]
 fn check(log: &Log, subscriber: impl Subscriber + Send + Sync + 'static, other: &Recorder, parts: &[&str]) {
     let _guard = install(subscriber);
@@ -47,7 +47,7 @@ fn check(log: &Log, subscriber: impl Subscriber + Send + Sync + 'static, other: 
 }
 
 #[test]
-fn good_stacks_are_good() {
+fn a_correct_stack_passes() {
     let log = Log::new();
     let other = Recorder::default();
     check(&log, Registry::default().with(log.layer()), &other, &[]);
@@ -79,7 +79,7 @@ fn good_stacks_are_good() {
 }
 
 #[test]
-fn a_second_log_does_not_disturb() {
+fn a_second_log_does_not_interfere() {
     let (log, second, other) = (Log::new(), Log::new(), Recorder::default());
     check(&log, Registry::default().with(second.layer()).with(log.layer()).with(other.clone()), &other, &[]);
     check(&log, Registry::default().with(log.layer()).with(other.clone()).with(second.layer()), &other, &[]);
@@ -99,7 +99,7 @@ fn a_global_filter_in_front_is_found() {
         &["target `audit` at INFO, because", "`audit=info`", ".with_filter("],
     );
     check(&log, stack().with(LevelFilter::ERROR), &other, &["target `audit` at WARN, INFO"]);
-    // As `EnvFilter::from_default_env` without `RUST_LOG`.
+    // Like `EnvFilter::from_default_env` without `RUST_LOG`.
     check(&log, stack().with(EnvFilter::new("")), &other, &["at WARN, INFO", "RUST_LOG"]);
     check(&log, stack().with(EnvFilter::new("info,audit=off")), &other, &["at ERROR, WARN, INFO"]);
     check(
@@ -111,7 +111,7 @@ fn a_global_filter_in_front_is_found() {
 }
 
 #[test]
-fn a_span_that_is_hidden_is_found() {
+fn a_hidden_span_is_found() {
     let log = Log::new();
     let other = Recorder::default();
     check(
@@ -185,7 +185,7 @@ fn a_subscriber_without_the_layer_is_found() {
     assert_eq!(second.lost(), "");
 }
 
-/// It was once refused, so that no test of an application could call what the application calls.
+/// Scoped subscribers were once refused, so tests of an application could not call the application's own setup.
 #[test]
 fn a_scoped_subscriber_is_enough_for_its_own_thread() {
     let log = Log::new();
@@ -203,16 +203,16 @@ fn a_scoped_subscriber_is_enough_for_its_own_thread() {
         assert!(elsewhere.unwrap_err().to_string().contains("no tracing subscriber is set"));
     }
     assert!(ensured().is_err());
-    // The innermost counts.
+    // The innermost subscriber counts.
     let _outer = log.install();
-    let deaf = tracing::Dispatch::new(Registry::default().with(LevelFilter::WARN).with(log.layer()));
-    let refused = tracing::dispatcher::with_default(&deaf, ensured).unwrap_err();
+    let hiding = tracing::Dispatch::new(Registry::default().with(LevelFilter::WARN).with(log.layer()));
+    let refused = tracing::dispatcher::with_default(&hiding, ensured).unwrap_err();
     assert!(refused.contains("at INFO"), "{refused}");
     assert_eq!(ensured(), Ok(()));
 }
 
 #[test]
-fn other_targets_can_be_proved_too() {
+fn other_targets_can_be_checked_too() {
     let log = Log::new();
     let _guard =
         install(Registry::default().with(log.layer()).with(EnvFilter::new("warn,audit=info,app::a=info")));
@@ -223,7 +223,7 @@ fn other_targets_can_be_proved_too() {
 }
 
 #[test]
-fn every_level_down_to_the_configured_one_is_proved() {
+fn every_level_down_to_the_configured_one_is_checked() {
     let log = Log::with(Rules { level: Level::TRACE, ..Rules::default() });
     let _guard = install(Registry::default().with(log.layer()).with(LevelFilter::INFO));
     let message = prove(&log.capture, &["audit"]).unwrap_err().to_string();
@@ -232,7 +232,7 @@ fn every_level_down_to_the_configured_one_is_proved() {
     assert_eq!(prove(&log.capture, &["audit"]), Ok(()));
 }
 
-/// Every event was once recorded twice, and nobody told.
+/// With such a stack every event was once recorded twice, without any error.
 #[test]
 fn a_layer_that_is_in_the_stack_twice_is_found() {
     #[track_caller]
@@ -253,19 +253,19 @@ fn a_layer_that_is_in_the_stack_twice_is_found() {
     check(&log, twice, stack().with(Some(log.layer())).with(second.layer()));
     check(&log, twice, stack().with(tracing_subscriber::reload::Layer::new(log.layer()).0));
     check(&log, twice, stack().with(log.layer().with_filter(LevelFilter::INFO)));
-    // Layers of two logs are not one layer twice, and what is shut off records nothing.
+    // Layers of two logs are not one layer twice, and a layer behind `OFF` records nothing.
     check(&log, None, stack().with(second.layer()));
     check(&log, None, stack().with(log.layer().with_filter(LevelFilter::OFF)));
-    // What is hidden is told first: it would be lost.
+    // Hidden events are reported first, because they would be lost.
     let hiding = stack().with(log.layer()).with(LevelFilter::WARN);
     let _guard = install(hiding);
     assert!(matches!(prove(&log.capture, &["audit"]), Err(Flaw::Hidden(_))));
     assert_eq!(other.seen(), ["info"], "a probe was seen");
 }
 
-/// What the filters said of a probe must not be taken for a later event's.
+/// The verdicts of filters about a probe must not be applied to a later event.
 #[test]
-fn a_proof_leaves_no_trace() {
+fn a_check_leaves_no_verdicts_behind() {
     let log = Log::new();
     let other = Recorder::default();
     let watched = Registry::default()

@@ -1,4 +1,4 @@
-//! Records of the `log` crate, passed on by `tracing-log`.
+//! Tests with records of the `log` crate, forwarded by `tracing-log`.
 
 use serde_json::json;
 use tracing::info_span;
@@ -10,14 +10,14 @@ use tracing_subscriber::{
 
 use super::{Log, Recorder, install};
 
-/// Makes the messages alike whatever the answer is.
+/// Makes the messages equal, whatever the answer is.
 fn nothing(_: bool) -> u8 {
     0
 }
 
 #[test]
 fn records_of_the_log_crate_are_audit_events_by_their_own_target() {
-    // The only test that installs a logger: there is one for the process.
+    // The only test that installs a logger: a process has only one.
     tracing_log::LogTracer::init().unwrap();
     let _alone = super::alone();
     let emit = || {

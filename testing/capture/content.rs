@@ -1,4 +1,4 @@
-//! Whatever an event says: one event is one line, and every reader of JSON reads the same from it.
+//! Property tests: whatever its values, an event is one line, and all JSON readers read the same values from it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,13 +24,14 @@ use tracing_core::{
 use super::{Json, Log, parse};
 use crate::{harness::times, verify::tests::skip};
 
-/// How many fields a callsite of these tests has.
+/// The number of fields of a callsite in these tests.
 const WIDTH: usize = 8;
 
-/// The longest line, as docs/format.md has it.
+/// The longest line, as docs/format.md specifies it.
 const LONGEST: usize = 60 * 1024;
 
-/// What must never stand raw in a line: docs/format.md section 2, spelled out once more.
+/// Returns whether a character must not occur unescaped in a line. Repeats docs/format.md section 2, independently of the
+/// encoder.
 fn is_forbidden(character: char) -> bool {
     matches!(
         u32::from(character),
@@ -43,12 +44,12 @@ fn is_forbidden(character: char) -> bool {
 #[derive(Debug, Clone)]
 enum Content {
     Text(String),
-    /// What a `Debug` writes, in pieces.
+    /// A `Debug` that writes these pieces.
     Debug(Vec<String>),
     Display(String),
-    /// A `Debug` that fails behind this.
+    /// A `Debug` that fails after it has written this.
     Failing(String),
-    /// A text so many times over.
+    /// A text that is repeated this many times.
     Long(String, usize),
     Bool(bool),
     I64(i64),
@@ -69,7 +70,7 @@ impl fmt::Debug for Pieces {
     }
 }
 
-/// What the record of a value must say.
+/// The expected value in the record.
 #[derive(Debug)]
 enum Said {
     Text(String),
@@ -78,7 +79,7 @@ enum Said {
 }
 
 impl Content {
-    /// The value as tracing takes it.
+    /// Returns the value as `tracing` takes it.
     fn value(&self) -> Box<dyn Value> {
         match self.clone() {
             Self::Text(text) => Box::new(text),
@@ -97,7 +98,7 @@ impl Content {
         }
     }
 
-    /// What a record must say of it, and whether something is missing from the start.
+    /// Returns the expected value, and whether it is incomplete from the start.
     fn said(&self) -> (Said, bool) {
         let safe = |value: i128| {
             if value.unsigned_abs() < 1 << 53 {
@@ -174,7 +175,7 @@ fn content() -> impl Strategy<Value = Content> {
     ]
 }
 
-/// Now and then a value that is far too long.
+/// Returns any content, including now and then a value that is far too long.
 fn any_content() -> impl Strategy<Value = Content> {
     prop_oneof![100 => content(), 1 => (text(), 1..20_000_usize).prop_map(|(text, times)| Content::Long(text, times))]
 }
@@ -210,7 +211,7 @@ fn field_name() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A callsite that was made while the program ran. It is never freed, as tracing demands.
+/// A callsite that is created while the program runs. It is never freed, as `tracing` requires.
 struct Site(OnceLock<Metadata<'static>>);
 
 impl Callsite for Site {
@@ -236,7 +237,7 @@ fn emit(site: &'static Metadata<'static>, contents: &[Option<Content>]) {
     Event::dispatch(site, &site.fields().value_set(&pairs));
 }
 
-/// One name with every value that it was given, in order.
+/// Returns each name with all the values that it was given, in order.
 fn given<'c>(
     site: &'static Metadata<'static>,
     contents: &'c [Option<Content>],
@@ -251,7 +252,7 @@ fn given<'c>(
     all
 }
 
-/// The named members: their values stand at the top.
+/// Returns whether a name is a named member, whose value is at the top level.
 fn is_named(name: &str) -> bool {
     ["action", "actor", "resource", "source", "message"].contains(&name)
 }
@@ -263,7 +264,7 @@ fn lists(record: &Json, list: &str, name: &str) -> bool {
     record[list].as_array().is_some_and(|all| all.iter().any(|entry| entry == name || entry == "…"))
 }
 
-/// Holds what `truncated` says of a value against the value.
+/// Compares the entry of a value in `truncated` with the full value.
 fn check_whole(text: &str, name: &str, content: &Content, entry: &Json) {
     if name == "password" {
         assert!(entry.get("sha256").is_none(), "a secret is not hashed: {entry}");
@@ -276,7 +277,7 @@ fn check_whole(text: &str, name: &str, content: &Content, entry: &Json) {
     }
 }
 
-/// Holds a record against what was given.
+/// Compares a record with the values that were given.
 fn check(record: &Json, given: &BTreeMap<String, Vec<&Content>>) {
     let own = [
         "seq",
@@ -349,7 +350,7 @@ fn check(record: &Json, given: &BTreeMap<String, Vec<&Content>>) {
     }
 }
 
-/// The line of a payload, checked for what no line may have.
+/// Returns the line of a payload, after checking that it has nothing that no line may have.
 fn line_of(payload: &[u8]) -> Vec<u8> {
     let mut line = Vec::new();
     crate::format::seal(&mut line, 1, payload, Some(0), &crate::Digest::ZERO);
@@ -361,17 +362,17 @@ fn line_of(payload: &[u8]) -> Vec<u8> {
     assert!(line.len() <= LONGEST, "{}", line.len());
     let text = std::str::from_utf8(&line[..line.len() - 1]).expect("UTF-8");
     if let Some(found) = text.chars().find(|character| is_forbidden(*character)) {
-        panic!("{found:?} stands raw in {text}");
+        panic!("{found:?} is not escaped in {text}");
     }
     line
 }
 
-/// What stands behind the time of an event.
+/// Returns the part of a payload after its time.
 fn without_time(payload: &[u8]) -> &[u8] {
     &payload[",\"ts\":\"2026-11-21T08:00:00.000000000Z\"".len()..]
 }
 
-/// Always the same random values; a failure is made smaller before it is told.
+/// Returns a runner that always uses the same random values, and shrinks a failure before it reports it.
 pub(super) fn runner(cases: u32) -> TestRunner {
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
@@ -395,7 +396,7 @@ fn events_of_any_content_are_one_line_each() {
         assert_eq!(payloads.len(), 1, "one event is one record");
         line_of(&payloads[0]);
         check(&parse(&payloads[0]), &given(site, &contents));
-        // The same event says the same again.
+        // The same event gives the same payload again.
         emit(site, &contents);
         assert_eq!(without_time(&log.payloads()[0]), without_time(&payloads[0]));
         Ok(())
@@ -404,10 +405,10 @@ fn events_of_any_content_are_one_line_each() {
     assert_eq!(log.lost(), "");
 }
 
-/// What a reader got out of one line: the line, the object, the name, the type and the value.
+/// One value that a reader read: the line, the object, the name, the type and the value.
 type Reading = (usize, String, String, String, String);
 
-/// Prints a row for each value of each line: names and texts as numbers of their characters.
+/// A script that prints a row for each value of each line, with names and texts as the numbers of their characters.
 const PYTHON: &str = r#"
 import json, sys
 def codes(text): return ",".join(str(ord(c)) for c in text)
@@ -449,7 +450,7 @@ fn codes(text: &str) -> String {
     all.join(",")
 }
 
-/// A number as this test compares it, however it was printed.
+/// Returns a number in one form, however it was printed, for comparison.
 fn same_number(printed: &str) -> String {
     format!("{:?}", printed.parse::<f64>().unwrap() + 0.0)
 }
@@ -468,7 +469,7 @@ fn readings(reader: &mut Command) -> BTreeSet<Reading> {
     rows.collect()
 }
 
-/// What every reader must get of a record: all that it was given and that is whole.
+/// Returns what every reader must read from a record: every value that is complete.
 fn wanted(number: usize, record: &Json, given: &BTreeMap<String, Vec<&Content>>) -> Vec<Reading> {
     let mut all = Vec::new();
     for (name, values) in given {
@@ -479,7 +480,7 @@ fn wanted(number: usize, record: &Json, given: &BTreeMap<String, Vec<&Content>>)
         }
         let (kind, value) = match said {
             Said::Text(text) => ("string", codes(&text)),
-            // `check` has held it to the number.
+            // `check` has compared it with the number.
             Said::Bool(_) | Said::Number(_) if is_named(name) => {
                 ("string", codes(record[name].as_str().unwrap()))
             }
@@ -491,7 +492,7 @@ fn wanted(number: usize, record: &Json, given: &BTreeMap<String, Vec<&Content>>)
     all
 }
 
-/// Three readers that are not ours read from lines of any content what was emitted.
+/// Three independent readers read the values that were emitted, from lines of any content.
 #[test]
 fn python_node_and_jq_read_what_was_emitted() {
     let log = Log::new();
@@ -532,15 +533,15 @@ fn python_node_and_jq_read_what_was_emitted() {
     }
 }
 
-/// Text that is no Unicode arrives as its `Debug` prints it, and bytes as digits.
+/// Text that is not Unicode is recorded as its `Debug` prints it, and bytes as hexadecimal digits.
 #[test]
-fn invalid_utf8_is_told_and_not_lost() {
+fn invalid_utf8_stays_visible_in_the_record() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path};
     let log = Log::new();
     let _guard = log.install();
     for (bytes, printed, digits) in [
         (&b"a\xFFb"[..], r#""a\xFFb""#, "61ff62"),
-        // An overlong slash, and a surrogate as WTF-8 has it.
+        // An overlong slash, and a surrogate as WTF-8 encodes it.
         (b"\xC0\xAF", r#""\xC0\xAF""#, "c0af"),
         (b"\xED\xA0\x80", r#""\xED\xA0\x80""#, "eda080"),
     ] {
@@ -553,7 +554,7 @@ fn invalid_utf8_is_told_and_not_lost() {
     }
 }
 
-/// 100 MB of text cost what fits a value, in every way that a text can come.
+/// 100 MB of text take no more space than the longest value, however the text is passed.
 #[test]
 fn a_value_of_a_hundred_megabytes_is_cut_and_not_copied() {
     let huge = "\u{1b}é".repeat(100_000_000 / 3);
@@ -573,9 +574,9 @@ fn a_value_of_a_hundred_megabytes_is_cut_and_not_copied() {
     assert!(huge.starts_with(record["fields"]["text"].as_str().unwrap()));
 }
 
-/// A loop that opens spans cannot make an event cost without bound.
+/// A loop that opens spans must not make the cost of an event unbounded.
 #[test]
-fn spans_beyond_a_thousand_are_not_looked_at_and_that_is_said() {
+fn spans_beyond_a_thousand_are_ignored_and_the_record_says_so() {
     let log = Log::new();
     let _guard = log.install();
     let outermost = tracing::info_span!("outermost", actor = "mia").entered();
@@ -591,7 +592,7 @@ fn spans_beyond_a_thousand_are_not_looked_at_and_that_is_said() {
     for far in &records[5..] {
         assert_eq!((far.get("actor"), &far["incomplete"]), (None, &serde_json::json!(["actor", "spans"])));
     }
-    // Spans are left in the opposite order.
+    // Spans must be exited in reverse order.
     far.into_iter().rev().chain(near.into_iter().rev()).for_each(drop);
     drop(outermost);
 }

@@ -1,4 +1,4 @@
-//! All audit events arrive and nothing else does, and other layers see what they see without us.
+//! Tests that exactly the audit events arrive, and that other layers receive the same as without the audit layer.
 
 use tracing::{Level, Subscriber, debug, enabled, error, info, info_span, warn};
 use tracing_subscriber::{
@@ -12,7 +12,7 @@ use super::{Log, Recorder, install};
 
 type Other<S> = Box<dyn Filter<S> + Send + Sync>;
 
-/// Filters that another layer may have.
+/// Returns filters that another layer may have.
 fn others<S>() -> Vec<Other<S>>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + 'static,
@@ -31,14 +31,14 @@ where
     ]
 }
 
-/// All filters of [`others`] but the one that looks at spans: it is asked about `audit` callsites
-/// even where there is no audit layer, and then goes wrong by itself.
+/// All filters of [`others`] except the one that depends on spans. It is asked about `audit` callsites even without an
+/// audit layer, and nested events then make it fail by itself (tokio-rs/tracing#2704).
 const STEADY: [usize; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 9];
 
-/// The filters of [`others`] that let any error through.
+/// The filters of [`others`] that pass any error.
 const ERRORS: [usize; 7] = [0, 1, 2, 3, 5, 7, 9];
 
-/// Emits beside another layer with each filter, and alone.
+/// Checks the audit layer next to another layer with each filter, and alone.
 #[track_caller]
 fn check(emit: fn(), audited: &[&str]) {
     check_beside(&STEADY, emit, audited);
@@ -48,7 +48,7 @@ fn check(emit: fn(), audited: &[&str]) {
     assert_eq!(log.actions(), audited, "alone");
 }
 
-/// Emits beside another layer with each filter, on either side of it.
+/// Checks the audit layer next to another layer with each filter, in both orders.
 #[track_caller]
 fn check_beside(filters: &[usize], emit: fn(), audited: &[&str]) {
     for &index in filters {
@@ -81,7 +81,7 @@ fn check_beside(filters: &[usize], emit: fn(), audited: &[&str]) {
     }
 }
 
-/// Makes the messages alike whatever the answer is.
+/// Makes the messages equal, whatever the answer is.
 fn nothing(_: bool) -> u8 {
     0
 }
@@ -125,7 +125,7 @@ fn asking_whether_something_is_enabled_just_before_changes_nothing() {
 }
 
 #[test]
-fn an_audit_callsite_is_said_to_be_enabled() {
+fn an_audit_callsite_reports_that_it_is_enabled() {
     let log = Log::new();
     let _guard = install(
         Registry::default().with(log.layer()).with(Recorder::default().with_filter(LevelFilter::ERROR)),
@@ -148,7 +148,7 @@ fn asking_inside_a_field_changes_nothing() {
     check(emit, &["1", "2", "3", "1", "2", "3"]);
 }
 
-/// Without the audit layer the inner callsite is of no interest and so does no harm.
+/// Without the audit layer no filter is asked about the inner callsite, so it overwrites no verdict.
 #[test]
 fn asking_about_audit_inside_a_plain_field_changes_nothing() {
     fn emit() {
@@ -175,10 +175,10 @@ fn an_event_inside_a_field_of_a_plain_event_changes_nothing() {
     check_beside(&ERRORS, emit, &["inner", "after", "inner", "after"]);
 }
 
-/// Here the field is evaluated because the audit layer wants the event, so there is nothing to
-/// compare with: each layer sees what its own filter lets through.
+/// The field is evaluated only because the audit layer wants the event, so a run without it is no reference. Each layer
+/// must receive what its own filter passes.
 #[test]
-fn an_event_inside_a_field_of_an_audit_event_is_seen_by_those_who_want_it() {
+fn an_event_inside_a_field_of_an_audit_event_reaches_the_layers_that_want_it() {
     fn plain(level: Level) -> u8 {
         if level == Level::ERROR {
             error!("inner");
@@ -226,7 +226,7 @@ fn an_audit_event_inside_a_field_of_an_audit_event_is_recorded_too() {
 }
 
 #[test]
-fn layers_without_a_filter_see_everything_still() {
+fn layers_without_a_filter_still_see_everything() {
     fn emit() {
         debug!("plain");
         info!(target: "audit", action = "1");
@@ -249,7 +249,7 @@ fn layers_without_a_filter_see_everything_still() {
 }
 
 #[test]
-fn callsites_that_are_not_ours_stay_disabled() {
+fn callsites_of_no_interest_stay_disabled() {
     let log = Log::new();
     let _guard = install(
         Registry::default().with(log.layer()).with(Recorder::default().with_filter(LevelFilter::ERROR)),
@@ -312,7 +312,7 @@ fn boxed_optional_and_reloaded_layers_work() {
 }
 
 #[test]
-fn two_logs_beside_each_other_record_both() {
+fn two_logs_in_one_subscriber_both_record() {
     let (one, two) = (Log::new(), Log::new());
     let _guard = install(Registry::default().with(one.layer()).with(two.layer()));
     let span = info_span!("span", actor = "mia").entered();

@@ -1,11 +1,11 @@
-//! Which spans pass what on, and what an event says itself.
+//! Tests of which values events inherit from which spans, and of the events' own values.
 
 use serde_json::json;
 use tracing::{Level, Span, debug_span, field::Empty, info, info_span, trace_span};
 
 use super::{Json, Log, Rules};
 
-/// Settings in which spans pass these names on too.
+/// Returns rules under which events also inherit these names.
 fn inheriting(names: &[&str]) -> Rules {
     Rules { inherit: names.iter().map(|name| (*name).to_owned()).collect(), ..Rules::default() }
 }
@@ -18,9 +18,9 @@ fn inside(log: &Log, span: Span) -> Json {
     log.only()
 }
 
-/// It was once recorded as the service's own doing.
+/// An inherited actor once replaced the empty text, as if the service itself had acted.
 #[test]
-fn an_empty_text_is_said_and_nothing_is_inherited_in_its_place() {
+fn an_empty_text_is_recorded_and_not_replaced_by_an_inherited_value() {
     let log = Log::new();
     let _guard = log.install();
     let _service =
@@ -39,7 +39,7 @@ fn an_empty_text_is_said_and_nothing_is_inherited_in_its_place() {
     assert_eq!(record.get("incomplete"), None);
 
     info!(target: "audit", action = "a", actor = ?"");
-    assert_eq!(log.only()["incomplete"], json!(["actor"]), "two quotes say as little");
+    assert_eq!(log.only()["incomplete"], json!(["actor"]), "two quotes are an empty text too");
 
     let inner = inside(&log, info_span!("nobody", actor = ""));
     assert_eq!((&inner["actor"], &inner["incomplete"]), (&"".into(), &json!(["actor"])));
@@ -77,9 +77,9 @@ fn named_members_are_texts_wherever_they_come_from() {
     }
 }
 
-/// A span of a cache once said what had happened in the application.
+/// The `outcome` of a cache's span was once recorded as that of the application's event.
 #[test]
-fn spans_say_who_and_where_and_not_what_happened() {
+fn events_inherit_who_and_where_but_not_what_happened() {
     let span = || {
         info_span!(
             "op",
@@ -124,9 +124,9 @@ fn spans_say_who_and_where_and_not_what_happened() {
     assert_eq!(named.only()["action"], "get");
 }
 
-/// The span of a request is at DEBUG in `tower-http`: its `actor` was missing.
+/// The span of a request is at DEBUG in `tower-http`. Its `actor` was once missing from events.
 #[test]
-fn spans_are_taken_at_debug_unless_another_level_is_asked_for() {
+fn spans_are_used_down_to_debug_unless_another_level_is_set() {
     #[track_caller]
     fn check(rules: Rules, expected: [bool; 3]) {
         let log = Log::with(rules);
@@ -149,7 +149,7 @@ fn spans_are_taken_at_debug_unless_another_level_is_asked_for() {
 }
 
 #[test]
-fn spans_of_other_targets_pass_nothing_on() {
+fn nothing_is_inherited_from_spans_of_other_targets() {
     let rules = Rules { inherit_from: vec!["my_app".to_owned(), "billing::".to_owned()], ..Rules::default() };
     let log = Log::with(rules);
     let _guard = log.install();
@@ -171,7 +171,7 @@ fn spans_of_other_targets_pass_nothing_on() {
 }
 
 #[test]
-fn a_member_that_must_be_said_and_was_inherited_is_told() {
+fn an_explicit_member_that_was_inherited_is_listed_as_incomplete() {
     let explicit = ["actor", "resource"].iter().filter_map(|name| super::super::named_bit(name)).sum();
     let log = Log::with(Rules {
         explicit,

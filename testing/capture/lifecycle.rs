@@ -1,5 +1,5 @@
-//! Events from where none are expected: inside others, on our own threads, from a dying thread, and
-//! vetoed ones.
+//! Tests of events from unexpected places: inside other events, on the log's own threads, from a dying thread; and of
+//! vetoed events.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use tracing_subscriber::{
 use super::{Log, Recorder, emit_through, install};
 use crate::{capture, stats::NoticeKind};
 
-/// Emits audit events whenever it is formatted.
+/// A value that emits audit events whenever it is formatted.
 struct Talkative(tracing::Dispatch);
 
 impl fmt::Debug for Talkative {
@@ -58,7 +58,7 @@ fn an_audit_event_inside_the_formatting_of_a_span_is_counted() {
     assert_eq!(log.lost(), "2 critical reentrant, 2 routine reentrant");
 }
 
-/// The other layer formats before ours sees the event; what it emits is nested, not vetoed.
+/// The other layer formats the event before the audit layer receives it. Events of that formatting are nested, not vetoed.
 #[test]
 fn an_audit_event_inside_the_formatting_of_another_layer_is_recorded() {
     struct Formats(Recorder);
@@ -77,7 +77,8 @@ fn an_audit_event_inside_the_formatting_of_another_layer_is_recorded() {
         tracing::Dispatch::new(Registry::default().with(Formats(Recorder::default())).with(log.layer()));
     let _guard = tracing::dispatcher::set_default(&dispatch);
     for _ in 0..3 {
-        // Formatted by the other layer, where it is captured, and by ours, where it is counted.
+        // The value is formatted by the other layer, where its event is captured, and by the audit layer, where it is
+        // counted as lost.
         info!(target: "audit", action = "outer", x = ?Talkative(dispatch.clone()));
     }
     assert_eq!(
@@ -106,11 +107,11 @@ fn events_from_our_own_threads_are_counted() {
 }
 
 #[test]
-fn a_dying_thread_can_still_be_heard() {
+fn a_dying_thread_can_still_record_events() {
     struct LastWords(tracing::Dispatch);
     impl Drop for LastWords {
         fn drop(&mut self) {
-            // As with a global subscriber: the thread has no scoped one any more.
+            // Like with a global subscriber: the thread has no scoped one any more.
             let callsite = tracing::Dispatch::clone(&self.0);
             tracing::dispatcher::with_default(&callsite, || info!(target: "audit", action = "scoped"));
         }
@@ -156,7 +157,7 @@ fn a_confirm_counts_what_this_thread_emits_for_this_log() {
     drop(other);
     info!(target: "audit", action = "4");
     let counts = inner.scope().counts();
-    // Both logs format the third event, and neither captures what is emitted meanwhile.
+    // Both logs format the third event, and neither captures events emitted meanwhile.
     assert_eq!((counts.accepted, counts.lost), (3, 4));
     drop(inner);
     info!(target: "audit", action = "5");
@@ -181,7 +182,7 @@ impl<S: Subscriber> Layer<S> for Vetoes {
 }
 
 #[test]
-fn a_vetoed_event_is_counted_and_told_once() {
+fn a_vetoed_event_is_counted_and_reported_once() {
     fn deeper() {
         info!(target: "audit", action = "auth.failure", veto = 1);
         info!("plain",);
@@ -196,18 +197,18 @@ fn a_vetoed_event_is_counted_and_told_once() {
     }
     info!(target: "audit", action = "seen");
     assert_eq!(log.actions(), ["seen"; 4]);
-    // The first of the failures was not looked at closely.
+    // Before the first notice, a critical action is not looked for, so the first failure counts as routine.
     assert_eq!(log.lost(), "5 critical vetoed, 1 routine vetoed");
-    let told =
+    let notices =
         || log.notices.lock().unwrap().iter().filter(|notice| notice.kind == NoticeKind::Vetoed).count();
-    while told() == 0 {
+    while notices() == 0 {
         thread::yield_now();
     }
-    assert_eq!(told(), 1);
+    assert_eq!(notices(), 1);
 }
 
 #[test]
-fn events_of_another_layer_s_veto_are_not_ours_to_count() {
+fn events_vetoed_by_a_layer_further_out_are_not_counted() {
     let log = Log::new();
     let _guard = install(Registry::default().with(log.layer()).with(Vetoes));
     info!(target: "audit", action = "vetoed", veto = 1);

@@ -1,4 +1,4 @@
-//! The room as a whole: events in, payloads out of the queue.
+//! Tests of capture as a whole: from events to payloads in the queue.
 
 mod added;
 mod attach;
@@ -40,11 +40,11 @@ use crate::{
 struct Log {
     capture: Arc<Capture>,
     notices: Arc<Mutex<Vec<Notice>>>,
-    /// Callsites and the maximum level are the process's: what one test installs, another would see.
+    /// Callsites and the maximum level are global: a subscriber of one test would affect another.
     _alone: Rc<MutexGuard<'static, ()>>,
 }
 
-/// While it lives no test on another thread has a log.
+/// Returns a guard. While it lives, no test on another thread has a log.
 fn alone() -> Rc<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
     thread_local! {
@@ -95,14 +95,18 @@ impl Log {
         install(Registry::default().with(self.layer()))
     }
 
-    /// The raw payloads that were queued since the last call.
+    /// Returns the raw payloads that were queued since the last call.
     fn payloads(&self) -> Vec<Vec<u8>> {
-        let mut chunks = DraftBuffers::default();
-        self.capture.queue.take(&mut chunks);
-        chunks.iter().flat_map(crate::queue::DraftBuffer::iter).map(|(_, payload)| payload.to_vec()).collect()
+        let mut buffers = DraftBuffers::default();
+        self.capture.queue.take(&mut buffers);
+        buffers
+            .iter()
+            .flat_map(crate::queue::DraftBuffer::iter)
+            .map(|(_, payload)| payload.to_vec())
+            .collect()
     }
 
-    /// The same as JSON, each checked to be a line that a strict reader takes.
+    /// Returns the same as JSON, after checking that a strict reader accepts each line.
     #[track_caller]
     fn records(&self) -> Vec<Json> {
         self.payloads().iter().map(|payload| parse(payload)).collect()
@@ -115,7 +119,7 @@ impl Log {
         records.remove(0)
     }
 
-    /// The actions of the events that were queued since the last call.
+    /// Returns the actions of the events that were queued since the last call.
     fn actions(&self) -> Vec<String> {
         let events = self.records().into_iter().filter(|record| record["kind"] == "event");
         events.map(|record| record["action"].as_str().unwrap_or("-").to_owned()).collect()
@@ -151,7 +155,7 @@ fn parse(payload: &[u8]) -> Json {
     serde_json::from_slice(&line).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// Notes the message of every event and the name of every span that it sees.
+/// A layer that notes the message of every event and the name of every span that it receives.
 #[derive(Debug, Clone, Default)]
 struct Recorder(Arc<Mutex<Vec<String>>>);
 
@@ -182,8 +186,8 @@ impl<S: Subscriber> Layer<S> for Recorder {
     }
 }
 
-/// Emits an event with an action through a subscriber, as one emitted inside another reaches a
-/// global subscriber. A scoped one does not hear what is emitted while it works.
+/// Emits an event with an action through a subscriber, like an event emitted inside another one with a global subscriber.
+/// A scoped subscriber does not receive events that are emitted while it handles one.
 fn emit_through(dispatch: &tracing::Dispatch, target: &'static str, level: Level, action: &str) {
     struct Site(OnceLock<Metadata<'static>>);
     impl Callsite for Site {

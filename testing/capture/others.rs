@@ -1,4 +1,4 @@
-//! What other layers and other subscribers see and do.
+//! Tests with other layers and other subscribers.
 
 use std::{fmt, path::Path};
 
@@ -51,8 +51,8 @@ fn audit_events_are_kept_away_from_other_layers() {
     assert_eq!(filtered.seen(), ["plain 5"]);
 }
 
-/// Filters of single layers pass their verdict on in a thread-local. A nested event once had them forget what they had
-/// said of the audit event around it, which `fmt` then printed with its secrets.
+/// Per-layer filters keep their verdict in a thread-local. A nested event once overwrote the verdict about the audit event
+/// around it, which `fmt` then printed with its secrets.
 #[test]
 fn a_nested_event_lets_no_audit_event_through_to_other_layers() {
     struct Talkative(tracing::Dispatch);
@@ -118,9 +118,9 @@ fn a_nested_event_lets_no_audit_event_through_to_other_layers() {
     }
 }
 
-/// `and` takes the smaller hint, and one that is missing is the smallest.
+/// `and` takes the smaller of two hints, and a missing hint counts as the smallest.
 #[test]
-fn the_filter_for_other_layers_leaves_the_hint_of_the_filter_that_it_is_joined_with() {
+fn not_audit_keeps_the_level_hint_of_the_filter_it_is_combined_with() {
     let log = Log::new();
     let not_audit = NotAudit::new(std::sync::Arc::clone(&log.capture));
     let joined = not_audit.and(EnvFilter::new("info"));
@@ -129,7 +129,7 @@ fn the_filter_for_other_layers_leaves_the_hint_of_the_filter_that_it_is_joined_w
 }
 
 #[test]
-fn a_tag_that_prints_as_false_is_none() {
+fn a_tag_that_prints_as_false_does_not_count() {
     struct Prints(&'static [&'static str]);
     impl fmt::Debug for Prints {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,10 +170,10 @@ fn a_tag_that_prints_as_false_is_none() {
     assert_eq!(log.lost(), "1 routine reentrant", "what a tag emits while it is printed is counted, once");
 }
 
-/// The layer has no filter of its own there: it records what it is given, but `tracing-subscriber` panics in a debug
-/// build. The proof once blamed a veto that nobody had cast, or panicked itself.
+/// Inside a `reload` the layer's own filter has no id. The layer records what it is given, but `tracing-subscriber` panics
+/// in a debug build. The check once blamed a veto that did not exist, or panicked itself.
 #[test]
-fn a_layer_that_was_put_in_by_a_reload_is_named() {
+fn a_layer_that_was_added_by_a_reload_is_reported() {
     let log = Log::new();
     let ensured =
         || ensure_attached(&log.capture, Path::new("log"), &["audit"]).map_err(|error| error.to_string());
@@ -182,7 +182,7 @@ fn a_layer_that_was_put_in_by_a_reload_is_named() {
     handle.reload(Some(log.layer())).unwrap();
     let refused = ensured().unwrap_err();
     assert!(refused.contains("`reload`") && !refused.contains("veto"), "{refused}");
-    // Also where another layer of the log was there first.
+    // Even if another layer of the log was there first.
     let (layer, handle) = reload::Layer::new(log.layer());
     let _guard = install(Registry::default().with(layer));
     assert_eq!(ensured(), Ok(()));
@@ -191,9 +191,9 @@ fn a_layer_that_was_put_in_by_a_reload_is_named() {
     assert!(refused.contains("`reload`"), "{refused}");
 }
 
-/// What hides spans below the level of the log hides nothing that the log promises, unless it was asked for.
+/// By default, the log does not promise to use spans below its level, so a filter may hide them.
 #[test]
-fn spans_below_the_level_of_the_log_are_proved_where_they_were_asked_for() {
+fn spans_below_the_level_of_the_log_are_checked_only_on_request() {
     for (span_level, hidden) in
         [(None, None), (Some(Level::DEBUG), Some("at DEBUG")), (Some(Level::INFO), None)]
     {
@@ -210,7 +210,7 @@ fn spans_below_the_level_of_the_log_are_proved_where_they_were_asked_for() {
 }
 
 #[test]
-fn spans_of_the_targets_that_pass_something_on_are_proved() {
+fn spans_are_checked_for_the_targets_that_events_inherit_from() {
     let rules = Rules { inherit_from: vec!["my_app".to_owned(), "billing".to_owned()], ..Rules::default() };
     let log = Log::with(rules);
     let ensured = |targets: &[&str]| {
@@ -224,9 +224,10 @@ fn spans_of_the_targets_that_pass_something_on_are_proved() {
     assert!(refused.contains("target `billing`") && !refused.contains("target `my_app`"), "{refused}");
 }
 
-/// A call site that a thread without the subscriber met first was dead for the life of the process.
+/// A call site that was first reached by a thread without the subscriber stayed disabled for the life of the process; see
+/// tokio-rs/tracing#2874.
 #[test]
-fn a_call_site_that_another_thread_met_too_early_is_alive_after_the_proof() {
+fn a_call_site_that_another_thread_reached_too_early_works_after_the_check() {
     fn emit() {
         let _span = info_span!("early", actor = "mia").entered();
         info!(target: "audit", action = "early");

@@ -1,4 +1,4 @@
-//! What an event becomes.
+//! Tests of the payload of an event.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use tracing::{Level, info, info_span, warn};
 use super::{Json, Log, Rules, parse};
 use crate::{Severity, Value, format::MAX_PAYLOAD};
 
-/// The members that an event has of its own: not the time, and not what surrounds it.
+/// Returns the members of the event itself, without its time and what the writer adds.
 fn own(mut record: Json) -> Json {
     let members = record.as_object_mut().unwrap();
     for member in ["seq", "ts", "durable", "_prev_hash", "_hash"] {
@@ -51,7 +51,7 @@ fn members_stand_in_the_order_of_the_format() {
 }
 
 #[test]
-fn nothing_of_an_event_reaches_the_top_level() {
+fn no_field_of_an_event_reaches_the_top_level() {
     let log = Log::new();
     let _guard = log.install();
     info!(
@@ -86,7 +86,7 @@ fn an_empty_event_is_a_record() {
 }
 
 #[test]
-fn the_nearest_span_that_knows_answers() {
+fn the_nearest_span_with_a_value_wins() {
     let log = Log::new();
     let _guard = log.install();
     let outer = info_span!("outer", actor = "mia", session_id = "1", private = "outer");
@@ -101,7 +101,7 @@ fn the_nearest_span_that_knows_answers() {
     info!(target: "audit", parent: None, action = "four");
     inner.record("request_id", "8");
     info!(target: "audit", action = "five", actor = "");
-    let told: Vec<Json> = log
+    let records: Vec<Json> = log
         .records()
         .iter()
         .map(|record| json!([record["actor"], record["session_id"], record["request_id"], record["source"]]))
@@ -113,15 +113,15 @@ fn the_nearest_span_that_knows_answers() {
         json!([null, null, null, null]),
         json!(["", "2", "8", ""]),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(records, expected);
 }
 
 #[test]
-fn only_what_is_named_is_taken_from_spans() {
+fn only_named_values_are_inherited_from_spans() {
     let log =
         Log::with(Rules { inherit: vec!["tenant".to_owned(), "user.token".to_owned()], ..Rules::default() });
     let _guard = log.install();
-    // As `#[instrument]` makes one, with the arguments as fields.
+    // Like a span of `#[instrument]`, with the arguments as fields.
     let _span =
         info_span!("handle", argument = 1, password = "x", tenant = "t1", user.token = "hush").entered();
     info!(target: "audit", action = "a", actor = "b");
@@ -157,9 +157,9 @@ fn a_secret_is_not_even_formatted() {
     assert_eq!(record.get("truncated"), None);
 }
 
-/// It once stood in the record, whatever `redact` said.
+/// It was once recorded in clear text, even if `redact` named it.
 #[test]
-fn a_severity_that_names_none_is_withheld_like_any_other_field() {
+fn an_unknown_severity_is_withheld_like_any_other_field() {
     let mut rules = Rules::default();
     rules.redact.insert("severity");
     let log = Log::with(rules);
@@ -170,12 +170,12 @@ fn a_severity_that_names_none_is_withheld_like_any_other_field() {
     assert_eq!(records[0]["fields"], json!({"severity": "[redacted]"}));
     assert_eq!(records[0]["incomplete"], json!(["severity"]));
     assert_eq!((&records[0]["severity"], &records[0]["redacted"]), (&json!("routine"), &json!(["severity"])));
-    // One that names one is the record's own.
+    // A value that is the name of a severity is used for the record.
     assert_eq!((&records[1]["severity"], records[1].get("redacted")), (&json!("critical"), None));
 }
 
 #[test]
-fn the_last_of_repeated_values_stands() {
+fn the_last_of_repeated_values_counts() {
     let log = Log::new();
     let _guard = log.install();
     info!(target: "audit", action = "a", x = 1, actor = "b", x = 2, action = "c", severity = "routine",
@@ -188,7 +188,7 @@ fn the_last_of_repeated_values_stands() {
 }
 
 #[test]
-fn what_a_severity_was_called_is_a_field() {
+fn another_word_for_a_severity_is_kept_as_a_field() {
     let log = Log::new();
     let _guard = log.install();
     info!(target: "audit", action = "a", actor = "b", severity = "purple");
@@ -202,7 +202,7 @@ fn what_a_severity_was_called_is_a_field() {
 }
 
 #[test]
-fn severity_is_settled_by_the_first_that_applies() {
+fn severity_is_decided_by_the_first_rule_that_applies() {
     let rules = Rules {
         classify: Some(Box::new(|candidate| match candidate.action()? {
             "AuthFailure" => Some(Severity::Routine),
@@ -280,14 +280,14 @@ fn a_record_is_never_longer_than_a_line() {
         assert!(truncated.contains_key(name), "{name}");
     }
     assert!(!truncated.contains_key("f"));
-    // The buffers forget what they grew to.
+    // Buffers that have grown are shrunk.
     info!(target: "audit", parent: None, action = "short", actor = "b");
     assert_eq!(log.only().get("truncated"), None);
 }
 
-/// A value of 20,000 bytes was once cut at 16 KiB, in a line with room for three of them.
+/// A value of 20,000 bytes was once cut at 16 KiB, although the line had room for three of them.
 #[test]
-fn only_what_does_not_fit_is_cut_and_its_length_and_hash_are_told() {
+fn only_values_that_do_not_fit_are_cut_and_their_length_and_hash_are_recorded() {
     let log = Log::new();
     let _guard = log.install();
     let text = |length: usize| "0123456789".repeat(length / 10);
@@ -313,7 +313,7 @@ fn only_what_does_not_fit_is_cut_and_its_length_and_hash_are_told() {
     let expected = json!({"long": whole(&text(50_000)), "big": whole(&text(90_000))});
     assert_eq!(record["truncated"], expected);
 
-    // What a span passes on is told in the same way.
+    // An inherited value that is cut is listed in the same way.
     let _span = info_span!("s", source = text(70_000)).entered();
     for _ in 0..4 {
         info!(target: "audit", action = "a", actor = "b", short = text(10_000));
@@ -324,7 +324,7 @@ fn only_what_does_not_fit_is_cut_and_its_length_and_hash_are_told() {
 }
 
 #[test]
-fn what_could_break_a_line_is_escaped_everywhere() {
+fn line_breaking_characters_are_escaped_everywhere() {
     let log = Log::new();
     let _guard = log.install();
     let nasty = "\n\r\0\u{1b}\u{7f}\u{85}\u{2028}\u{202e}\u{feff}\u{e0041}\"\\";
@@ -337,7 +337,7 @@ fn what_could_break_a_line_is_escaped_everywhere() {
 }
 
 #[test]
-fn code_of_the_application_that_fails_costs_its_own_value_only() {
+fn failing_code_of_the_application_loses_only_its_own_value() {
     struct Panics;
     impl fmt::Display for Panics {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -396,14 +396,14 @@ fn numbers_keep_their_value() {
 }
 
 #[test]
-fn keywords_lose_their_prefix() {
+fn raw_identifiers_lose_their_prefix() {
     let log = Log::new();
     let _guard = log.install();
     info!(target: "audit", action = "a", r#type = "t");
     assert_eq!(log.only()["fields"], json!({"type": "t"}));
 }
 
-/// 80 fields with names of 500 bytes that begin alike, made by hand because macros cannot.
+/// 80 fields with names of 500 bytes that begin alike. The callsite is made by hand, because macros cannot make it.
 #[test]
 fn fields_and_names_are_bounded() {
     use tracing_core::{
@@ -448,10 +448,10 @@ fn fields_and_names_are_bounded() {
     let record = log.only();
     assert!(record["fields"].as_object().unwrap().len() <= 64);
     let truncated = record["truncated"].as_object().unwrap();
-    // Every name is too long, so every one is in the list, or counted in its last entry.
+    // Every name is too long, so each is in the list or counted in its last entry.
     assert_eq!(truncated["…"], json!({"values": 80 - (truncated.len() - 1)}));
 
-    // What is withheld is told as that, and not as what stands in its place.
+    // A withheld value is listed as withheld, not by the length of its placeholder.
     many((0..80).map(|n| format!("n{n}_token")).collect());
     let record = log.only();
     assert_eq!(record["truncated"]["n79_token"], json!({"redacted": true}));
@@ -480,7 +480,7 @@ fn the_macros_take_any_field_first() {
     crate::audit_critical!(parent: None, action = "x");
     crate::audit_critical!("only {path}");
     crate::audit_critical!(actor.id = 5, action = "x", "message {}", user);
-    let told: Vec<Json> = log
+    let records: Vec<Json> = log
         .records()
         .iter()
         .map(|record| {
@@ -497,5 +497,5 @@ fn the_macros_take_any_field_first() {
         json!(["critical", "WARN", null, "only /x", null]),
         json!(["critical", "WARN", null, "message mia", {"actor.id": 5}]),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(records, expected);
 }

@@ -1,4 +1,4 @@
-//! What events inherit of spans, also where the thread has been in the span before.
+//! Tests of what events inherit from spans, with and without the cache for the thread's last span.
 
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::json;
@@ -18,32 +18,32 @@ use tracing_subscriber::{
 
 use super::{Json, Log, Recorder, Rules, content::runner, install};
 
-/// The first events in a span look around, one gathers, the last uses what was gathered.
+/// The number of events in a span after which the cache is used: the first look spans up, one gathers, the last uses it.
 const ENOUGH: usize = 5;
 
 const NAMES: [&str; 3] = ["actor", "session_id", "request_id"];
 
-/// What each of the last events inherited: actor, session, request.
+/// Returns what each of the last events inherited: actor, session, request.
 #[track_caller]
 fn inherited(log: &Log) -> Vec<Json> {
     log.records().iter().map(|record| NAMES.iter().map(|name| record[*name].clone()).collect()).collect()
 }
 
-/// From one callsite, because with each new one everything is looked up anew.
+/// Emits events from one callsite, because a new callsite invalidates the cache.
 fn emit() {
     (0..ENOUGH).for_each(|_| info!(target: "audit", action = "a"));
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A span of one of four kinds.
+    /// Enters a span of one of four kinds.
     Enter(u8, u8),
     Leave,
-    /// Gives the span at a depth a value for one of the names.
+    /// Records a value for one of the names in the span at a depth.
     Record(usize, usize, u8),
-    /// Events of the thread; with an actor of their own, or without.
+    /// Emits events in the current span, with or without an actor of their own.
     Emit(Option<u8>),
-    /// An event that names its parent by depth, or has none.
+    /// Emits an event that names its parent by depth, or has none.
     EmitIn(Option<usize>),
 }
 
@@ -60,15 +60,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 1..40)
 }
 
-/// What a span says, by name.
+/// The values of a span, by name.
 type Said = [Option<String>; NAMES.len()];
 
-/// Open spans, each inside the one before.
+/// Open spans, each inside the previous one.
 #[derive(Default)]
 struct Spans(Vec<(EnteredSpan, Said)>);
 
 impl Spans {
-    /// Takes a step, and says what its events must inherit.
+    /// Takes a step, and returns what its events must inherit.
     fn take(&mut self, step: &Step) -> Vec<Json> {
         match *step {
             Step::Enter(kind, value) => self.enter(kind, value.to_string()),
@@ -80,7 +80,7 @@ impl Spans {
                 return vec![inherits(actor, &self.0); ENOUGH];
             }
             Step::EmitIn(depth) => {
-                // A span that nobody wants is not there: tracing takes it for no parent at all.
+                // A span that no layer wants does not exist: `tracing` treats it as no parent.
                 let parent = depth.and_then(|depth| self.0.get(depth)?.0.id());
                 let around = depth.filter(|_| parent.is_some()).map_or(0, |depth| depth + 1);
                 info!(target: "audit", parent: parent, action = "a");
@@ -116,12 +116,12 @@ impl Spans {
 
 impl Drop for Spans {
     fn drop(&mut self) {
-        // Spans are left in the opposite order.
+        // Spans must be exited in reverse order.
         while self.0.pop().is_some() {}
     }
 }
 
-/// What an event inherits that names an actor, or does not.
+/// Returns what an event inherits, with or without an actor of its own.
 fn inherits(actor: Option<String>, around: &[(EnteredSpan, Said)]) -> Json {
     let mut known: Said = [actor, None, None];
     for (_, said) in around.iter().rev() {
@@ -133,10 +133,10 @@ fn inherits(actor: Option<String>, around: &[(EnteredSpan, Said)]) -> Json {
 }
 
 #[test]
-fn whatever_happened_before_the_nearest_span_that_knows_answers() {
+fn the_nearest_span_with_a_value_wins_whatever_happened_before() {
     let log = Log::new();
     let alone = Dispatch::new(Registry::default().with(log.layer()));
-    // Where another layer wants them, there are spans from which nothing is inherited.
+    // With another layer that wants them, spans exist of which nothing is inherited.
     let beside_another = Dispatch::new(Registry::default().with(Recorder::default()).with(log.layer()));
     for dispatch in [alone, beside_another] {
         let _guard = set_default(&dispatch);
@@ -152,9 +152,9 @@ fn whatever_happened_before_the_nearest_span_that_knows_answers() {
     }
 }
 
-/// The number of a closed span is given to another one, sooner or later.
+/// The id of a closed span is reused sooner or later.
 #[test]
-fn a_span_inherits_nothing_of_one_that_had_its_number() {
+fn nothing_is_inherited_from_an_earlier_span_with_the_same_id() {
     type Open = fn(&Span) -> Span;
     let log = Log::new();
     let _guard = install(Registry::default().with(Recorder::default()).with(log.layer()));
@@ -181,9 +181,9 @@ fn a_span_inherits_nothing_of_one_that_had_its_number() {
     }
 }
 
-/// Each subscriber counts its spans from one.
+/// Each subscriber numbers its spans from one.
 #[test]
-fn spans_of_two_subscribers_are_told_apart() {
+fn spans_of_two_subscribers_are_distinguished() {
     let log = Log::new();
     let one = Dispatch::new(Registry::default().with(log.layer()));
     let other = Dispatch::new(Registry::default().with(log.layer()));
@@ -206,9 +206,9 @@ fn spans_of_two_subscribers_are_told_apart() {
     assert_eq!(inherited(&log), expected);
 }
 
-/// A subscriber that lost its layer may still have spans with the numbers of another's.
+/// A subscriber whose layer was removed may still have spans with the ids of another subscriber's spans.
 #[test]
-fn a_layer_that_is_taken_out_and_used_again_knows_its_spans_from_others() {
+fn a_layer_that_is_removed_and_reused_distinguishes_its_spans() {
     type Boxed = Option<Box<dyn Layer<Registry> + Send + Sync>>;
     let log = Log::new();
     let installed = |layer: Boxed| {
@@ -237,7 +237,7 @@ fn a_layer_that_is_taken_out_and_used_again_knows_its_spans_from_others() {
     swap();
     emit_in(&other, &another);
     emit_in(&one, &span);
-    // And out of one that goes on without it.
+    // The layer is also removed from a subscriber that continues without one.
     let mut taken = None;
     handle.modify(|layer| taken = layer.take()).unwrap();
     let (third, _handle) = installed(taken);
@@ -248,9 +248,9 @@ fn a_layer_that_is_taken_out_and_used_again_knows_its_spans_from_others() {
     assert_eq!(inherited(&log), expected.concat());
 }
 
-/// A span that was made while the layer was out can be given a value when it is back.
+/// A span that was created while the layer was removed can be given a value after the layer is back.
 #[test]
-fn a_span_that_the_layer_did_not_see_is_asked_each_time() {
+fn a_span_that_the_layer_did_not_see_is_looked_up_each_time() {
     type Boxed = Option<Box<dyn Layer<Layered<Recorder, Registry>> + Send + Sync>>;
     let log = Log::new();
     let (layer, handle) = reload::Layer::<Boxed, _>::new(Some(log.layer().boxed()));
@@ -263,13 +263,14 @@ fn a_span_that_the_layer_did_not_see_is_asked_each_time() {
     emit();
     outer.record("actor", "mia");
     emit();
-    let expected = [json!([null, "1", null]), json!(["mia", "1", null])].map(|told| vec![told; ENOUGH]);
+    let expected = [json!([null, "1", null]), json!(["mia", "1", null])]
+        .map(|inherited_values| vec![inherited_values; ENOUGH]);
     assert_eq!(inherited(&log), expected.concat());
 }
 
-/// Rules differ from log to log, and so does what may be passed on.
+/// Rules differ between logs, and so do the inherited values.
 #[test]
-fn each_log_passes_on_what_its_own_rules_say() {
+fn each_log_inherits_by_its_own_rules() {
     let plain = Log::new();
     let mut rules = Rules::default();
     assert!(rules.redact.insert("session_id"));
@@ -282,7 +283,7 @@ fn each_log_passes_on_what_its_own_rules_say() {
 }
 
 #[test]
-fn what_another_thread_records_in_the_span_is_inherited() {
+fn a_value_that_another_thread_records_in_the_span_is_inherited() {
     let log = Log::new();
     let _guard = log.install();
     let outer = info_span!("connection", actor = Empty).entered();
@@ -301,22 +302,24 @@ fn what_another_thread_records_in_the_span_is_inherited() {
     assert_eq!(inherited(&log), expected);
 }
 
-/// What does not stand among the named members is not gathered, and inherited all the same.
+/// Fields that are no named members are not gathered, and must still be inherited.
 #[test]
-fn what_the_application_added_is_inherited_each_time() {
+fn fields_named_by_the_application_are_inherited_each_time() {
     let log = Log::with(Rules { inherit: vec!["tenant".to_owned()], ..Rules::default() });
     let _guard = log.install();
     let _connection = info_span!("connection", tenant = "t1").entered();
     let _request = info_span!("request", actor = "mia", session_id = "1").entered();
     emit();
-    let told = log.records();
-    let told = told.iter().map(|record| json!([record["actor"], record["session_id"], record["fields"]]));
-    assert_eq!(told.collect::<Vec<_>>(), vec![json!(["mia", "1", {"tenant": "t1"}]); ENOUGH]);
+    let inherited_values = log.records();
+    let inherited_values = inherited_values
+        .iter()
+        .map(|record| json!([record["actor"], record["session_id"], record["fields"]]));
+    assert_eq!(inherited_values.collect::<Vec<_>>(), vec![json!(["mia", "1", {"tenant": "t1"}]); ENOUGH]);
 }
 
-/// As a task that is spawned inside a request and runs in a span of its own.
+/// For example a task that is spawned inside a request and runs in a span of its own.
 #[test]
-fn the_spans_around_count_whether_or_not_the_thread_is_in_them() {
+fn enclosing_spans_count_even_if_the_thread_is_not_in_them() {
     let log = Log::new();
     let dispatch = Dispatch::new(Registry::default().with(Recorder::default()).with(log.layer()));
     let (request, work) = with_default(&dispatch, || {

@@ -1,5 +1,5 @@
-//! What happens to copies of a log: they are verified and opened, and in a clone of the machine a segment is destroyed
-//! whole and put back.
+//! Copies of a log: they are verified and opened. In a clone of the machine, a whole segment is
+//! destroyed and restored.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// How a tool, or a fault, destroys what a file holds.
+/// A way in which a tool, or a fault, destroys the contents of a file.
 type Way = fn(&[u8]) -> Vec<u8>;
 
 const WAYS: [Way; 4] = [
@@ -21,12 +21,12 @@ const WAYS: [Way; 4] = [
     |bytes| vec![0; bytes.len()],
     // Nothing is left.
     |_| Vec::new(),
-    // Each line is text, and no record.
+    // Each line is text, but not a record.
     |bytes| String::from_utf8_lossy(bytes).replace("\"seq\"", "\"SEQ\"").into_bytes(),
 ];
 
 impl Run {
-    /// Somebody copies the log, or a part of a clone of it is destroyed.
+    /// Copies the log, or destroys a part of a clone of it.
     pub(super) fn try_copies(&mut self) -> Result<(), Failure> {
         if self.promises_nothing.is_some() {
             return Ok(());
@@ -40,7 +40,8 @@ impl Run {
         Ok(())
     }
 
-    /// A copy of all files at one moment, with `control` or without it: no damage by itself, and it can be opened.
+    /// Copies all files at one moment, with or without `control`. The copy must not count as
+    /// damaged, and it must open.
     fn copy_the_files(&mut self) -> Result<(), Failure> {
         let mut files = self.world.disk.snapshot();
         if self.copies.chance(500) {
@@ -58,8 +59,9 @@ impl Run {
         must_not_be_damaged(&copy, "a copy that was opened")
     }
 
-    /// In a clone of the machine, the segment of a noted head is destroyed whole: that is damage before the log is opened
-    /// again and afterwards, also in a copy without `control`. Put back, the chain goes on.
+    /// Destroys, in a clone of the machine, the whole segment of a noted head. That must count as
+    /// damage before and after the log is opened, also in a copy without `control`. Once the
+    /// segment is restored, the chain continues.
     fn destroy_a_segment(&mut self) -> Result<(), Failure> {
         let mut clone = self.world_on(self.world.disk.copy());
         let storage = clone.disk.process().storage();
@@ -68,7 +70,8 @@ impl Run {
             let name = SegmentName { chain, segment: noted.point.segment }.to_string();
             (noted.point.seq > 0 && noted.state != NotedState::Left).then_some((chain, name))
         });
-        // Behind a newer segment that is good the chain goes on, and only verification looks back.
+        // If a newer segment is good, the chain continues behind that, and only verification looks
+        // back.
         let files = clone.disk.snapshot();
         let is_newest = |chain: ChainNumber, name: &str| {
             let newer = files.iter().filter(|(newer, _)| newer.as_str() > name);
@@ -120,7 +123,7 @@ impl Run {
     ) -> Result<(), Failure> {
         let mut settings = self.settings.clone();
         settings.writer.exclusive = false;
-        // What it removes cannot be put back.
+        // Segments that it removed could not be restored.
         settings.writer.retention = crate::Retention::keep_all();
         let mut node = world.open(&settings).map_err(|error| format!("cannot open a copy: {error}"))?;
         node.found.iter().try_for_each(check)?;

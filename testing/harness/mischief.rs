@@ -1,4 +1,4 @@
-//! What is done to the clock, the files and the processes of a run from outside.
+//! Changes to the clock, the files and the processes of a run, made from outside.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Segments that were no longer written to, by name.
+/// Sealed segments, by name.
 pub(super) type Sealed = BTreeMap<String, Vec<u8>>;
 
 impl Run {
-    /// While processes write.
+    /// Disturbs a run while processes write.
     pub(super) fn make_mischief(&mut self, index: usize) {
         if self.promises_nothing == Some("somebody changes the files") && self.prng.chance(700) {
             return self.change_a_file();
@@ -33,7 +33,7 @@ impl Run {
         }
     }
 
-    /// Between two runs of everything.
+    /// Disturbs a run while no process runs.
     pub(super) fn make_mischief_at_rest(&mut self) {
         if !self.nodes.is_empty() || !self.forks.is_empty() {
             return;
@@ -46,7 +46,7 @@ impl Run {
         }
         let files = self.world.disk.snapshot();
         if self.prng.chance(100) {
-            // A file without a good line counts nothing, and may be absent.
+            // A file without a good line counts nothing, so it may be missing.
             for (name, bytes) in &files {
                 if SegmentName::parse(name).is_some() && oracle::has_no_good_line(bytes) {
                     self.world.disk.remove_behind_back(name);
@@ -54,7 +54,7 @@ impl Run {
             }
         }
         if self.prng.chance(50) {
-            // A lock that says nothing can be made again.
+            // A lock file without an entry can be created again.
             let is_lock = |name: &str| name.starts_with("control/chain-");
             let locks = files.iter().filter(|(name, bytes)| is_lock(name) && bytes.starts_with(b"clean"));
             for (name, _) in locks {
@@ -72,7 +72,7 @@ impl Run {
         }
     }
 
-    /// The kernel writes the live segment back by itself, and fails; the next sync will say so.
+    /// Fails the kernel's own writeback of the live segment. The next sync reports it.
     fn fail_to_write_back(&mut self, index: usize) {
         let Some(head) = self.nodes[index].queue.gauges.head() else { return };
         let files = self.world.disk.snapshot();
@@ -82,8 +82,9 @@ impl Run {
         }
     }
 
-    /// Removes the lock of the only writer, or closes it and everything else that the writer has open. Who writes notices within 100 ms; until then nothing keeps
-    /// another writer out, so none comes.
+    /// Removes the lock of the only writer, or closes it along with everything else that the writer
+    /// has open. The writer detects that within 100 ms. Until then nothing keeps another writer
+    /// out, so none is started.
     fn take_the_lock_away(&mut self) {
         let alone = self.nodes.len() == 1 && self.forks.is_empty() && !self.nodes[0].is_failing();
         let Some(head) = self.nodes[0].queue.gauges.head().filter(|_| alone) else { return };
@@ -91,7 +92,7 @@ impl Run {
         if !self.world.disk.contents(&name).is_some_and(|lock| lock.starts_with(b"clean")) {
             return;
         }
-        self.mend();
+        self.repair();
         self.lost_a_lock = true;
         if self.prng.chance(500) {
             self.world.disk.remove_behind_back(&name);
@@ -110,7 +111,7 @@ impl Run {
         assert!(moved || made_again || node.is_failing() || !had_to_look, "a lost lock is not noticed");
     }
 
-    /// Keeps what retention may remove.
+    /// Keeps copies of the segments that retention may remove.
     fn remember_what_is_sealed(&mut self) {
         let files = self.world.disk.snapshot();
         let Ok(chains) = oracle::read_log(&files) else { return };
@@ -125,7 +126,8 @@ impl Run {
         }
     }
 
-    /// A power cut can undo the removal of a file, and once in a while it does so later than it could.
+    /// Restores removed files, as a power cut can undo a removal. Sometimes later than a disk
+    /// could.
     pub(super) fn bring_back_what_was_pruned(&mut self) {
         if self.sealed.is_empty() || !self.prng.chance(300) {
             return;
@@ -142,7 +144,7 @@ impl Run {
         }
     }
 
-    /// Somebody who may write to the directory does.
+    /// Changes a file, as somebody with write access to the directory could.
     fn change_a_file(&mut self) {
         let disk = self.world.disk.clone();
         let files: Vec<(String, Vec<u8>)> = disk.snapshot().into_iter().collect();

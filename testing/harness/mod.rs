@@ -1,9 +1,10 @@
-//! The whole writer on a simulated machine where everything goes wrong, repeatable from one seed.
+//! The whole writer on a simulated machine on which everything fails, reproducible from one seed.
 //!
-//! `world` is the machine with the processes that have the log open, `oracle` holds what they left
-//! against what they promised, `run` draws one run from its seed, `mischief` is what it does to the
-//! files and the clock, `copies` to copies of them. The tests of `writer` drive the first two by hand; the program in
-//! `crates/tracing-audit-faults` runs seeds by the million. `fuzz` is what must hold for any bytes.
+//! `world` is the machine with the processes that have the log open. `oracle` compares what they
+//! left with what they promised. `run` draws one run from its seed, `mischief` changes the files
+//! and the clock, and `copies` does the same to copies of them. The tests of `writer` drive the
+//! first two by hand. The program in `crates/tracing-audit-faults` runs seeds by the million.
+//! `fuzz` checks what must hold for arbitrary bytes.
 
 #![cfg_attr(not(test), allow(dead_code, reason = "a test takes from it what a run of seeds does not need"))]
 #![cfg_attr(
@@ -29,15 +30,15 @@ use std::fmt;
 
 use crate::Verdict;
 
-/// How many times a test does what it does: few times, or as often as a variable of the environment says. The
-/// steps of `.ci/run` ask for the figures of docs/durability.md.
+/// Returns how many times a test repeats its work: `few` times, or as often as an environment
+/// variable says. The steps of `.ci/run` set it for the figures in docs/durability.md.
 #[cfg(test)]
 pub(crate) fn times(variable: &str, few: u64) -> u64 {
     let Some(text) = std::env::var_os(variable) else { return few };
     text.to_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{variable} must be a number"))
 }
 
-/// What one seed did and found.
+/// The actions and findings of one seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Outcome {
     /// How many events were emitted.
@@ -48,22 +49,22 @@ pub struct Outcome {
     pub opened: u64,
     /// How often the power was cut.
     pub power_cuts: u64,
-    /// How often the directory could not be synced for one process while a file of another was not
-    /// synced either, so that the file system stopped until the power was cut.
+    /// How often a sync of the directory failed for one process while a file of another was not
+    /// synced either. The file system then stopped until the power was cut.
     pub file_systems_stopped: u64,
     /// How many processes were killed.
     pub kills: u64,
-    /// How many calls a fault struck.
+    /// How many calls were hit by a fault.
     pub faults: u64,
     /// How many syncs failed.
     pub failed_syncs: u64,
-    /// How often recovery was done twice, with a crash between, and had the same result.
+    /// How often recovery was run twice, once with a crash in it, with the same result.
     pub recoveries_repeated: u64,
-    /// How often an honest log was verified, also while it was written.
+    /// How often an unaltered log was verified, also while it was being written.
     pub honest_logs: u64,
-    /// Why nothing was promised, if so: then it is only asked that nothing panics or hangs.
+    /// Why nothing was promised, if so. Then only panics and hangs count as failures.
     pub promises_nothing: Option<&'static str>,
-    /// What the verifier said at the end.
+    /// The verdict of the verifier at the end.
     pub verdict: Option<Verdict>,
     /// A hash over every call to the disk and every byte that was left.
     pub fingerprint: u64,
@@ -72,11 +73,11 @@ pub struct Outcome {
 /// How a seed failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// Something that had been acknowledged is gone.
+    /// An acknowledged record is gone.
     Lost(String),
-    /// An honest log was called damaged.
+    /// An unaltered log was called damaged.
     FalseAlarm(String),
-    /// Anything else that must not be, panics included.
+    /// Any other violation, including panics.
     Other(String),
 }
 
@@ -100,16 +101,16 @@ impl From<String> for Failure {
 ///
 /// # Errors
 ///
-/// What was found. The same seed finds the same.
+/// Returns what was found. The same seed always finds the same.
 pub fn run(seed: u64) -> Result<Outcome, Failure> {
     run::run(seed, None)
 }
 
-/// Runs one seed and hands over every call to the disk, and every file that was left.
+/// Runs one seed, and passes every call to the disk and every remaining file to `show`.
 ///
 /// # Errors
 ///
-/// As `run`.
+/// As for `run`.
 pub fn replay(seed: u64, mut show: impl FnMut(&str)) -> Result<Outcome, Failure> {
     run::run(seed, Some(&mut show))
 }

@@ -1,5 +1,5 @@
-//! Reads a log back by the rules of the format, and holds it against what was promised. Shares no
-//! code with recovery or verification beyond the parser of a line.
+//! Reads a log back by the rules of the format, and compares it with what was promised. Shares no
+//! code with recovery or verification except the parser of a line.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ pub(crate) struct Line {
     pub(crate) hash: Digest,
     pub(crate) durable: Option<u64>,
     pub(crate) segment: u32,
-    /// Of an event: its number.
+    /// The number of the event, if it is one.
     pub(crate) number: Option<u64>,
     pub(crate) text: String,
     previous: Digest,
@@ -32,7 +32,7 @@ pub(crate) struct Line {
     end: u64,
 }
 
-/// What counts of one chain.
+/// The part of one chain that counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Chain {
     pub(crate) lines: Vec<Line>,
@@ -52,7 +52,7 @@ impl Chain {
         self.lines.iter().filter_map(|line| line.number).collect()
     }
 
-    /// The record with this number. What counts has no holes.
+    /// Returns the record with this sequence number. What counts has no gaps.
     fn at(&self, seq: u64) -> Option<&Line> {
         let first = self.lines.first()?.seq;
         self.lines.get(usize::try_from(seq.checked_sub(first)?).ok()?)
@@ -63,7 +63,7 @@ impl Chain {
     }
 }
 
-/// One file: its good lines from the start on, and what its first line says.
+/// A file: its good lines from the start, and the contents of its first line.
 struct File {
     lines: Vec<Line>,
     info: Option<SegmentInfo>,
@@ -80,13 +80,14 @@ fn read_file(bytes: &[u8], segment: u32) -> File {
     let mut parser = LineParser::default();
     let mut file = File { lines: Vec::new(), info: None, length: bytes.len() as u64 };
     let mut end = 0;
-    for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-        end += piece.len() as u64;
-        let Some(line) = piece.strip_suffix(b"\n").and_then(|line| parser.parse(line).ok()) else { break };
+    for chunk in bytes.split_inclusive(|byte| *byte == b'\n') {
+        end += chunk.len() as u64;
+        let Some(line) = chunk.strip_suffix(b"\n").and_then(|line| parser.parse(line).ok()) else { break };
         let follows = file
             .lines
             .last()
             .is_none_or(|last: &Line| line.seq == last.seq + 1 && line.previous == last.hash);
+        // What counts of a file ends at the first bad line.
         if !line.hash_is_right() || !follows {
             break;
         }
@@ -136,7 +137,7 @@ fn read_chain(files: &BTreeMap<u32, File>) -> Result<Chain, String> {
     let mut next = newest.map(|segment| (segment, None));
     while let Some((segment, bytes)) = next.take() {
         let Some(file) = files.get(&segment) else {
-            // Removed by retention, or lost: the sequence numbers will tell.
+            // Removed by retention, or lost. The sequence numbers show which.
             break;
         };
         let Some(info) = &file.info else { return Err(format!("segment {segment} has no first line")) };
@@ -162,6 +163,7 @@ fn read_chain(files: &BTreeMap<u32, File>) -> Result<Chain, String> {
             return Err(format!("segment {segment} goes on after two files"));
         }
         let first = next.map_or(0, |(segment, _)| segment);
+        // Numbers only grow, so this also rules out a cycle.
         if first >= segment {
             return Err(format!("segment {segment} goes on after {first}"));
         }
@@ -194,7 +196,7 @@ fn read_chain(files: &BTreeMap<u32, File>) -> Result<Chain, String> {
 }
 
 fn check_links(chain: &Chain) -> Result<(), String> {
-    // Leftovers of retention may stand before.
+    // Leftovers of retention may precede the first record.
     let mut expected: Option<&Line> = None;
     for line in &chain.lines {
         let (seq, link) = expected.map_or((line.seq, line.previous), |last| (last.seq + 1, last.hash));
@@ -221,16 +223,16 @@ fn prune_through(object: Option<&str>) -> Option<u64> {
     read_prune(object.get(..=close)?.as_bytes()).map(|prune| prune.through)
 }
 
-/// How strictly a log is held against what was promised.
+/// How strictly a log is compared with what was promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strictness {
-    /// An event stands once.
+    /// Every event is in the log at most once.
     Once,
-    /// The chain was changed while records were not acknowledged, so they can stand in both.
+    /// The log changed its chain while records were not acknowledged, so they may be in both.
     OnceOrTwice,
 }
 
-/// Checks everything that must hold of a log whose writers have all ended or been recovered.
+/// Checks everything that must hold for a log whose writers have all ended or been recovered.
 pub(crate) fn check(world: &World, strictness: Strictness) -> Result<BTreeMap<u16, Chain>, Failure> {
     let chains = read_log(&world.disk.snapshot())?;
     for (number, chain) in &chains {
@@ -265,7 +267,7 @@ pub(crate) fn check(world: &World, strictness: Strictness) -> Result<BTreeMap<u1
     Ok(chains)
 }
 
-/// What the gap records of each run of a writer count, by severity.
+/// Returns what the gap records of each run of a writer count, by severity.
 fn gaps_by_writer(chains: &BTreeMap<u16, Chain>) -> BTreeMap<(u64, Severity), u64> {
     let mut gaps = BTreeMap::new();
     for chain in chains.values() {
@@ -291,8 +293,8 @@ fn writer_of(open: &str) -> Option<u64> {
     u64::from_str_radix(rest.get(..16)?, 16).ok()
 }
 
-/// Every event of a run that ended in order is recorded or counted by a gap record; of another run no
-/// more than were emitted.
+/// Checks that every event of a run that ended in order is recorded or counted by a gap record. Of
+/// any other run, no more may be than were emitted.
 fn check_count(
     producer: &Producer,
     places: &BTreeMap<u64, Vec<(u16, u64, usize)>>,
@@ -314,7 +316,7 @@ fn check_count(
     Ok(())
 }
 
-/// The record that a head names; `None` where retention removed it.
+/// Returns the record that a head names; `None` if retention removed it.
 fn find<'a>(chains: &'a BTreeMap<u16, Chain>, head: &Head) -> Result<Option<&'a Line>, Failure> {
     let Some(chain) = chains.get(&head.chain()) else {
         return Err(Failure::Lost(format!("the chain of {head} is gone")));
@@ -345,7 +347,7 @@ fn check_producer(
         if let Some(receipt) = &emission.receipt {
             let Some(line) = find(chains, receipt)? else { continue };
             if line.number != Some(number) {
-                let what = format!("event {number} is not where its receipt {receipt} says");
+                let what = format!("event {number} is not at the position in its receipt {receipt}");
                 return Err(Failure::Lost(what));
             }
         }
@@ -356,10 +358,11 @@ fn check_producer(
             missing.get_or_insert(number);
             continue;
         };
-        // Where a log moved while it was not durable, what stood there already stands again behind it.
+        // If a log moved while it was not durable, its records are written again behind the old
+        // ones.
         let place = found.first().map(|(chain, seq, _)| (*chain, *seq));
         if let Some(missing) = missing {
-            // What retention removed is missing before everything else.
+            // Records removed by retention are missing at the beginning.
             let pruned = last_present.is_none() && chains.values().any(|chain| chain.pruned > 0);
             if !pruned {
                 return Err(format!("event {number} is there, and {missing} before it is not").into());
@@ -377,7 +380,7 @@ fn check_producer(
     Ok(())
 }
 
-/// Every event that was emitted by logs that were closed is recorded or counted by a gap record.
+/// Checks that every event emitted by logs that were closed is recorded or counted by a gap record.
 pub(crate) fn check_counts(world: &World, chains: &BTreeMap<u16, Chain>) -> Result<(), String> {
     for severity in SEVERITIES {
         let emitted = world.producers.iter().flat_map(|producer| &producer.emissions);
@@ -397,7 +400,7 @@ pub(crate) fn check_counts(world: &World, chains: &BTreeMap<u16, Chain>) -> Resu
     Ok(())
 }
 
-/// Where each event stands, and its hash: what two recoveries must agree about.
+/// The number and hash of each event by its position. Two recoveries must agree on these.
 pub(crate) type Places = BTreeMap<(u16, u64), (u64, Digest)>;
 
 pub(crate) fn places(chains: &BTreeMap<u16, Chain>) -> Places {
@@ -410,21 +413,22 @@ pub(crate) fn has_no_good_line(bytes: &[u8]) -> bool {
     !bytes.split(|byte| *byte == b'\n').any(|line| parser.parse(line).is_ok_and(|line| line.hash_is_right()))
 }
 
-/// The last record of a file that is good from its start on.
+/// Returns the last record of a file that is good from its start to there.
 pub(crate) fn last_good_record(bytes: &[u8]) -> Option<u64> {
     read_file(bytes, 0).lines.last().map(|line| line.seq)
 }
 
-/// Nobody changed a file, so no log says that somebody did; where a lock was lost, everything may have been closed with it.
+/// Checks that no notice accuses anybody of a change, because nobody changed a file. If a lock was
+/// lost, all descriptors may have been closed with it.
 pub(crate) fn check_notices(chains: &BTreeMap<u16, Chain>, lost_a_lock: bool) -> Result<(), Failure> {
     let accusing = |line: &&Line| {
-        let says = |code| line.text.contains(&format!("\"code\":\"{code}\""));
+        let has_code = |code| line.text.contains(&format!("\"code\":\"{code}\""));
         line.kind == RecordKind::Notice
-            && (says("segment_tampered")
+            && (has_code("segment_tampered")
                 && !(lost_a_lock && line.text.contains("was closed by this program"))
-                || says("chain_missing")
-                || says("damage")
-                || says("lock_replaced") && !lost_a_lock)
+                || has_code("chain_missing")
+                || has_code("damage")
+                || has_code("lock_replaced") && !lost_a_lock)
     };
     match chains.values().flat_map(|chain| &chain.lines).find(accusing) {
         Some(line) => Err(Failure::FalseAlarm(line.text.clone())),
@@ -432,8 +436,9 @@ pub(crate) fn check_notices(chains: &BTreeMap<u16, Chain>, lost_a_lock: bool) ->
     }
 }
 
-/// Every event that somebody was told is not confirmed, and that is there, is named so before anything that was emitted
-/// after it was acknowledged; and nothing else is named.
+/// Checks that every event that a caller was told is not confirmed, and that is in the log, is
+/// named as unconfirmed. That must precede the acknowledgement of any later event, and nothing else
+/// may be named.
 pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Result<(), Failure> {
     let mut named = BTreeSet::new();
     for (number, chain) in chains {
@@ -456,13 +461,13 @@ pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Re
             match line.number.filter(|number| refused.contains(number)) {
                 Some(number) => drop(is_named.insert(number)),
                 None => {
-                    return Err(format!("named as unconfirmed, and nobody was told so: {}", line.text).into());
+                    return Err(format!("named as unconfirmed, but not refused: {}", line.text).into());
                 }
             }
         }
     }
     if chains.values().any(|chain| chain.pruned > 0) {
-        // Retention removes lines that name records with them, and an event may stand in two chains.
+        // Retention also removes the lines that name records, and an event may be in two chains.
         return Ok(());
     }
     let there: BTreeSet<u64> = chains.values().flat_map(Chain::numbers).collect();
@@ -477,7 +482,7 @@ pub(crate) fn check_refusals(world: &World, chains: &BTreeMap<u16, Chain>) -> Re
     Ok(())
 }
 
-/// What the verifier says, and that it does not contradict what was promised.
+/// Returns the verdict of the verifier, which must not contradict what was promised.
 pub(crate) fn verify(world: &World) -> Result<(Verdict, String), Failure> {
     let mut verifier = Verifier::new("/log").threads(1);
     let chains = read_log(&world.disk.snapshot())?;
@@ -492,21 +497,21 @@ pub(crate) fn verify(world: &World) -> Result<(Verdict, String), Failure> {
     judge(&verifier.run_on(&*world.disk.process().storage()).map_err(|error| error.to_string())?)
 }
 
-/// What the verifier says of a log that is being written, where it can be read at all.
+/// Returns the verdict on a log that is being written, if it can be read.
 pub(crate) fn verify_as_it_is(world: &World) -> Result<Option<Verdict>, Failure> {
     let reader = world.disk.process();
     let report = Verifier::new("/log").threads(1).run_on(&*reader.storage());
     let judged = report.ok().map(|report| judge(&report)).transpose();
-    // A reader may meet the end of its machine.
+    // The reader's machine may have ended meanwhile.
     if reader.is_alive() { Ok(judged?.map(|(verdict, _)| verdict)) } else { Ok(None) }
 }
 
-/// What the verifier says of a log of which nothing was promised.
+/// Returns the verdict on a log of which nothing was promised.
 pub(crate) fn verdict_without_promises(world: &World) -> Option<Verdict> {
     verdict_of(&world.disk)
 }
 
-/// What the verifier says of a disk, if it can say anything.
+/// Returns the verdict on the log of a disk, if there can be one.
 pub(crate) fn verdict_of(disk: &SimDisk) -> Option<Verdict> {
     let report = Verifier::new("/log").threads(1).run_on(&*disk.process().storage());
     report.ok().map(|report| report.verdict())

@@ -1,4 +1,4 @@
-//! One seeded run of everything at once: faults, power cuts, kills, several processes.
+//! One seeded run with everything at once: faults, power cuts, kills, several processes.
 
 use std::{collections::BTreeMap, panic, time::Duration};
 
@@ -14,44 +14,44 @@ use crate::{
     writer::Next,
 };
 
-/// A forwarder whose store never has anything.
+/// A forwarder whose store never has any record.
 const FORWARDER: &str = "archive";
 
-/// Processes that have the log open at the same time at most.
+/// The most processes that have the log open at the same time.
 const MOST_PROCESSES: usize = 4;
 
-/// Logs that could not be opened, one after the other, before somebody mends the disk: each can leave a
-/// chain behind, and opening reads what every chain says of every other.
+/// The number of failed opens in a row after which the disk is repaired. Each may leave a chain behind, and
+/// opening reads what every chain names of every other.
 const MOST_VAIN_OPENS: u32 = 8;
 
-/// Faults that end a write or a sync.
+/// The errors with which calls fail.
 const ERRNOS: [Errno; 7] =
     [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::ROFS, Errno::MFILE, Errno::INTR];
 
-/// One run, step by step drawn from its seed.
+/// One run, drawn step by step from its seed.
 pub(super) struct Run {
     pub(super) world: World,
     pub(super) prng: Prng,
-    /// What happens to copies of the log, which changes nothing of the run.
+    /// Draws what happens to copies of the log. Separate, so that it does not change the run itself.
     pub(super) copies: Prng,
     pub(super) settings: Settings,
     pub(super) nodes: Vec<Node>,
     /// Children that hold what their parents had open, and do nothing.
     pub(super) forks: Vec<SimProcess>,
-    /// Syncs that had failed when all was well the last time.
+    /// The number of failed syncs when no process was last in doubt.
     failures: u64,
-    /// What happened to the machine that nothing can be promised on, if anything did.
+    /// Why nothing can be promised on this machine, if so.
     pub(super) promises_nothing: Option<&'static str>,
-    /// Whether a lock was taken away, so that the chain was changed with records that stand in both.
+    /// Whether a lock was lost. The log then changed its chain, and records may be in both.
     pub(super) lost_a_lock: bool,
-    /// Segments that were no longer written to, as they were before retention removed them.
+    /// Sealed segments, as they were before retention removed them.
     pub(super) sealed: super::mischief::Sealed,
     failure: Option<Failure>,
     vain_opens: u32,
     outcome: Outcome,
 }
 
-/// Runs a seed. With `show`, that is given every call to the disk and what it left.
+/// Runs a seed. Passes every call to the disk and what it left to `show`, if given.
 pub(super) fn run(seed: u64, mut show: Option<&mut dyn FnMut(&str)>) -> Result<Outcome, Failure> {
     let caught = panic::catch_unwind(panic::AssertUnwindSafe(|| {
         let mut run = Run::new(seed);
@@ -83,10 +83,11 @@ impl Run {
             settings.writer.retention = settings.writer.retention.require_forwarded([FORWARDER]);
         }
         if forwarding.chance(200) {
-            // It has nothing yet, and is there.
+            // It has stored nothing yet, but it exists.
             world.disk.replace(&format!("control/forward-{FORWARDER}"), b"");
         }
         world.simulate_the_clock();
+        // The late report of `Ext4Data` breaks every promise, so it is rare.
         let failure = match prng.below(16) {
             0 => SyncFailure::Ext4Data,
             1..=4 => SyncFailure::Xfs,
@@ -161,7 +162,7 @@ impl Run {
         }
     }
 
-    pub(super) fn mend(&mut self) {
+    pub(super) fn repair(&mut self) {
         self.world.disk.clear_faults();
         self.world.disk.set_capacity(None);
     }
@@ -178,15 +179,15 @@ impl Run {
             }
             self.nodes.push(node);
             self.vain_opens = 0;
-            self.forget_what_is_mended();
+            self.settle_failed_syncs();
         } else {
             process.kill();
             self.vain_opens += 1;
             if self.vain_opens >= MOST_VAIN_OPENS {
-                self.mend();
+                self.repair();
             }
-            // What a dead process knew of a failed sync, and could not write down, is known to
-            // nobody: only a restart of the machine brings the truth out.
+            // A process may have died before it could note a failed sync. Nobody else can know of that, so
+            // only a restart of the machine makes the state known.
             if self.failed_syncs() > failures {
                 self.power_cut();
             }
@@ -203,11 +204,11 @@ impl Run {
 
     fn kill(&mut self, index: usize) {
         let node = self.nodes.remove(index);
-        // Beside that of its own chain it holds the locks of chains that lie and could not be marked.
+        // Besides the lock of its own chain, it holds those of poisoned chains that it could not mark.
         let takes_doubts_with_it = node.process.locks() > 1;
         node.process.kill();
         self.outcome.kills += 1;
-        // An entry of an earlier boot may still stand there, and says nothing of this one.
+        // An entry of an earlier boot may still be there, and does not concern this one.
         let entry = format!("poison {} ", node.process.storage().boot_id());
         let marked = node.queue.gauges.head().is_some_and(|head| {
             let lock = self.world.disk.contents(&format!("control/chain-{:03}.lock", head.chain()));
@@ -226,14 +227,14 @@ impl Run {
         self.forks.drain(..).for_each(|fork| fork.kill());
     }
 
-    /// Forgets processes that a crash ended.
-    fn bury(&mut self) {
+    /// Removes processes that a crash ended.
+    fn remove_dead(&mut self) {
         while let Some(dead) = self.nodes.iter().position(|node| !node.process.is_alive()) {
             self.kill(dead);
         }
         self.forks.retain(SimProcess::is_alive);
-        // A file system whose journal cannot be written stops (ext4, XFS and Btrfs do), and with it every
-        // process, also one that has just made a file and would hear that its name is synced.
+        // If its journal cannot be written, a file system stops (ext4, XFS and Btrfs do). Every process stops
+        // with it, including one that just created a file and would learn that its name is synced.
         if self.world.disk.others_are_in_doubt() {
             self.power_cut();
             self.outcome.file_systems_stopped += 1;
@@ -243,7 +244,7 @@ impl Run {
     fn act(&mut self) {
         if self.nodes.is_empty() {
             self.open();
-            return self.bury();
+            return self.remove_dead();
         }
         let index = self.prng.below(self.nodes.len());
         match self.prng.below(100) {
@@ -259,18 +260,19 @@ impl Run {
                 self.nodes[index].pump(&mut self.world);
             }
             78..=82 if self.nodes.len() < MOST_PROCESSES => self.open(),
-            83..=85 if self.prng.chance(400) => self.mend(),
+            83..=85 if self.prng.chance(400) => self.repair(),
             86..=90 if self.prng.chance(300) => self.close(index),
             91 => self.verify(),
             _ => self.make_mischief(index),
         }
-        self.bury();
-        self.forget_what_is_mended();
+        self.remove_dead();
+        self.settle_failed_syncs();
     }
 
-    /// Who is not failing has seen to every failed sync of its own. Who is may be killed before it can say
-    /// so, though others open the log meanwhile (seed 805,580).
-    fn forget_what_is_mended(&mut self) {
+    /// Updates the number of failed syncs. A process that is not failing has dealt with every failed sync of
+    /// its own. One that is may be killed before it can note that, although others open the log meanwhile
+    /// (seed 805,580).
+    fn settle_failed_syncs(&mut self) {
         if self.nodes.iter().all(|node| !node.is_failing()) && !self.nodes.is_empty() {
             self.failures = self.failed_syncs();
         }
@@ -292,7 +294,7 @@ impl Run {
         self.nodes[index].pump(&mut self.world);
     }
 
-    /// Nobody who looks at a log that is being written sees damage in it.
+    /// Verifies a log while it is being written. It must not be called damaged.
     fn verify(&mut self) {
         match oracle::verify_as_it_is(&self.world) {
             Ok(verdict) => self.outcome.honest_logs += u64::from(verdict.is_some()),
@@ -321,6 +323,7 @@ impl Run {
         }
         if node.queue.stage() == Stage::Closed && !node.is_failing() {
             let process = self.nodes.remove(index).process.clone();
+            // It kept the lock of a poisoned chain that it could not mark. Only a restart frees that chain.
             if process.locks() > 0 {
                 process.kill();
                 self.power_cut();
@@ -331,7 +334,7 @@ impl Run {
     }
 
     fn go(&mut self) -> Result<(), Failure> {
-        // Most runs are short, so that there can be many; some are long.
+        // Most runs are short, so that there can be many. Some are long.
         let most = if self.prng.chance(15) { 400 } else { 40 };
         for _ in 0..2 + self.prng.below(3) {
             self.inject();
@@ -340,7 +343,7 @@ impl Run {
             }
             for _ in 0..=self.prng.below(2) {
                 self.open();
-                self.bury();
+                self.remove_dead();
             }
             for node in &self.nodes {
                 if self.prng.chance(300) {
@@ -355,21 +358,21 @@ impl Run {
                 1 => self.kill_all(),
                 _ => {}
             }
-            self.mend();
+            self.repair();
             if self.promises_nothing.is_none() && self.prng.chance(200) {
                 self.verify();
             }
             self.try_copies()?;
             self.make_mischief_at_rest();
         }
-        self.mend();
+        self.repair();
         self.kill_all();
-        // Crashes while recovering from crashes.
+        // Crashes during recovery from crashes.
         for _ in 0..self.prng.below(3) {
             self.world.disk.cut_power_at(1 + self.prng.next() % 30, Applied::Seeded);
             self.open();
-            self.bury();
-            self.mend();
+            self.remove_dead();
+            self.repair();
             self.power_cut();
         }
         if self.prng.chance(700) {
@@ -379,6 +382,7 @@ impl Run {
             self.finish_without_promises();
             return Ok(());
         }
+        // Compares two recoveries of the same image before the real one changes it.
         self.repeat_recovery()?;
         self.finish()?;
         match (self.failure.take(), self.world.premature) {
@@ -390,10 +394,10 @@ impl Run {
         }
     }
 
-    /// Where nothing can be promised, all the same nothing panics and nothing hangs.
+    /// Ends a run of which nothing can be promised. Even then, nothing may panic or hang.
     fn finish_without_promises(&mut self) {
         self.open();
-        self.bury();
+        self.remove_dead();
         if !self.nodes.is_empty() {
             self.emit(0);
             self.nodes[0].run_for(&mut self.world, SECOND);
@@ -403,7 +407,7 @@ impl Run {
         self.failure = None;
     }
 
-    /// Recovery that crashes and begins again comes to the same result as recovery that does not.
+    /// Checks that recovery interrupted by a crash and run again has the same result as an uninterrupted one.
     fn repeat_recovery(&mut self) -> Result<(), Failure> {
         let power = self.prng.chance(500);
         let image =
@@ -412,7 +416,7 @@ impl Run {
         let once = image.copy();
         let result = self.recovered(&once)?;
         if failures(&once) > failures(&image) {
-            // Writing back had failed, and whoever heard of it in the other recovery may be dead.
+            // Writeback had failed, and the process that got the error in the other recovery may be dead.
             return Ok(());
         }
         let twice = image.copy();
@@ -435,7 +439,7 @@ impl Run {
         Ok(())
     }
 
-    /// What stands in each chain once the log was opened on that machine.
+    /// Opens the log on that machine, and returns the events of each chain.
     fn recovered(&self, disk: &SimDisk) -> Result<oracle::Places, Failure> {
         let mut world = World::on(disk.clone());
         world.now = self.world.now;
@@ -461,7 +465,7 @@ impl Run {
         }
     }
 
-    /// Opens once more, writes, closes, and checks everything; says whether a chain was left alone.
+    /// Opens once more, writes, closes, and checks everything. Returns whether a chain was left alone.
     fn end_in_order(&mut self) -> Result<bool, Failure> {
         let mut opened = self.world.open(&self.settings);
         if opened.is_err() && self.settings.writer.exclusive {
@@ -494,12 +498,12 @@ impl Run {
         Ok(left_alone)
     }
 
-    /// Where a forwarder must have a segment before it goes, and has nothing.
+    /// Checks that nothing was removed, because the required forwarder has stored nothing.
     fn check_that_all_is_there(&self, chains: &BTreeMap<u16, oracle::Chain>) -> Result<(), Failure> {
         let names = self.world.disk.contents("forward-required").unwrap_or_default();
-        // A disk that made up a sector can have left other names there.
+        // A disk that invents the contents of a sector may have left other names there.
         if !String::from_utf8_lossy(&names).lines().any(|name| name == FORWARDER) {
-            return Err(Failure::Other(format!("forward-required says {names:?}")));
+            return Err(Failure::Other(format!("forward-required contains {names:?}")));
         }
         match chains.iter().find(|(_, chain)| chain.pruned > 0) {
             Some((chain, _)) => Err(Failure::Other(format!("chain {chain} lost what was not forwarded"))),
@@ -520,7 +524,7 @@ impl Run {
             emitted: emissions().count() as u64,
             acknowledged: emissions().filter(|emission| emission.receipt.is_some()).count() as u64,
             power_cuts: disk.power_cuts(),
-            faults: disk.faults_struck(),
+            faults: disk.faults_hit(),
             failed_syncs: self.failed_syncs(),
             promises_nothing: self.promises_nothing,
             fingerprint,
@@ -536,7 +540,7 @@ fn draw_settings(prng: &mut Prng) -> Settings {
         _ => FlushMode::Hybrid { batch_size: 4, batch_interval: 500 * MS, critical_immediate: true },
     };
     let mut settings = Settings::with_mode(mode);
-    // Nobody waits: there is one thread.
+    // There is one thread, so it must not wait.
     settings.queue.wait_bound = Duration::ZERO;
     let mut rotation = match prng.below(10) {
         0 => Rotation::hourly(),

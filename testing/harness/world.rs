@@ -1,4 +1,5 @@
-//! A simulated machine, and processes on it that each have the log open and are driven step by step.
+//! A simulated machine, and processes on it that each have the log open and are driven step by
+//! step.
 
 use std::{
     sync::Arc,
@@ -25,7 +26,7 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// 2026-11-21T08:00:00Z.
 const START: i64 = 1_795_248_000;
 
-/// What a log is opened with.
+/// The settings with which a log is opened.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) writer: WriterSettings,
@@ -82,41 +83,41 @@ impl Settings {
     }
 }
 
-/// An event that was emitted, and what is known of it.
+/// An event that was emitted, and what is known about it.
 #[derive(Debug, Clone)]
 pub(crate) struct Emission {
     pub(crate) number: u64,
     pub(crate) severity: Severity,
-    /// `None`: it was not accepted, and counted.
+    /// `None` if it was not accepted. It was counted then.
     pub(crate) ticket: Option<u64>,
-    /// Its place, once it was acknowledged.
+    /// Its record, once it was acknowledged.
     pub(crate) receipt: Option<Head>,
-    /// Whether somebody was told that it is not confirmed.
+    /// Whether a caller was told that it is not confirmed.
     pub(crate) refused: bool,
     scope: Arc<Scope>,
 }
 
-/// What one opened log emitted. Lives outside of the machine, and survives everything.
+/// What one opened log emitted. Kept outside of the machine, so it survives every crash.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Producer {
-    /// As its `open` record says.
+    /// As in its `open` record.
     pub(crate) writer_id: u64,
     pub(crate) emissions: Vec<Emission>,
-    /// Heads that the log named as durable.
+    /// Heads that the log reported as durable.
     pub(crate) heads: Vec<Head>,
-    /// Whether the log was closed in order, so that its gap records are all there.
+    /// Whether the log was closed in order, so that all its gap records are written.
     pub(crate) closed: bool,
 }
 
-/// The machine, the time, and the record of everything that was promised.
+/// The machine, the time, and everything that was promised.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) disk: SimDisk,
     pub(crate) now: Moment,
     pub(crate) producers: Vec<Producer>,
-    /// Whether an acknowledgement is held against the medium at once.
+    /// Whether each acknowledgement is checked against the medium at once.
     pub(crate) trusts_the_disk: bool,
-    /// What was acknowledged and was not on the medium.
+    /// The first head that was acknowledged and not on the medium.
     pub(crate) premature: Option<Head>,
     emitted: u64,
     wall_clock: Option<Simulated>,
@@ -140,7 +141,7 @@ impl World {
         }
     }
 
-    /// From here on this thread knows no other time than that of this world.
+    /// Makes this thread read the time of this world from now on.
     pub(crate) fn simulate_the_clock(&mut self) {
         self.wall_clock = Some(Simulated::begin(self.now.wall));
     }
@@ -150,12 +151,12 @@ impl World {
         self.step_wall_clock(by);
     }
 
-    /// Somebody sets the wall clock ahead.
+    /// Sets the wall clock ahead.
     pub(crate) fn step_wall_clock(&mut self, by: Duration) {
         self.set_wall_clock(self.now.wall.to_system_time() + by);
     }
 
-    /// Somebody sets the wall clock back.
+    /// Sets the wall clock back.
     pub(crate) fn step_wall_clock_back(&mut self, by: Duration) {
         self.set_wall_clock(self.now.wall.to_system_time() - by);
     }
@@ -175,7 +176,7 @@ impl World {
     pub(crate) fn open_in(&mut self, process: SimProcess, settings: &Settings) -> Result<Node, Error> {
         let storage = process.storage();
         let clock = Clock::hurried();
-        // An identifier for each opened log, as its `open` record will say.
+        // A writer id for each opened log, for its `open` record.
         let mut settings = settings.clone();
         settings.writer.writer_id = self.producers.len() as u64 + 1;
         let opened = writer::open(&storage, &settings.writer, &writer::Former::default(), clock, &self.now)?;
@@ -198,13 +199,14 @@ impl World {
         })
     }
 
-    /// The log names a head as durable: so it must be.
+    /// Notes a head that the log reports as durable, and checks that it is.
     fn note_head(&mut self, producer: usize, head: Head) {
         let heads = &mut self.producers[producer].heads;
         if heads.last() == Some(&head) {
             return;
         }
         heads.push(head);
+        // The end of its line is enough to find a record: no other has the same hash.
         let line_end = format!("\"_hash\":\"{}\"}}\n", head.hash());
         if self.trusts_the_disk && !self.disk.has_on_medium(head.chain(), line_end.as_bytes()) {
             self.premature.get_or_insert(head);
@@ -224,7 +226,7 @@ pub(crate) struct Node {
     pub(crate) queue: Arc<Queue>,
     pub(crate) writer: Option<Writer>,
     clock: Clock,
-    /// What opening found.
+    /// What recovery found when it was opened.
     pub(crate) found: Vec<ChainRecovery>,
     pub(crate) producer: usize,
     mode: FlushMode,
@@ -239,7 +241,7 @@ impl Node {
         self.emit(world, Severity::Critical, 0)
     }
 
-    /// Emits a numbered event. Where the application would wait, only says that somebody does.
+    /// Emits a numbered event. Where the application would wait, this only registers a waiter.
     pub(crate) fn emit(&self, world: &mut World, severity: Severity, padding: usize) -> u64 {
         world.emitted += 1;
         let number = world.emitted;
@@ -261,14 +263,15 @@ impl Node {
             FlushMode::Hybrid { .. } => severity == Severity::Critical,
         };
         if let (true, Some(ticket)) = (waits, ticket) {
-            // Polled for its effect: somebody waits now.
+            // Polled for its effect: a waiter is registered.
             let poll = self.queue.poll_durable(ticket, Waker::noop());
             assert!(poll.is_pending() || poll.is_ready());
         }
         number
     }
 
-    /// Somebody stops waiting for the last event that is not durable, if there is one, and is told so. Returns its number.
+    /// Gives up waiting for the last accepted event, if it is not durable, and notes the refusal.
+    /// Returns its number.
     pub(crate) fn refuse_the_last(&self, world: &mut World) -> Option<u64> {
         let emissions = &mut world.producers[self.producer].emissions;
         let last = emissions.iter_mut().rfind(|emission| emission.ticket.is_some())?;
@@ -277,7 +280,7 @@ impl Node {
         last.refused.then_some(last.number)
     }
 
-    /// One step of the writer; notes what it acknowledged.
+    /// Runs one step of the writer, and notes what it acknowledged.
     pub(crate) fn step(&mut self, world: &mut World) -> Next {
         let Some(writer) = &mut self.writer else { return Next::Ended };
         let next = writer.step(&world.now, self.clock);
@@ -317,7 +320,7 @@ impl Node {
         panic!("the writer spins");
     }
 
-    /// Lets this much time pass, with every step that is due in it.
+    /// Lets this much time pass, and runs every step that is due meanwhile.
     #[track_caller]
     pub(crate) fn run_for(&mut self, world: &mut World, time: Duration) {
         let end = world.now.elapsed + time;
@@ -334,7 +337,7 @@ impl Node {
         panic!("the writer never rests");
     }
 
-    /// Closes the log, retrying for as long as it takes.
+    /// Closes the log, and tries again for as long as it takes.
     #[track_caller]
     pub(crate) fn close(&mut self, world: &mut World) {
         self.queue.end(Stage::Closing);

@@ -1,11 +1,11 @@
-//! Readings that begin somewhere, or go backward, in a log in which lines were put that stand elsewhere too.
+//! Readers that begin at a position, or read backward, in a log with copies of lines in the wrong place.
 
 use std::sync::Arc;
 
 use super::super::{ReadItem, Reader};
 use crate::verify::tests::log::{Chain, Log};
 
-/// Records by their numbers, and how many lines are no records.
+/// Returns the sequence numbers of the records, and the number of errors for bad lines.
 fn read(log: &Log, reader: impl FnOnce(Reader) -> Reader) -> (Vec<u64>, usize) {
     let items = reader(Reader::new("/log")).items_of(Arc::new(log.clone())).unwrap();
     let (mut seqs, mut bad) = (Vec::new(), 0);
@@ -20,7 +20,7 @@ fn read(log: &Log, reader: impl FnOnce(Reader) -> Reader) -> (Vec<u64>, usize) {
     (seqs, bad)
 }
 
-/// A log of so many events in which the lines `copied` stand once more behind each of the lines `behind`.
+/// Returns a log of so many events in which the lines `copied` occur again behind each of the lines `behind`.
 fn with_copies(events: u64, copied: std::ops::Range<usize>, behind: &[usize]) -> Log {
     let mut log = Log::of(&[&Chain::new(0).events(events).mark()]);
     log.edit(0, 1, |lines| {
@@ -33,7 +33,7 @@ fn with_copies(events: u64, copied: std::ops::Range<usize>, behind: &[usize]) ->
 }
 
 #[test]
-fn a_reading_backward_passes_over_lines_that_stand_elsewhere_too() {
+fn reading_backward_skips_copies_of_lines_elsewhere() {
     for (copied, behind) in
         [(1..2, &[398][..]), (1..60, &[398]), (5..6, &[350, 352, 398]), (20..40, &[300, 301])]
     {
@@ -51,9 +51,9 @@ fn a_reading_backward_passes_over_lines_that_stand_elsewhere_too() {
     }
 }
 
-/// Where a reading backward cannot tell, the last records are among those that are handed out.
+/// Where reading backward cannot decide, the last records are among those that are returned.
 #[test]
-fn the_last_records_are_there_however_much_was_put_before_them() {
+fn the_last_records_are_returned_however_many_lines_were_inserted_before_them() {
     let copied = 1..6_000;
     let log = with_copies(7_000, copied.clone(), &[6_990]);
     let (all, bad) = read(&log, |reader| reader);
@@ -63,7 +63,7 @@ fn the_last_records_are_there_however_much_was_put_before_them() {
 }
 
 #[test]
-fn a_place_is_not_found_in_a_line_that_stands_elsewhere_too() {
+fn a_position_is_not_found_in_a_copy_of_a_line() {
     let mut chain = Chain::new(0);
     for _ in 0..200 {
         chain = chain.event(&"x".repeat(2_000));
@@ -86,7 +86,7 @@ fn a_place_is_not_found_in_a_line_that_stands_elsewhere_too() {
                     assert_eq!(record.seq(), next);
                     next += 1;
                 }
-                // What is passed over is said.
+                // What is skipped is reported.
                 ReadItem::Gap { first_seq, last_seq, .. } => {
                     assert_eq!(first_seq, next);
                     (next, is_complete) = (last_seq + 1, false);

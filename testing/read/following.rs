@@ -1,4 +1,4 @@
-//! Readings that wait for more, over a log that changes under them.
+//! Readers that wait for more, on a log that changes meanwhile.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     verify::tests::log::{Chain, name},
 };
 
-/// A log that is written by hand, and one who follows it.
+/// A log that is written by hand, and a reader that follows it.
 struct Live {
     disk: SimDisk,
     items: ReadItems,
@@ -24,7 +24,7 @@ impl Live {
         Self { disk, items }
     }
 
-    /// Brings the files of a chain to where it is.
+    /// Writes the present state of a chain to its files.
     fn write(&self, chain: &Chain) {
         for (name, bytes) in chain.files() {
             let known = self.disk.contents(&name);
@@ -43,7 +43,7 @@ impl Live {
         assert!(bytes.is_empty() || self.disk.append_foreign(name, bytes));
     }
 
-    /// What there is now, in short.
+    /// Checks what is returned now, in a short form.
     #[track_caller]
     fn expect(&mut self, expected: &str) {
         let mut found: Vec<String> = Vec::new();
@@ -58,13 +58,13 @@ impl Live {
             });
         }
         assert_eq!(found.join(" "), expected);
-        // It stays so.
+        // Nothing more is returned.
         assert!(self.items.next_within(Duration::ZERO).is_none());
     }
 }
 
 #[test]
-fn whole_lines_are_handed_out_as_they_come() {
+fn whole_lines_are_returned_as_they_come() {
     let chain = Chain::new(0);
     let mut live = Live::new(&[&chain], |reader| reader);
     live.expect("0/1 0/2");
@@ -88,7 +88,7 @@ fn rotation_and_new_chains_are_followed() {
     live.expect("0/3 0/4 0/5 0/6");
     live.write(&two);
     live.expect("1/1 1/2 1/3 1/4 1/5");
-    // A file without its first line, and then with it.
+    // First a file without its first line, and then with it.
     let three = one.clone().roll();
     let begun = &three.segments[&4];
     live.disk.replace(&name(0, 4), b"");
@@ -134,7 +134,7 @@ fn records_that_become_void_are_withdrawn() {
     let next = next.events(1).roll();
     live.write(&next);
     live.expect("0/7 0/8");
-    // The new segment came to nothing too, and what it held with it.
+    // The new segment was given up too, together with what it held.
     let before = next.clone();
     live.write(&next.clone().event_marked("lost", None));
     live.expect("0/9");
@@ -148,7 +148,7 @@ fn records_that_become_void_are_withdrawn() {
 }
 
 #[test]
-fn a_torn_line_is_waited_for_and_passed_over_when_it_is_void() {
+fn a_torn_line_is_waited_for_and_skipped_once_it_is_void() {
     let chain = Chain::new(0).events(2);
     let mut live = Live::new(&[&chain], |reader| reader);
     live.expect("0/1 0/2 0/3 0/4");
@@ -161,7 +161,7 @@ fn a_torn_line_is_waited_for_and_passed_over_when_it_is_void() {
 }
 
 #[test]
-fn a_bad_line_that_counts_is_told_once() {
+fn a_bad_line_that_counts_is_reported_once() {
     let chain = Chain::new(0).events(2);
     let mut live = Live::new(&[&chain], |reader| reader);
     live.expect("0/1 0/2 0/3 0/4");
@@ -186,14 +186,14 @@ fn what_was_pruned_before_it_was_read_is_a_gap() {
         assert!(live.disk.remove_behind_back(&name(0, segment)));
     }
     live.expect("gap 0/5-8 0/9 0/10 0/11 0/12");
-    // Of a chain that began meanwhile, too.
+    // The same in a chain that began meanwhile.
     let other = Chain::new(1).events(2).roll();
     live.disk.replace(&name(1, 2), &other.segments[&2]);
     live.expect("gap 1/1-4 1/5");
 }
 
 #[test]
-fn only_what_is_durable_is_handed_out() {
+fn only_durable_records_are_returned() {
     let chain = Chain::new(0).event_marked("a", None).event_marked("b", None);
     let mut live = Live::new(&[&chain], |reader| reader.durable_only(true));
     live.expect("0/1");
@@ -203,7 +203,7 @@ fn only_what_is_durable_is_handed_out() {
     let chain = chain.event_marked("d", None).roll();
     live.write(&chain);
     live.expect("0/4 0/5 0/6");
-    // The segment line itself, when a later mark covers it; and everything pruned before.
+    // The segment line itself, once a later mark covers it, and everything that was pruned before.
     let chain = chain.roll().roll();
     live.write(&chain);
     live.expect("0/7 0/8");
@@ -215,9 +215,9 @@ fn only_what_is_durable_is_handed_out() {
     live.expect("0/9 0/10");
 }
 
-/// What is not durable yet must not be lost when everything before it goes.
+/// A record that is not durable yet must not be lost when everything before it is pruned.
 #[test]
-fn durable_only_waits_at_the_beginning_of_a_file_too() {
+fn durable_only_also_waits_at_the_beginning_of_a_file() {
     let chain = Chain::new(0).events(2);
     let mut live = Live::new(&[&chain], |reader| reader.durable_only(true));
     live.expect("0/1 0/2 0/3");
@@ -232,7 +232,7 @@ fn durable_only_waits_at_the_beginning_of_a_file_too() {
 }
 
 #[test]
-fn following_begins_where_it_is_told() {
+fn following_begins_at_the_given_position() {
     let chain = Chain::new(0).events(8).roll().events(8);
     let mut live = Live::new(&[&chain], |reader| reader.last(2));
     live.expect("0/18 0/19");
@@ -245,7 +245,7 @@ fn following_begins_where_it_is_told() {
     live.expect("0/21 0/22 0/23");
     let mut live = Live::new(&[&chain], |reader| reader.after(chain.head_at(17)).durable_only(true));
     live.expect("0/18");
-    // The newest head is durable, although no mark says so yet.
+    // The newest head is durable, although no mark states it yet.
     let mut live = Live::new(&[&chain], |reader| reader.after(chain.head()).durable_only(true));
     live.expect("");
     live.write(&chain.clone().roll().close());
@@ -257,7 +257,7 @@ fn following_begins_where_it_is_told() {
 }
 
 #[test]
-fn a_reading_is_stopped_from_another_thread() {
+fn a_reader_is_stopped_from_another_thread() {
     let chain = Chain::new(0);
     let mut live = Live::new(&[&chain], |reader| reader);
     live.expect("0/1 0/2");
@@ -266,7 +266,7 @@ fn a_reading_is_stopped_from_another_thread() {
         let third = live.items.next().unwrap().unwrap().into_record().map(|record| record.seq());
         (third, live.items.next().is_none(), live.items.next().is_none())
     });
-    // It waits: what comes now is handed out.
+    // The reader waits: a new record is returned.
     std::thread::sleep(Duration::from_millis(50));
     disk.replace(&name(0, 2), &chain.roll().segments[&2]);
     std::thread::sleep(Duration::from_millis(50));
@@ -276,7 +276,7 @@ fn a_reading_is_stopped_from_another_thread() {
     assert_eq!(format!("{stopper:?}"), "Stopper { is_stopped: true }");
 }
 
-/// What cannot be read now is said, and read when it can be.
+/// A file that cannot be read now is an error, and is read later when it can be.
 #[test]
 fn a_failing_disk_delays() {
     use crate::storage::sim::{Errno, Fault, Op};
@@ -293,9 +293,9 @@ fn a_failing_disk_delays() {
     live.expect("");
 }
 
-/// Who knows from elsewhere that a record is durable waits for no mark.
+/// A caller who knows from elsewhere that a record is durable need not wait for the mark.
 #[test]
-fn what_is_trusted_is_handed_out() {
+fn trusted_records_are_returned() {
     let chain = Chain::new(0).event_marked("a", None).event_marked("b", None);
     let mut live = Live::new(&[&chain], |reader| reader.durable_only(true));
     live.expect("0/1");
@@ -304,7 +304,7 @@ fn what_is_trusted_is_handed_out() {
     live.items.trust(chain.head_at(3));
     live.items.trust(chain.head_at(2));
     live.expect("0/3");
-    // A head that is not there yet.
+    // A head that does not exist yet.
     let more = chain.clone().event_marked("c", None).event_marked("d", None);
     live.items.trust(more.head_at(6));
     live.expect("0/4");

@@ -1,4 +1,4 @@
-//! What happens to a log between two calls of a reader, and calls that fail.
+//! Changes of a log between two calls of a reader, and calls that fail.
 
 use std::{
     collections::BTreeMap,
@@ -113,9 +113,9 @@ fn follow(disk: &SimDisk, reader: Reader) -> ReadItems {
     reader.follow(true).items_of(disk.process().storage()).unwrap()
 }
 
-/// Records that retention took while their void was not seen yet are withdrawn before anything else.
+/// Records whose file retention removed before their void was seen are withdrawn before anything else.
 #[test]
-fn what_became_void_in_a_file_that_is_gone_is_withdrawn() {
+fn records_that_became_void_in_a_removed_file_are_withdrawn() {
     let chain = Chain::new(0).events(2);
     let disk = disk(&[&chain]);
     let mut items = follow(&disk, Reader::new("/log"));
@@ -132,7 +132,7 @@ fn what_became_void_in_a_file_that_is_gone_is_withdrawn() {
 }
 
 #[test]
-fn a_chain_that_begins_later_misses_nothing_that_was_not_asked_for() {
+fn a_chain_that_begins_later_has_no_gap_for_unwanted_records() {
     let one = disk(&[&Chain::new(0)]);
     let mut items = follow(&one, Reader::new("/log").from_seq(4));
     assert_eq!(now(&mut items), "");
@@ -154,7 +154,7 @@ fn a_chain_that_begins_later_misses_nothing_that_was_not_asked_for() {
 }
 
 #[test]
-fn a_chain_that_cannot_be_read_keeps_nobody_from_the_others() {
+fn a_chain_that_cannot_be_read_does_not_stop_the_others() {
     let (one, two) = (Chain::new(0), Chain::new(1));
     let disk = disk(&[&one, &two]);
     let broken = Arc::new(Mutex::new(false));
@@ -176,7 +176,7 @@ fn a_chain_that_cannot_be_read_keeps_nobody_from_the_others() {
     assert!(told.iter().any(|item| item.contains("audit-000-00000002")), "{told:?}");
 }
 
-/// Who reads the end gets the end, or an error.
+/// A call that reads the end returns the end, or an error.
 #[test]
 fn a_call_that_fails_never_moves_the_end() {
     let chain = Chain::new(0).events(2).roll().events(3).mark();
@@ -200,7 +200,7 @@ fn a_call_that_fails_never_moves_the_end() {
 }
 
 #[test]
-fn a_durable_record_behind_a_malformed_one_is_given_when_it_is_durable() {
+fn a_durable_record_behind_a_malformed_one_is_returned_once_it_is_durable() {
     let chain = Chain::new(0).events(3).event("x");
     let mut log = Log::of(&[&chain]);
     log.edit(0, 1, |lines| lines[4][0] = b'x');
@@ -213,9 +213,9 @@ fn a_durable_record_behind_a_malformed_one_is_given_when_it_is_durable() {
     assert!(told.contains("0/6 ") && told.contains("0/7"), "{told}");
 }
 
-/// A segment gets its first line between the look at it and the look for its last mark.
+/// A segment gets its first line after its start was read, and before its last mark is read.
 #[test]
-fn a_mark_that_came_later_than_the_first_line_makes_nothing_void_durable() {
+fn a_mark_written_after_the_first_line_was_read_makes_no_void_record_durable() {
     for durable_only in [true, false] {
         for follows in [false, true] {
             let chain = Chain::new(0).events(2);
@@ -235,7 +235,8 @@ fn a_mark_that_came_later_than_the_first_line_makes_nothing_void_durable() {
             let reader = Reader::new("/log").durable_only(durable_only).follow(follows);
             let mut items = reader.items_of(storage).unwrap();
             let told = if follows { now(&mut items) } else { items.map(show).collect::<Vec<_>>().join(" ") };
-            // 5 and 6 are void: they may be given as provisional, and never as durable before they are the others.
+            // 5 and 6 are void. They may be returned as provisional, but not as durable until the new records of these
+            // numbers are.
             assert!(!told.contains('<'), "durable_only {durable_only}, follow {follows}: {told}");
             let fives = told.matches("0/5").count();
             assert!(fives <= 1 || told.contains("0/5? ") && told.contains("withdrawn 0/5"), "{told}");
@@ -244,7 +245,7 @@ fn a_mark_that_came_later_than_the_first_line_makes_nothing_void_durable() {
 }
 
 #[test]
-fn a_head_is_not_called_missing_while_retention_is_at_work() {
+fn a_head_is_not_reported_missing_while_retention_removes_files() {
     for follows in [false, true] {
         let chain = Chain::new(0).events(2);
         let head = chain.head();
@@ -265,9 +266,9 @@ fn a_head_is_not_called_missing_while_retention_is_at_work() {
     }
 }
 
-/// What is withdrawn is told although nothing that follows is wanted at first.
+/// A withdrawal is returned even if none of the next records is wanted.
 #[test]
-fn a_withdrawal_is_not_lost_among_records_that_are_not_wanted() {
+fn a_withdrawal_is_not_lost_among_unwanted_records() {
     let chain = Chain::new(0).events(2);
     let late = chain.second - 5;
     let at = std::time::UNIX_EPOCH + Duration::from_secs(u64::try_from(late).unwrap());
@@ -276,7 +277,7 @@ fn a_withdrawal_is_not_lost_among_records_that_are_not_wanted() {
     let mut items = follow(&disk, Reader::new("/log").since(at));
     now(&mut items);
     let bytes = chain.segments[&1].len() as u64;
-    // The clock went back.
+    // The clock was set back.
     let mut next =
         Chain { second: chain.second - 100, ..chain }.segment(vec![After::counted(1, bytes, None)]).events(2);
     next.segments.insert(1, lost.segments[&1].clone());
@@ -292,21 +293,21 @@ fn a_withdrawal_is_not_lost_among_records_that_are_not_wanted() {
 }
 
 #[test]
-fn a_close_that_is_withdrawn_makes_nothing_durable_that_has_its_number() {
+fn a_withdrawn_close_does_not_make_a_record_of_the_same_number_durable() {
     let chain = Chain::new(0).events(2).mark();
     let closed = chain.clone().close();
     let disk = disk(&[&closed]);
     let mut items = follow(&disk, Reader::new("/log").durable_only(true));
     assert!(now(&mut items).ends_with(&format!("0/{}", closed.seq)));
     let bytes = chain.segments[&1].len() as u64;
-    // Its sync failed: the first line of the next segment has its number, and is not known to be durable.
+    // Its sync failed. The first line of the next segment has its number, and is not known to be durable.
     let next = chain.segment(vec![After::counted(1, bytes, None)]);
     disk.replace(&name(0, 2), &next.segments[&2]);
     assert_eq!(now(&mut items), "");
 }
 
-/// With more copies of early lines near its end than a reading backward looks behind, most of the log does not fit: it is
-/// told, and no part of a file is counted or looked through again for each line.
+/// With more copies of early lines near its end than reading backward searches, most of the log does not fit. That is
+/// reported, and no part of a file is counted or searched again for each line.
 #[test]
 fn lines_that_do_not_fit_are_numbered_once() {
     let mut log = Log::of(&[&Chain::new(0).events(7_000).mark()]);

@@ -1,4 +1,4 @@
-//! What is read of logs that were made by hand, and of logs that change meanwhile.
+//! Reading logs that were crafted by hand, and logs that change in the meantime.
 
 mod damaged;
 mod following;
@@ -32,13 +32,13 @@ fn chains_are_merged_by_time() {
     let one = Chain::new(0).events(2);
     let two = Chain::new(1).events(3);
     let log = Log::of(&[&one, &two]);
-    // Both have a record every 10 s, the second chain one second later.
+    // Both have a record every 10 s, those of the second chain one second later.
     let expected = [(0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3), (0, 4), (1, 4), (1, 5)];
     assert_eq!(seqs(&log), expected);
 }
 
 #[test]
-fn a_record_says_what_stands_in_its_line() {
+fn a_record_has_the_contents_of_its_line() {
     let chain = Chain::new(0).event("key.export").close();
     let records: Vec<Record> = records(&Log::of(&[&chain])).into_iter().map(Result::unwrap).collect();
     let event = &records[2];
@@ -54,7 +54,7 @@ fn a_record_says_what_stands_in_its_line() {
 }
 
 #[test]
-fn escapes_change_nothing_about_what_a_record_says() {
+fn escapes_do_not_change_the_contents_of_a_record() {
     let fields = r#""redacted":["message","actor"],"fields":{"actor":"inner","n":[{"x":1}]}"#;
     let plain = format!(r#","kind":"event","action":"a",{fields},"message":"ü""#);
     let escaped = format!(r#","kind":"\u0065vent","\u0061ction":"\u0061",{fields},"message":"\u00fc""#);
@@ -70,9 +70,9 @@ fn escapes_change_nothing_about_what_a_record_says() {
     assert_eq!((records.len(), records[2] == records[3]), (4, false));
 }
 
-/// Buffers are used again without being cleared: nothing of what stood in one may show through.
+/// Buffers are reused without being cleared: their old contents must never show.
 #[test]
-fn a_used_buffer_reads_like_a_new_one() {
+fn a_reused_buffer_reads_like_a_new_one() {
     let mut log = Log::of(&[&Chain::new(0).events(2_000)]);
     log.file(0, 1).extend_from_slice(&vec![b'x'; 300_000]);
     log.file(0, 1).extend_from_slice(b"\nshort\nhalf a line");
@@ -89,12 +89,12 @@ fn a_used_buffer_reads_like_a_new_one() {
 }
 
 #[test]
-fn what_is_not_known_to_be_durable_is_provisional() {
+fn a_record_not_known_to_be_durable_is_provisional() {
     let chain = Chain::new(0).events(2).event_marked("x", None).event_marked("y", None);
     let provisional: Vec<bool> =
         records(&Log::of(&[&chain])).into_iter().map(|record| record.unwrap().is_provisional()).collect();
     assert_eq!(provisional, [false, false, false, true, true, true]);
-    // The mark is far from the end, before records that are longer than the first look.
+    // The mark is far from the end, before records that are longer than the first window.
     let mut chain = Chain::new(0).events(2);
     for _ in 0..10 {
         chain = chain.event_marked(&"x".repeat(50_000), None);
@@ -109,7 +109,7 @@ fn what_is_not_known_to_be_durable_is_provisional() {
 }
 
 #[test]
-fn void_bytes_are_passed_over() {
+fn void_bytes_are_skipped() {
     let chain = Chain::new(0).events(3);
     let bytes = chain.segments[&1].len() as u64;
     let lost = chain.clone().event_marked("lost", None);
@@ -127,22 +127,22 @@ fn bad_lines_are_errors_and_a_torn_tail_is_the_end() {
     log.file(0, 1).extend_from_slice(b"no record\n");
     let all = records(&log);
     let bad: Vec<String> = all.iter().filter_map(|record| Some(record.as_ref().err()?.to_string())).collect();
-    // What was added to segment 1 does not count.
+    // What was appended to segment 1 does not count.
     assert_eq!(bad, ["line 2 of /log/audit-000-00000002.jsonl is not a record; verify the log"]);
     assert_eq!(all.len(), 11);
     log.edit(0, 2, |lines| lines[4][20] ^= 1);
     assert_eq!(records(&log).len(), 9);
     log.file(0, 2).truncate(100);
     log.files.insert(name(0, 3), vec![b'x'; 3_000_000]);
-    // What stands behind the torn line is no segment, so the chain ends with its fifth record.
+    // The bytes behind the torn line are not a segment, so the chain ends with its fifth record.
     assert_eq!(records(&log).len(), 5);
 }
 
-/// A process that was to recover a torn chain was killed when it had made the new segment and not
-/// written to it. The torn line, now in the last file but one, was handed out as an error, while
-/// verification rightly called the log unclean. Found by `ci/faults kill-at-open`.
+/// A process that recovered a torn chain was killed after it had created the new segment and before it wrote to it.
+/// The torn line, now in the last file but one, was returned as an error, while verification rightly called the log
+/// unclean. Found by `ci/faults kill-at-open`.
 #[test]
-fn a_torn_tail_is_the_end_also_when_a_recovery_died_before_its_first_line() {
+fn a_torn_tail_is_the_end_even_if_a_recovery_died_before_its_first_line() {
     let chain = Chain::new(0).events(3);
     let mut log = Log::of(&[&chain]);
     log.file(0, 1).extend_from_slice(b"{\"seq\":6,\"ts\":\"2026-");
@@ -152,9 +152,9 @@ fn a_torn_tail_is_the_end_also_when_a_recovery_died_before_its_first_line() {
     }
 }
 
-/// A stretch of lines of higher numbers, put in front of durable records, once ended the reading there.
+/// A run of lines with higher numbers in front of durable records once ended reading there.
 #[test]
-fn durable_records_behind_lines_out_of_place_are_not_kept_back() {
+fn durable_records_behind_lines_out_of_place_are_returned() {
     let chain = Chain::new(0).events(6);
     let mut log = Log::of(&[&chain]);
     let far = Chain { seq: 900, ..Chain::new(0) }.event_marked("far", None).event_marked("further", None);
@@ -164,6 +164,6 @@ fn durable_records_behind_lines_out_of_place_are_not_kept_back() {
     let records = records(&log);
     let bad = records.iter().filter(|record| record.is_err()).count();
     let seqs: Vec<u64> = records.iter().flatten().map(Record::seq).collect();
-    // Two that do not belong there are handed out, and each durable record behind them is told of.
+    // Two lines that do not belong there are returned, and each durable record behind them is an error.
     assert_eq!((seqs, bad), (vec![1, 2, 3, 4, 901, 902], 3));
 }

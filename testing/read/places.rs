@@ -1,4 +1,4 @@
-//! Readings that begin somewhere, or go backward, give what a reading of everything gives there.
+//! A reader that begins at a position, or reads backward, returns the same as a reader of everything returns there.
 
 use std::{
     path::Path,
@@ -22,7 +22,7 @@ fn records(log: &Log, reader: Reader) -> Vec<Record> {
     reader.records_of(storage).unwrap().map(Result::unwrap).collect()
 }
 
-/// A chain with rotations, void bytes, files that came to nothing, and records that are not durable.
+/// Returns a chain with rotations, void bytes, files without a good line, and records that are not durable.
 fn random_chain(number: u16, random: &mut Prng) -> Chain {
     let mut chain = Chain::new(number);
     for _ in 0..random.below(6) {
@@ -65,7 +65,7 @@ fn random_log(seed: u64) -> Log {
         match random.below(4) {
             0 => file.extend_from_slice(b"{\"seq\":7,\"ts\":\"2026"),
             1 => {
-                // A torn line with right ones behind it, which were never durable.
+                // A torn line with good ones behind it, which were never durable.
                 let more =
                     chain.clone().event_marked("a", None).event_marked("b", None).event_marked("c", None);
                 let mut torn = more.segments[&chain.segment][file.len()..].to_vec();
@@ -79,7 +79,7 @@ fn random_log(seed: u64) -> Log {
     log
 }
 
-/// What is torn is told from the last durable record on, however much of it there is.
+/// A torn tail is determined from the last durable record on, however long it is.
 #[test]
 fn nothing_is_found_by_number_or_time_in_a_long_torn_tail() {
     let durable = Chain::new(0).events(5).mark();
@@ -102,7 +102,7 @@ fn nothing_is_found_by_number_or_time_in_a_long_torn_tail() {
 }
 
 #[test]
-fn every_way_to_begin_gives_the_same_cut_of_the_log() {
+fn every_way_to_begin_returns_the_same_part_of_the_log() {
     for seed in 0..250 {
         let log = random_log(seed);
         let mut random = Prng::new(seed + 1_000_000);
@@ -143,7 +143,7 @@ fn every_way_to_begin_gives_the_same_cut_of_the_log() {
 }
 
 #[test]
-fn a_record_says_where_it_stands() {
+fn a_record_knows_its_position() {
     for seed in 0..20 {
         let log = random_log(seed);
         for record in records(&log, reader()).iter().chain(&records(&log, reader().reverse(true).last(9))) {
@@ -154,9 +154,10 @@ fn a_record_says_where_it_stands() {
     }
 }
 
-/// Of 12 MB in long lines, in three segments. What is as late as a time may stand ten minutes, here 60 records, before it.
+/// A log of 12 MB in long lines, in three segments. Reading from a time begins up to ten minutes, here 60 records,
+/// earlier.
 #[test]
-fn what_lies_before_is_not_read() {
+fn what_precedes_the_position_is_not_read() {
     let mut chain = Chain::new(0);
     for _ in 0..30 {
         for _ in 0..20 {
@@ -188,7 +189,7 @@ fn what_lies_before_is_not_read() {
 }
 
 #[test]
-fn the_record_to_begin_behind_must_be_there() {
+fn the_record_to_begin_after_must_exist() {
     let chain = Chain::new(0).events(9).roll().events(9);
     let other = Chain::new(0).events(8).event("another").roll().events(9);
     let log = Log::of(&[&chain]);
@@ -200,7 +201,7 @@ fn the_record_to_begin_behind_must_be_there() {
         let error = open(&log, head).unwrap_err();
         assert!(matches!(&error, Error::NoSuchRecord { head: named, .. } if *named == head), "{error}");
     }
-    // What was pruned is told by the link of what is left, and beyond that by a gap.
+    // That record was pruned. The link of the first record left confirms the head; beyond that, there is a gap.
     let pruned = chain.prune(11, (1, 1));
     let mut log = Log::of(&[&pruned]);
     log.files.remove(&name(0, 1));
@@ -213,7 +214,7 @@ fn the_record_to_begin_behind_must_be_there() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn impossible_settings_are_refused() {
     let log = Log::of(&[&Chain::new(0).events(2)]);
     let open = |reader: Reader| reader.records_of(Arc::new(log.clone())).map(Iterator::count);
     for bad in ["", "x", "1000", "0000", "+1", "-1"] {
@@ -234,9 +235,9 @@ fn what_cannot_be_is_refused() {
     assert!(matches!(read(Path::new("/none/such")), Err(Error::NoLog { .. })));
 }
 
-/// A bad line in the middle has its right number, from wherever the reading began.
+/// A bad line in the middle is reported with its right number, wherever reading began.
 #[test]
-fn a_bad_line_is_told_from_both_sides() {
+fn a_bad_line_is_reported_from_both_sides() {
     let mut log = Log::of(&[&Chain::new(0).events(400)]);
     log.edit(0, 1, |lines| lines[300][20] ^= 1);
     let bad = |reader: Reader| {
@@ -249,7 +250,7 @@ fn a_bad_line_is_told_from_both_sides() {
     assert_eq!((bad(reader()), bad(reader().reverse(true)), bad(reader().from_seq(290))), (402, 402, 113));
 }
 
-/// Of two chains that began with a bad line only one was read on.
+/// Of two chains that began with a bad line, reading once continued only with one.
 #[test]
 fn two_chains_that_begin_badly_are_both_read() {
     let mut log = Log::of(&[&Chain::new(0).events(3), &Chain::new(1).events(3)]);

@@ -1,4 +1,4 @@
-//! The files of a log, as those see them who search it themselves.
+//! The files of a log, for programs that search them themselves.
 
 use std::{path::Path, sync::Arc};
 
@@ -14,7 +14,7 @@ fn segments(log: &Log) -> Vec<Segment> {
     segments_of(&storage, Path::new("/log")).unwrap()
 }
 
-/// The lines of what counts of a file, with their offsets, up to the last durable record.
+/// Returns the lines of what counts of a file, up to the last durable record.
 fn records_in(log: &Log, segment: &Segment) -> Vec<Record> {
     let bytes = &log.files[&name(segment.chain(), segment.number())];
     let counted = &bytes[..usize::try_from(segment.counted_bytes()).unwrap()];
@@ -29,14 +29,14 @@ fn records_in(log: &Log, segment: &Segment) -> Vec<Record> {
 }
 
 #[test]
-fn what_counts_of_each_file_is_what_a_reader_hands_out() {
+fn what_counts_of_each_file_is_what_a_reader_returns() {
     let time = |text: &str| Timestamp::parse(text.as_bytes()).unwrap();
     let times = (time("2026-11-21T08:00:00.000000000Z"), time("2026-11-21T09:00:00.000000000Z"));
     let one = Chain::new(0).events(3);
     let counted = one.segments[&1].len() as u64;
     let one = one.segment(vec![After::counted(1, counted, Some(times))]).events(2).close();
     let mut log = Log::of(&[&one, &Chain::new(7).events(4)]);
-    // A void: bytes behind what counts.
+    // Void bytes behind what counts.
     log.file(0, 1).extend_from_slice(b"{\"seq\":99}\n");
     let all = segments(&log);
     let said: Vec<_> = all
@@ -58,7 +58,7 @@ fn what_counts_of_each_file_is_what_a_reader_hands_out() {
 }
 
 #[test]
-fn a_line_that_does_not_match_its_hash_is_no_record() {
+fn a_line_that_does_not_match_its_hash_is_not_a_record() {
     let mut log = Log::of(&[&Chain::new(0).events(3).close()]);
     let all = segments(&log);
     assert_eq!(records_in(&log, &all[0]).len(), 6);

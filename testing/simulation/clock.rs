@@ -8,8 +8,8 @@ thread_local! {
     static WALL: Cell<Option<Timestamp>> = const { Cell::new(None) };
 }
 
-/// While this lives, the wall clock of its thread is what it says: a simulation that asked the real one
-/// would not be the same run twice.
+/// Sets the wall clock of its thread while it lives. A simulation that read the real clock would
+/// not run the same way twice.
 #[derive(Debug)]
 pub(crate) struct Simulated(());
 
@@ -29,7 +29,7 @@ impl Simulated {
     }
 }
 
-/// For tests that need some time and do not care which.
+/// For tests that need a time, whichever it is.
 #[cfg(test)]
 impl Timestamp {
     pub(crate) fn now() -> Self {

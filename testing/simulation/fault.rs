@@ -1,4 +1,4 @@
-//! Which calls go wrong, and how.
+//! Which calls fail, and how.
 
 use rustix::io::Errno;
 
@@ -7,9 +7,9 @@ use super::prng::Prng;
 /// The kinds of call, as they are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Op {
-    /// Opening a file that exists.
+    /// Opens a file that exists.
     Open,
-    /// Opening a file that this makes: a new segment, or a missing lock file.
+    /// Opens a file that this call creates: a new segment, or a missing lock file.
     Create,
     Append,
     WriteAt,
@@ -50,7 +50,7 @@ impl Op {
 
     pub(crate) const SYNCS: [Self; 3] = [Self::SyncData, Self::SyncAll, Self::SyncDir];
 
-    /// The calls after which something is different: where a crash is worth trying.
+    /// The calls that change something: these are worth crashing at.
     pub(crate) const CHANGES: [Self; 10] = [
         Self::Create,
         Self::Append,
@@ -64,28 +64,29 @@ impl Op {
         Self::Reattach,
     ];
 
-    /// What a file system that has gone read-only refuses.
+    /// The calls that a file system refuses once it is read-only.
     pub(crate) const WRITES: [Self; 5] =
         [Self::Create, Self::Append, Self::WriteAt, Self::Remove, Self::Reattach];
 }
 
-/// What a failing `fdatasync` or `fsync` of a file leaves behind.
+/// What a failed `fdatasync` or `fsync` of a file leaves behind. Measured for each file system by
+/// Rebello et al., "Can Applications Recover from fsync Failures?" (USENIX ATC 2020).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum SyncFailure {
-    /// The error once, then the pages are clean: later syncs succeed, the bytes are not durable unless
-    /// they are written again, the page cache shows the new ones. The length is made durable by the
-    /// next sync.
+    /// Reports the error once and marks the pages clean. Later syncs succeed, but the bytes are not
+    /// durable unless they are written again. The page cache shows the new bytes. The next sync
+    /// makes the length durable.
     #[default]
     Ext4Ordered,
-    /// `data=journal`: this sync returns success, the next one the error.
+    /// `data=journal`: this sync succeeds, and the next one reports the error.
     Ext4Data,
-    /// As `Ext4Ordered`, but the length is not made durable by a later sync alone.
+    /// As `Ext4Ordered`, but a later sync alone does not make the length durable.
     Xfs,
-    /// The error once, and the page cache shows the old bytes again.
+    /// Reports the error once, and the page cache shows the old bytes again.
     Btrfs,
 }
 
-/// A scripted or random fault: on which calls, when, and what happens.
+/// A scripted or random fault: which calls it hits, when, and what happens then.
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
     ops: Vec<Op>,
@@ -106,13 +107,13 @@ enum When {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Effect {
-    /// Nothing is done, and the call fails. A sync fails as `SyncFailure` says.
+    /// Nothing is done, and the call fails. For a sync, `SyncFailure` decides what is left.
     Refuse(Errno),
-    /// Everything is done, and the call fails.
+    /// Everything is done, and the call fails nevertheless.
     ApplyAndFail(Errno),
     /// A write or read of at most so many bytes.
     Short(usize),
-    /// A sync that returns success and makes nothing durable.
+    /// A sync that succeeds but makes nothing durable.
     Lie,
 }
 
@@ -121,37 +122,40 @@ impl Fault {
         Self { ops: ops.to_vec(), process: None, on: None, when: When::Nth(1), effect, seen: 0 }
     }
 
-    /// The call fails and does nothing. `EINTR` is retried within the call and so changes nothing.
+    /// Creates a fault with which the call fails and does nothing. `EINTR` is retried within the
+    /// call, so it changes nothing.
     pub(crate) fn error(ops: &[Op], errno: Errno) -> Self {
         Self::new(ops, Effect::Refuse(errno))
     }
 
-    /// The call does everything and fails all the same.
+    /// Creates a fault with which the call does everything and fails nevertheless.
     pub(crate) fn error_applied(ops: &[Op], errno: Errno) -> Self {
         Self::new(ops, Effect::ApplyAndFail(errno))
     }
 
-    /// A write of at most `bytes`, and at least one.
+    /// Creates a fault with which a write takes at most `bytes`, and at least one.
     pub(crate) fn short_write(bytes: usize) -> Self {
         Self::new(&[Op::Append, Op::WriteAt], Effect::Short(bytes.max(1)))
     }
 
-    /// A read of at most `bytes`, and at least one.
+    /// Creates a fault with which a read returns at most `bytes`, and at least one.
     pub(crate) fn short_read(bytes: usize) -> Self {
         Self::new(&[Op::Read], Effect::Short(bytes.max(1)))
     }
 
-    /// A sync that returns success and makes nothing durable; a later honest one does.
+    /// Creates a fault with which a sync succeeds but makes nothing durable. A later honest sync
+    /// does.
     pub(crate) fn lying_sync() -> Self {
         Self::new(&Op::SYNCS, Effect::Lie)
     }
 
-    /// Only the nth matching call from now on, counted from 1 over all processes. Default: the first.
+    /// Hits only the nth matching call from now on, counted from 1 over all processes. Default: the
+    /// first.
     pub(crate) fn nth(self, n: u64) -> Self {
         Self { when: When::Nth(n), ..self }
     }
 
-    /// That call and every later one.
+    /// Hits that call and every later one.
     pub(crate) fn and_later(self) -> Self {
         match self.when {
             When::Nth(n) => Self { when: When::FromNth(n), ..self },
@@ -159,18 +163,18 @@ impl Fault {
         }
     }
 
-    /// So many of a thousand matching calls, by the seed.
+    /// Hits this many of a thousand matching calls, drawn from the seed.
     pub(crate) fn per_mille(self, rate: u16) -> Self {
         Self { when: When::PerMille(rate), ..self }
     }
 
-    /// Only calls on a file or directory whose name contains `part`: `audit-000-`, `control/chain-000`,
-    /// or `control/` for all of that directory.
+    /// Hits only calls on a file or directory whose name contains `part`: `audit-000-`,
+    /// `control/chain-000`, or `control/` for that whole directory.
     pub(crate) fn on(self, part: &str) -> Self {
         Self { on: Some(part.to_owned()), ..self }
     }
 
-    /// Only calls of one process.
+    /// Hits only calls of one process.
     pub(crate) fn by(self, process: &super::SimProcess) -> Self {
         Self { process: Some(process.id()), ..self }
     }
@@ -181,8 +185,8 @@ impl Fault {
             && self.on.as_ref().is_none_or(|part| call.name.contains(part.as_str()))
     }
 
-    /// Counts a matching call and says whether it goes wrong.
-    fn strikes(&mut self, prng: &mut Prng) -> bool {
+    /// Counts a matching call and returns whether it fails.
+    fn hits(&mut self, prng: &mut Prng) -> bool {
         self.seen += 1;
         match self.when {
             When::Nth(n) => self.seen == n,
@@ -192,21 +196,21 @@ impl Fault {
     }
 }
 
-/// How much of the call at which a crash comes was still done.
+/// How much of the call at a crash point still takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Applied {
     Fully,
     NotAtAll,
-    /// Fully, not at all, or a part of a write, by the seed.
+    /// All, nothing, or a part of a write, drawn from the seed.
     Seeded,
 }
 
 /// What ends at a crash point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Crash {
-    /// The whole machine; calls of all processes count.
+    /// The whole machine. Calls of all processes count.
     PowerCut,
-    /// One process; only its own calls count.
+    /// One process. Only its own calls count.
     Kill(usize),
 }
 
@@ -217,7 +221,7 @@ struct CrashPoint {
     applied: Applied,
 }
 
-/// One call, as far as faults look at it.
+/// A call, as far as faults depend on it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) process: usize,
@@ -225,29 +229,29 @@ pub(super) struct Call<'a> {
     pub(super) name: &'a str,
 }
 
-/// What is to happen to one call.
+/// What happens to one call.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Plan {
     Go,
     Fault(Effect),
-    /// The crash, and how many thousandths of a write are still done before it; `None`: the call is
-    /// not made at all.
+    /// A crash, and how many thousandths of a write still take effect before it. With `None`, the
+    /// call is not made at all.
     Crash(Crash, Option<u16>),
 }
 
-/// Everything that is to go wrong, and how often each kind of call was made.
+/// All faults and crash points, and how many calls they changed.
 #[derive(Debug, Clone)]
 pub(super) struct Faults {
     prng: Prng,
     scripted: Vec<Fault>,
     crash_points: Vec<CrashPoint>,
     /// How many calls a fault changed, interrupted ones included.
-    pub(super) struck: u64,
+    pub(super) hit_calls: u64,
 }
 
 impl Faults {
     pub(super) fn new(prng: Prng) -> Self {
-        Self { prng, scripted: Vec::new(), crash_points: Vec::new(), struck: 0 }
+        Self { prng, scripted: Vec::new(), crash_points: Vec::new(), hit_calls: 0 }
     }
 
     pub(super) fn inject(&mut self, fault: Fault) {
@@ -263,12 +267,12 @@ impl Faults {
         self.crash_points.push(CrashPoint { crash, remaining: nth.max(1), applied });
     }
 
-    /// How many crash points were not reached yet.
+    /// Returns how many crash points are not reached yet.
     pub(super) fn crashes_to_come(&self) -> usize {
         self.crash_points.len()
     }
 
-    /// Decides about a call. Where several faults strike, the one that was injected first counts.
+    /// Decides about a call. If several faults hit it, the one injected first takes effect.
     pub(super) fn plan(&mut self, call: &Call<'_>) -> Plan {
         if let Some((crash, applied)) = self.crash(call) {
             let still_done = match applied {
@@ -284,12 +288,13 @@ impl Faults {
         }
         let mut first = None;
         for fault in self.scripted.iter_mut().filter(|fault| fault.matches(call)) {
-            if fault.strikes(&mut self.prng) {
+            // Every matching fault counts the call, even if an earlier one takes effect.
+            if fault.hits(&mut self.prng) {
                 first.get_or_insert(fault.effect);
             }
         }
         let Some(effect) = first else { return Plan::Go };
-        self.struck += 1;
+        self.hit_calls += 1;
         match effect {
             Effect::Refuse(Errno::INTR) | Effect::ApplyAndFail(Errno::INTR) => Plan::Go,
             effect => Plan::Fault(effect),
@@ -297,6 +302,7 @@ impl Faults {
     }
 
     fn crash(&mut self, call: &Call<'_>) -> Option<(Crash, Applied)> {
+        // Between two changing calls, a crash leaves the same state wherever it happens.
         if !Op::CHANGES.contains(&call.op) {
             return None;
         }
@@ -308,7 +314,7 @@ impl Faults {
         }
         let reached = self.crash_points.iter().position(|point| point.remaining == 0)?;
         let point = self.crash_points.remove(reached);
-        // Another point that this call reached comes with the next one.
+        // If this call reached another point as well, that one takes effect at the next call.
         for point in &mut self.crash_points {
             point.remaining = point.remaining.max(1);
         }

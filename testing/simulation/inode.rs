@@ -1,4 +1,4 @@
-//! One simulated file: what its page cache shows, what is durable, and what lies between.
+//! A simulated file: what the page cache shows, what is durable, and what is in between.
 
 use std::{collections::BTreeMap, mem, ops::Range};
 
@@ -7,16 +7,16 @@ use rustix::io::Errno;
 use super::prng::Prng;
 use crate::error::InsecureReason;
 
-/// What a disk writes at once: after a power cut each sector has a fate of its own.
+/// The unit in which a disk writes. After a power cut, each sector survives or not on its own.
 pub(super) const SECTOR: usize = 512;
 
-/// What lies under a name.
+/// The kind of file behind a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Nature {
     #[default]
     Regular,
     Symlink,
-    /// A regular file that the disk would refuse to write to, and its reason.
+    /// A regular file that the disk would refuse to write to, and the reason.
     Insecure(InsecureReason),
 }
 
@@ -25,18 +25,20 @@ pub(super) struct Inode {
     pub(super) nature: Nature,
     /// What every process reads.
     cache: Vec<u8>,
-    /// What stands on the medium; may be longer than `durable_len`.
+    /// What is on the medium. May be longer than `durable_len`.
     durable: Vec<u8>,
     durable_len: usize,
     /// By sector, the writes that no sync has covered, oldest first.
     unsynced: BTreeMap<usize, Vec<Patch>>,
-    /// By sector, what a failed sync marked clean although it never reached the medium.
+    /// By sector, the ranges that a failed sync marked clean although they never reached the
+    /// medium.
     lost: BTreeMap<usize, Vec<Range<usize>>>,
-    /// The lengths since the last sync, each with the moment it came to be.
+    /// The lengths since the last sync, each with the moment of the write.
     lengths: Vec<(u64, usize)>,
-    /// How often writing back failed, the last error, and whether any sync has returned it.
+    /// How often writeback failed.
     failures: u64,
     last_failure: Option<Errno>,
+    /// Whether any sync has returned the last error.
     failure_was_reported: bool,
 }
 
@@ -59,7 +61,7 @@ impl Inode {
         Self { nature, ..Self::default() }
     }
 
-    /// A file that is wholly durable.
+    /// Creates a file that is completely durable.
     pub(super) fn with_bytes(bytes: &[u8]) -> Self {
         let mut inode = Self::default();
         inode.rewrite(bytes);
@@ -74,16 +76,17 @@ impl Inode {
         self.durable.get(..self.durable_len).unwrap_or(&self.durable)
     }
 
-    /// Changes the page cache; what this writes is not durable.
+    /// Writes to the page cache. Nothing of this is durable yet.
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8], moment: u64) {
         let end = offset + bytes.len();
         if end > self.cache.len() {
+            // A file system writes the length separately from the bytes, so it has its own history.
             self.lengths.push((moment, end));
         }
         put(&mut self.cache, offset, bytes);
         for (sector, range) in by_sector(offset..end) {
             let patches = self.unsynced.entry(sector).or_default();
-            // Writing to a page makes all of it dirty, and so what was lost has another chance.
+            // Writing to a page makes all of it dirty again, so what was lost gets another chance.
             let revived = self.lost.remove(&sector).unwrap_or_default();
             patches.extend(revived.into_iter().chain([range]).map(|range| Patch {
                 moment,
@@ -93,7 +96,7 @@ impl Inode {
         }
     }
 
-    /// A sync that works: everything written up to `until` is durable.
+    /// Syncs successfully: everything written up to `until` is durable.
     pub(super) fn sync(&mut self, until: u64) {
         for patch in self.take_unsynced(until).into_values().flatten() {
             put(&mut self.durable, patch.offset, &patch.bytes);
@@ -106,10 +109,11 @@ impl Inode {
         self.durable.resize(length, 0);
     }
 
-    /// A sync, or the kernel's own writing back, that fails as ext4 and XFS do: pages are clean
-    /// afterwards, whether they reached the medium or not, and at least one did not.
+    /// Fails a sync or a writeback by the kernel, as ext4 and XFS do. Afterwards the pages are
+    /// clean whether they reached the medium or not, and at least one did not.
     pub(super) fn fail_to_sync(&mut self, until: u64, forget_lengths: bool, prng: &mut Prng) {
         let taken = self.take_unsynced(until);
+        // A failed sync of which everything arrived would test nothing.
         let surely_lost = prng.below(taken.len());
         let some_arrive = prng.chance(500);
         for (nth, (sector, patches)) in taken.into_iter().enumerate() {
@@ -126,7 +130,7 @@ impl Inode {
         }
     }
 
-    /// A sync that fails as btrfs does: the page cache shows the old bytes again.
+    /// Fails a sync as btrfs does: the page cache shows the old bytes again.
     pub(super) fn revert(&mut self) {
         self.unsynced.clear();
         self.lost.clear();
@@ -134,31 +138,32 @@ impl Inode {
         self.cache = self.durable().to_vec();
     }
 
-    /// Notes an error of writing back, which every open file hears of once.
+    /// Notes a writeback error, which every open file reports once.
     pub(super) fn note_failure(&mut self, errno: Errno) {
         self.failures += 1;
         self.last_failure = Some(errno);
         self.failure_was_reported = false;
     }
 
-    /// Up to which failure a file opened now has heard: what nobody was told, it will be told.
-    pub(super) fn failures_heard_at_open(&self) -> u64 {
+    /// Returns how many failures a file opened now counts as reported. A failure that no sync has
+    /// reported yet is still reported to it.
+    pub(super) fn failures_reported_at_open(&self) -> u64 {
         if self.failure_was_reported { self.failures } else { self.failures.saturating_sub(1) }
     }
 
-    /// The error that an open file has not heard of yet; now it has.
-    pub(super) fn take_failure(&mut self, heard: &mut u64) -> Option<Errno> {
-        if mem::replace(heard, self.failures) == self.failures {
+    /// Returns the error that an open file has not reported yet, and counts it as reported.
+    pub(super) fn take_failure(&mut self, reported: &mut u64) -> Option<Errno> {
+        if mem::replace(reported, self.failures) == self.failures {
             return None;
         }
         self.failure_was_reported = true;
         self.last_failure
     }
 
-    /// What a power cut leaves.
+    /// Applies a power cut.
     pub(super) fn cut_power(&mut self, prng: &mut Prng) {
         let before = mem::take(&mut self.cache);
-        // Often everything or nothing arrives, and only otherwise each sector as it likes.
+        // Often all sectors or none arrive. Otherwise each has its own fate.
         let common = match prng.below(4) {
             0 => Some(Fate::Kept),
             1 => Some(Fate::Dropped),
@@ -179,7 +184,7 @@ impl Inode {
         };
     }
 
-    /// The length is written by itself, before or after the bytes.
+    /// Draws the length after a power cut. It is written separately, before or after the bytes.
     fn length_after_cut(&self, prng: &mut Prng) -> usize {
         let Some(&(_, newest)) = self.lengths.last() else { return self.durable_len };
         match prng.below(5) {
@@ -193,7 +198,7 @@ impl Inode {
         }
     }
 
-    /// Gives the file other bytes, durable at once.
+    /// Replaces the contents, durable at once.
     pub(super) fn rewrite(&mut self, bytes: &[u8]) {
         *self = Self {
             nature: self.nature,
@@ -207,7 +212,7 @@ impl Inode {
         };
     }
 
-    /// Flips a bit wherever the byte stands. False when the file is too short.
+    /// Flips a bit everywhere the byte is kept. Returns false if the file is too short.
     pub(super) fn flip_bit(&mut self, offset: usize, bit: u8) -> bool {
         let mask = 1 << (bit % 8);
         let Some(byte) = self.cache.get_mut(offset) else { return false };
@@ -224,7 +229,7 @@ impl Inode {
         true
     }
 
-    /// Takes the writes up to `until` out of what is not synced.
+    /// Takes the writes up to `until` out of those that are not synced.
     fn take_unsynced(&mut self, until: u64) -> BTreeMap<usize, Vec<Patch>> {
         let mut taken = BTreeMap::new();
         self.unsynced.retain(|sector, patches| {
@@ -238,18 +243,18 @@ impl Inode {
     }
 }
 
-/// What becomes of the un-synced writes to one sector when the power fails. Bytes that were not
-/// written keep their value: without that assumption nothing could ever be appended to a file.
+/// What happens to the unsynced writes of one sector in a power cut. Bytes that were not written
+/// keep their value: without that assumption, nothing could ever be appended to a file.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Kept,
-    /// Old content, or a hole where there was none.
+    /// The old contents, or a hole if there were none.
     Dropped,
-    /// The first writes, not the later ones.
+    /// The first writes arrive, the later ones do not.
     FirstOnes,
     Zeroed,
     Scrambled,
-    /// Something that stood elsewhere, as blocks that belonged to another file do.
+    /// Bytes from elsewhere, as in blocks that belonged to another file.
     Stale,
 }
 
@@ -288,7 +293,7 @@ impl Fate {
     }
 }
 
-/// Writes into a vector, with zeros up to where it begins.
+/// Writes into a vector, and fills a gap before it with zeros.
 fn put(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     let end = offset + bytes.len();
     if end > target.len() {
@@ -299,7 +304,7 @@ fn put(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     }
 }
 
-/// The parts of a range, each with the sector it lies in.
+/// Splits a range by sector, and returns each part with its sector.
 fn by_sector(range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
     let first = range.start / SECTOR;
     (first..range.end.div_ceil(SECTOR))

@@ -1,4 +1,4 @@
-//! Chance that can be repeated: one seed, one sequence.
+//! Reproducible randomness: one seed gives one sequence.
 
 /// `SplitMix64`, from Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
 #[derive(Debug, Clone)]
@@ -9,7 +9,8 @@ impl Prng {
         Self(seed)
     }
 
-    /// A sequence of its own for each purpose, so that a draw for one does not shift the others.
+    /// Begins a separate sequence for each purpose, so that a draw for one does not shift the
+    /// others.
     pub(crate) fn for_purpose(seed: u64, purpose: u64) -> Self {
         let mut prng = Self(seed ^ purpose.wrapping_mul(0xA24B_AED4_963E_E407));
         Self(prng.next())
@@ -23,13 +24,13 @@ impl Prng {
         bits ^ (bits >> 31)
     }
 
-    /// A number below `bound`; zero when there is none.
+    /// Returns a number below `bound`; zero if `bound` is zero.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         let wide = (u128::from(self.next()) * bound as u128) >> 64;
         usize::try_from(wide).unwrap_or_default()
     }
 
-    /// True in `per_mille` of a thousand draws.
+    /// Returns true in `per_mille` of a thousand draws.
     pub(crate) fn chance(&mut self, per_mille: u16) -> bool {
         self.below(1000) < usize::from(per_mille)
     }

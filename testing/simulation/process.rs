@@ -1,4 +1,4 @@
-//! A simulated process: the `Storage` and the `File`s that the code under test is given.
+//! A simulated process: the `Storage` and the `File`s for the code under test.
 
 use std::{
     io,
@@ -22,11 +22,11 @@ const ROOT: &str = "/simulated/audit-log";
 /// The machine, as all processes share it.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Guards the whole machine. Held for the length of one call, by whichever thread makes it.
+    /// Guards the whole machine. Held for the length of one call, by the thread that makes it.
     machine: Mutex<Machine>,
-    /// Told when a call begins to wait, is released, or is ended by a crash.
+    /// Notified when a call blocks, is released, or is ended by a crash.
     pub(super) changed: Condvar,
-    /// In a model of threads: taken before each call, so that others can have their turn there.
+    /// In a model of threads: locked before each call, so that the model can switch threads there.
     #[cfg(any(loom, shuttle))]
     turn: crate::sync::Mutex<()>,
 }
@@ -58,51 +58,51 @@ impl SimProcess {
         Self { shared, id }
     }
 
-    /// The number of this process, as the trace shows it.
+    /// Returns the number of this process, as in the trace.
     pub(crate) fn id(&self) -> usize {
         self.id
     }
 
-    /// What the code under test is given.
+    /// Returns the storage for the code under test.
     pub(crate) fn storage(&self) -> Arc<dyn Storage> {
         Arc::new(self.clone())
     }
 
-    /// Ends the process as SIGKILL does: locks are let go, the page cache stays, and every later call
-    /// of this process fails.
+    /// Ends the process as SIGKILL does: its locks are released, the page cache stays, and every
+    /// later call of this process fails.
     pub(crate) fn kill(&self) {
         self.shared.lock().kill(self.id);
         self.shared.changed.notify_all();
     }
 
-    /// How many locks it holds.
+    /// Returns how many locks it holds.
     pub(crate) fn locks(&self) -> usize {
         self.shared.lock().locks_of(self.id)
     }
 
-    /// Kills the process at its nth call from now on that changes something.
+    /// Kills the process at its nth changing call from now on.
     pub(crate) fn kill_at(&self, nth: u64, applied: Applied) {
         self.shared.lock().faults.crash_at(Crash::Kill(self.id), nth, applied);
     }
 
-    /// Closes every file and directory that the process has open, behind the back of the code under test.
+    /// Closes every file and directory of the process, behind the back of the code under test.
     pub(crate) fn close_descriptors(&self) {
         self.shared.lock().close_descriptors(self.id);
     }
 
-    /// False once the process was killed or the power cut.
+    /// Returns false once the process was killed or the power was cut.
     pub(crate) fn is_alive(&self) -> bool {
         self.shared.lock().is_alive(self.id)
     }
 
-    /// A child that inherits every open file, and with it every lock, until it is killed.
+    /// Starts a child that inherits every open file, and with it every lock, until it is killed.
     pub(crate) fn fork(&self) -> Self {
         let id = self.shared.lock().fork(self.id);
         Self::new(Arc::clone(&self.shared), id)
     }
 
-    /// Makes one call: waits while it is held, counts it, lets faults strike, and carries it out.
-    /// `act` is told the moment at which the call began.
+    /// Makes one call: blocks while that kind is held, counts it, applies faults, and carries it
+    /// out. `act` gets the moment at which the call began.
     fn call<T>(
         &self,
         op: impl Fn(&Machine) -> Op,
@@ -115,6 +115,7 @@ impl SimProcess {
         let mut machine = self.shared.lock();
         let began = machine.moment();
         let op = op(&machine);
+        // A process may close its descriptors or die while its call is blocked.
         let may_go = |machine: &Machine| {
             machine.is_alive(self.id) && handle.is_none_or(|handle| machine.is_open(handle))
         };
@@ -168,7 +169,7 @@ impl Storage for SimProcess {
                 Ok(())
             },
         );
-        // Made even where the call failed, so that what was opened all the same is closed.
+        // Created even if the call failed, so that a file opened nevertheless is closed.
         let file = opened.map(|handle| SimFile {
             process: self.clone(),
             handle,
@@ -234,13 +235,13 @@ impl Storage for SimProcess {
         self.call(|_| Op::Random, "", None, |machine, _, _| Ok(machine.random()))
     }
 
-    /// Always as many digits, so that the length of no line depends on it.
+    /// Returns an id that always has four digits, so that no line's length depends on it.
     fn process_id(&self) -> u32 {
         1000 + u32::try_from(self.id % 9000).unwrap_or_default()
     }
 }
 
-/// An open file of a simulated process; closed when dropped.
+/// An open file of a simulated process. Closed when dropped.
 #[derive(Debug)]
 struct SimFile {
     process: SimProcess,
@@ -280,7 +281,7 @@ impl File for SimFile {
         self.call(Op::Stat, |machine, _, _| machine.stat_handle(self.handle))
     }
 
-    /// No inode is used twice here.
+    /// Returns the inode number, which is never reused here.
     fn birth(&self) -> io::Result<u64> {
         self.call(Op::Stat, |machine, _, _| machine.stat_handle(self.handle)).map(|stat| stat.inode)
     }

@@ -17,7 +17,7 @@ fn closed() -> Chain {
     Chain::new(0).events(6).close()
 }
 
-/// A log of one file, after a change to its lines.
+/// Checks a log of one file after a change to its lines.
 #[track_caller]
 fn edited(verdict: Verdict, kinds: &[FindingKind], change: impl FnOnce(&mut Vec<Vec<u8>>)) {
     let mut log = Log::of(&[&closed()]);
@@ -44,13 +44,13 @@ fn a_closed_log_is_intact() {
 }
 
 #[test]
-fn a_log_without_segments_is_no_log() {
+fn a_log_without_segments_is_not_a_log() {
     let log = Log::default();
     assert!(matches!(log.verifier().run_on(&log), Err(Error::NoLog { .. })));
 }
 
 #[test]
-fn what_happens_to_a_line_has_a_name() {
+fn every_change_of_a_line_has_a_kind_of_finding() {
     edited(Damaged, &[Edited], |lines| lines[3][20] ^= 1);
     edited(Damaged, &[Malformed], |lines| lines[3][0] = b'[');
     edited(Damaged, &[Malformed], |lines| lines.insert(3, b"hello\n".to_vec()));
@@ -80,7 +80,7 @@ fn a_line_that_was_rehashed_breaks_the_next_link() {
     check(&log.verify(), Damaged, &[BrokenLink]);
 }
 
-/// The line that carries the mark has the broken link itself: what it says still counts.
+/// The line that carries the mark has the broken link itself, and its mark still counts.
 #[test]
 fn the_last_durable_line_cannot_be_rehashed_either() {
     let chain = Chain::new(0).events(4);
@@ -111,7 +111,7 @@ fn bad_bytes_above_the_mark_at_the_end_are_a_torn_tail() {
 }
 
 #[test]
-fn a_last_line_without_end_is_a_torn_tail() {
+fn a_last_line_without_a_line_feed_is_a_torn_tail() {
     let mut log = Log::of(&[&closed()]);
     log.file(0, 1).extend_from_slice(b"{\"seq\":10,\"ts");
     check(&log.verify(), Unclean, &[TornTail]);
@@ -143,7 +143,7 @@ fn a_verifier_can_run_on_another_thread() {
 }
 
 #[test]
-fn a_cut_close_is_noticed_and_the_cut_of_a_whole_run_is_not() {
+fn removing_a_close_is_noticed_and_removing_a_whole_run_is_not() {
     edited(Unclean, &[NotClosed], |lines| drop(lines.pop()));
     let chain = closed();
     let first_run = chain.segments[&1].len();
@@ -152,12 +152,12 @@ fn a_cut_close_is_noticed_and_the_cut_of_a_whole_run_is_not() {
     check(&log.verify(), Intact, &[]);
     log.file(0, 1).truncate(first_run);
     check(&log.verify(), Intact, &[]);
-    // A head that was kept elsewhere tells.
+    // A head that was kept elsewhere shows it.
     check(&log.verifier().expect_head(chain.head()).run_on(&log).unwrap(), Damaged, &[Ahead]);
 }
 
 #[test]
-fn an_expected_head_must_be_there_with_its_hash() {
+fn an_expected_head_must_exist_with_its_hash() {
     let chain = closed();
     let log = Log::of(&[&chain]);
     for seq in 1..=9 {
@@ -189,17 +189,17 @@ fn chains_witness_each_other() {
     let second = Chain::new(1).sees(&first).mark().close();
     let log = Log::of(&[&first, &second]);
     check(&log.verify(), Intact, &[]);
-    // Gone.
+    // The chain is missing.
     let alone = Log::of(&[&second]);
     check(&alone.verify(), Damaged, &[MissingChain]);
-    // Cut.
+    // It was cut.
     let mut cut = log.clone();
     cut.edit(0, 1, |lines| lines.truncate(5));
     check(&cut.verify(), Damaged, &[Ahead, NotClosed]);
-    // Rewritten.
+    // It was rewritten.
     let rewritten = Log::of(&[&Chain::new(0).events(5).event("other").close(), &second]);
     check(&rewritten.verify(), Damaged, &[HeadMismatch]);
-    // Another chain with its number.
+    // Another chain has its number.
     let mut other = Chain::bare(0);
     other.id = crate::format::ChainId(1);
     let other = other.segment(Vec::new()).open().events(6).close();
@@ -249,7 +249,7 @@ fn durable_records_must_not_be_void() {
 }
 
 #[test]
-fn a_whole_segment_may_be_void_or_gone_if_it_counts_nothing() {
+fn a_whole_segment_may_be_void_or_missing_if_it_counts_nothing() {
     let one = Chain::new(0).events(3);
     let bytes = one.segments[&1].len();
     let mut two = one.clone().roll();
@@ -267,7 +267,7 @@ fn a_whole_segment_may_be_void_or_gone_if_it_counts_nothing() {
     let report = log.verify();
     check(&report, Intact, &[]);
     assert!(has_note(&report, NoteKind::Stillborn));
-    // A stillborn file at the end: the writer died before its first line was there, or somebody took what it held.
+    // A stillborn file at the end: the writer died before its first line was written, or its content was destroyed.
     log.files.insert(name(0, 4), Vec::new());
     check(&log.verify(), Unclean, &[TornTail]);
     log.files.insert(name(0, 4), b"{\"seq\":1".to_vec());
@@ -344,7 +344,7 @@ fn a_pruned_chain_begins_behind_what_was_removed() {
         check(&report, Intact, &[]);
         assert!(report.not_checked().iter().any(|what| what.message().contains("removed by retention")));
     }
-    // Damage in a leftover is no damage of the log.
+    // Damage in a leftover is not damage to the log.
     let mut log = whole.clone();
     log.edit(0, 1, |lines| lines[2][20] ^= 1);
     check(&log.verify(), Intact, &[]);
@@ -352,7 +352,7 @@ fn a_pruned_chain_begins_behind_what_was_removed() {
     log.files.remove(&name(0, 2));
     log.file(0, 1).extend_from_slice(b"bytes that segment 2 declared void");
     check(&log.verify(), Intact, &[]);
-    // More than was pruned is missing.
+    // More records are missing than were pruned.
     let mut log = whole.clone();
     log.files.remove(&name(0, 1));
     log.files.remove(&name(0, 2));
@@ -372,8 +372,8 @@ fn a_prune_that_names_another_hash_does_not_fit() {
     check(&log.verify(), Damaged, &[BrokenLink]);
 }
 
-/// A log that was pruned, in which a durable record was altered, another file made unreadable, and a
-/// segment added that claims a cut of its own, lower than the real one.
+/// Returns a log that was pruned, in which a durable record was altered and another file made unreadable. A segment
+/// was added that claims a cut of its own, lower than the real one.
 fn with_a_forged_cut() -> Log {
     let chain = Chain::new(0).events(3);
     let through = chain.seq;
@@ -391,17 +391,17 @@ fn with_a_forged_cut() -> Log {
     log
 }
 
-/// Once everything before such a segment was taken for leftovers of retention, and not judged.
+/// Everything before such a segment was once taken for leftovers of retention, and not judged.
 #[test]
-fn a_cut_that_is_said_later_hides_nothing_that_was_durable() {
+fn a_cut_claimed_later_does_not_hide_durable_records() {
     let report = with_a_forged_cut().verify();
     assert_eq!(report.verdict(), Damaged, "{report}");
     assert!(!has_note(&report, NoteKind::Leftover), "{report}");
 }
 
-/// And once the writer removed it, without a record of that.
+/// And the writer once removed it, without recording that.
 #[test]
-fn a_cut_that_is_said_later_removes_nothing() {
+fn a_cut_claimed_later_removes_nothing() {
     use crate::{
         Retention,
         harness::world::{SECOND, Settings, World},
@@ -421,11 +421,11 @@ fn a_cut_that_is_said_later_removes_nothing() {
     }
 }
 
-/// A chain begins anew, with another id, where the first line of its first file was never durable.
-/// Seed 203,494: retention had removed that file and all that told of it, a power cut brought it back
-/// alone, and verification took the chain for one that another file belonged to.
+/// A chain begins anew, with another id, if the first line of its first file was never durable. Seed 203,494:
+/// retention had removed that file and every line that mentioned it, and a power cut brought back the file alone.
+/// Verification then took the chain for one to which another file belonged.
 #[test]
-fn a_leftover_that_never_counted_is_not_believed() {
+fn a_leftover_that_never_counted_is_ignored() {
     let mut in_vain = Chain::bare(0);
     in_vain.id = crate::format::ChainId(7);
     let in_vain = in_vain.segment(Vec::new()).open().events(1);
@@ -447,7 +447,7 @@ fn a_leftover_that_never_counted_is_not_believed() {
 }
 
 #[test]
-fn what_the_chain_counts_itself_is_a_note() {
+fn events_that_the_chain_counts_as_lost_are_a_note() {
     let report = Log::of(&[&Chain::new(0).gap(2, 17).close().open().close()]).verify();
     check(&report, Intact, &[]);
     assert!(has_note(&report, NoteKind::Gap));

@@ -29,11 +29,11 @@ fn a_directory_without_a_log_is_an_error() {
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_that_names_it() {
+fn an_unreadable_file_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     write(&Log::of(&[&Chain::new(0).close()]), &path);
-    // A directory that is named like a segment.
+    // A directory with the name of a segment.
     drop(Disk::create(&path.join(name(0, 2)), DiskOptions::default()).unwrap());
     let Err(error @ Error::Io { .. }) = verify(&path) else { panic!() };
     assert!(error.to_string().ends_with("/log/audit-000-00000002.jsonl"), "{error}");
@@ -59,6 +59,6 @@ fn a_writer_that_holds_the_lock_is_seen() {
     let report = verify(&path).unwrap();
     check(&report, Verdict::Unclean, &torn);
     assert!(matches!(report.ensure_intact(), Err(Error::NotIntact { verdict: Verdict::Unclean, .. })));
-    // The verification has let go of the lock.
+    // The verification has released the lock.
     assert!(lock.try_lock(LockKind::Exclusive).unwrap());
 }

@@ -1,4 +1,4 @@
-//! docs/format.md is right: its vectors are logs of this format.
+//! Tests docs/format.md: its vectors are logs of this format.
 
 use super::{
     check,
@@ -13,7 +13,7 @@ use crate::{
 
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 
-/// The lines of the fenced block behind a mark in the document.
+/// Returns the lines of the fenced block behind a mark in the document.
 fn block(mark: &str) -> Vec<&'static str> {
     let (_, rest) = DOCUMENT.split_once(mark).expect(mark);
     let (_, block) = rest.split_once("```json\n").expect("a block");
@@ -40,7 +40,7 @@ fn the_vector_is_an_intact_log() {
 }
 
 #[test]
-fn the_example_and_its_body_are_of_the_vector() {
+fn the_example_and_its_body_are_part_of_the_vector() {
     let (example, body) = (block("<!-- example -->")[0], block("<!-- body -->")[0]);
     assert!(block("<!-- vector -->").contains(&example));
     let hash = Digest::of_body(body.as_bytes());
@@ -49,16 +49,16 @@ fn the_example_and_its_body_are_of_the_vector() {
     assert_eq!(format!("{start}}}"), body);
 }
 
-/// The code words in the paragraph that begins with these words.
+/// Returns the code words in the paragraph that begins with these words.
 fn words_of(start: &str) -> Vec<&'static str> {
     let (_, rest) = DOCUMENT.split_once(start).expect(start);
     let paragraph = rest.split_once('\n').expect("its end").0;
     paragraph.split('`').skip(1).step_by(2).collect()
 }
 
-/// A cause was written for a year that the document did not know.
+/// The log once wrote a cause that the document did not list, for a year.
 #[test]
-fn every_word_that_the_log_writes_of_itself_is_in_the_document() {
+fn every_code_word_of_the_log_is_in_the_document() {
     let causes = words_of("- **`recovery`**");
     assert_eq!(causes[..Cause::ALL.len()], Cause::ALL.map(Cause::as_str));
     let reasons = words_of("- **`gap`**");

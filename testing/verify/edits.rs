@@ -1,4 +1,4 @@
-//! What somebody can do to the files of a log, one change at a time, drawn at random.
+//! Changes that somebody could make to the files of a log, one at a time, drawn at random.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::{
     storage::sim::Prng,
 };
 
-/// A log after a change, and what the change means.
+/// A log after a change, and the meaning of the change.
 #[derive(Debug)]
 pub(super) struct Edited {
     pub(super) what: String,
@@ -21,7 +21,7 @@ pub(super) struct Edited {
     pub(super) effects: Vec<Effect>,
 }
 
-/// Draws from a log.
+/// Draws random parts of a log.
 pub(super) struct Editor<'a> {
     pub(super) honest: &'a Honest,
     /// Another log, to splice with.
@@ -62,7 +62,7 @@ fn seqs<'a>(rows: impl IntoIterator<Item = &'a Row>) -> BTreeSet<u64> {
     rows.into_iter().map(|row| row.seq).collect()
 }
 
-/// A line with other hashes, as long as before.
+/// Returns a line with different hashes, of the same length.
 fn resealed(line: &[u8], previous: &str) -> Vec<u8> {
     let text = std::str::from_utf8(line).unwrap();
     let members = text.split_once(",\"_prev_hash\":").unwrap().0;
@@ -76,7 +76,7 @@ fn hash_of(line: &[u8]) -> String {
     json["_hash"].as_str().unwrap().to_owned()
 }
 
-/// Another time of the same length.
+/// Returns a line with a different time of the same length.
 fn at_another_time(line: &[u8]) -> Vec<u8> {
     let mut line = line.to_vec();
     let at = memchr::memmem::find(&line, b"\"ts\":\"").unwrap() + 6 + 28;
@@ -103,7 +103,7 @@ impl Editor<'_> {
         self.chain(chain).last().seq == row.seq
     }
 
-    /// The records of a file whose place depends on its first line, if that is the one given.
+    /// Returns the records of a file whose place depends on its first line, if the given record is that line.
     fn under(&self, chain: u16, row: &Row) -> BTreeSet<u64> {
         let written = self.chain(chain);
         if row.line == 0 && written.voids(row.segment) {
@@ -147,10 +147,10 @@ impl Editor<'_> {
     fn double(&mut self, chain: u16) -> Option<Edited> {
         let (row, before) = (self.row(chain), self.row(chain));
         let log = self.edit(chain, before.segment, |lines| lines.insert(before.line, row.bytes.clone()));
-        // Before itself, the first of the two is the record.
+        // If it is doubled in front of itself, the first of the two is the record.
         let first = before.seq + u64::from(before.seq == row.seq);
         let touched = self.under(chain, &before);
-        // A first line of a file may look like one where it stands now.
+        // The first line of a file may look like one in its new place too.
         let is_exact = touched.is_empty() && row.kind != "segment";
         let mut effect = Self::visible(chain, first, touched, is_exact);
         if before.seq == row.seq && self.ends_a_finished_file(chain, &row) {
@@ -159,7 +159,7 @@ impl Editor<'_> {
         Self::one(format!("record {} before record {}", row.seq, before.seq), log, effect)
     }
 
-    /// Whether what stands behind a record, in its file, does not count.
+    /// Returns whether the bytes behind a record in its file do not count.
     fn ends_a_finished_file(&self, chain: u16, row: &Row) -> bool {
         let written = self.chain(chain);
         let last = written.rows_of(row.segment).last();
@@ -252,7 +252,7 @@ impl Editor<'_> {
         let mut touched = self.under(chain, &row);
         let is_exact = touched.is_empty();
         if self.random.below(3) == 0 {
-            // Without a line feed it takes the next line with it.
+            // Without a line feed, it spoils the next line too.
             garbage.pop();
             touched.insert(row.seq);
         }
@@ -275,7 +275,7 @@ impl Editor<'_> {
         Self::one(format!("to file {segment}"), log, effect)
     }
 
-    /// Leaves the records up to one, and nothing behind it.
+    /// Keeps the records up to this one, and nothing behind it.
     fn cut_behind(&self, log: &mut Log, chain: u16, row: &Row) {
         log.edit(chain, row.segment, |lines| lines.truncate(row.line + 1));
         for segment in self.chain(chain).files.keys().filter(|segment| **segment > row.segment) {
@@ -323,7 +323,7 @@ impl Editor<'_> {
         self.without(chain, segment, log)
     }
 
-    /// A log in which nothing is left of a file.
+    /// Returns a log in which nothing is left of a file.
     fn without(&self, chain: u16, segment: u32, log: Log) -> Option<Edited> {
         let written = self.chain(chain);
         let files = written.live_files();
@@ -339,7 +339,7 @@ impl Editor<'_> {
         Self::one(format!("file {segment}"), log, effect)
     }
 
-    /// The lines that a writer would append behind a record.
+    /// Returns the lines that a writer would append behind a record.
     fn continued(from: &Row, events: u64, close: bool) -> Vec<u8> {
         let mut lines = Vec::new();
         let at = Timestamp::from_unix(1_800_000_000, 0);
@@ -398,7 +398,7 @@ impl Editor<'_> {
         log.files.insert(name(chain, to), bytes);
         let written = self.chain(chain);
         let first = written.rows_of(segment).next()?;
-        // Where it went to, all of its records may be out of place.
+        // In the file it was renamed to, all of its records may be out of place.
         let next_to =
             (segment.min(to) + 1..segment.max(to)).any(|number| written.files.contains_key(&number));
         let touched = if next_to || written.voids(segment) {
@@ -453,7 +453,7 @@ impl Editor<'_> {
         let other = &self.other.chains[&number];
         let from = other.live_files()[self.random.below(other.live_files().len())];
         let bytes = other.files[&from].bytes.clone();
-        // Logs made by hand begin alike: then nothing that counts is another.
+        // Logs made by hand have the same beginning: then nothing that counts differs.
         let own = &self.chain(chain).files[&segment];
         if bytes.starts_with(&own.bytes[..own.counted]) {
             return None;
@@ -483,7 +483,7 @@ impl Editor<'_> {
         Self::one(String::new(), log, effect)
     }
 
-    /// All chains as they were at one time: what stood elsewhere then is consistent with it.
+    /// Replaces all chains with their state at an earlier time, which is consistent in itself.
     fn older_copy(&mut self, chain: u16) -> Option<Edited> {
         let at = self.row(chain).ts;
         let mut log = self.honest.log.clone();
@@ -526,7 +526,7 @@ impl Editor<'_> {
         Self::one(format!("through record {}", through.seq), log, effect)
     }
 
-    /// Somebody who has the source of the writer makes everything from a record on anew.
+    /// Rewrites everything from a record on, as somebody with the source code of the writer could.
     fn rewrite(&mut self, chain: u16) -> Option<Edited> {
         let row = self.row(chain);
         let written = self.chain(chain);

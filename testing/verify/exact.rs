@@ -1,4 +1,4 @@
-//! What a report says to the letter: which line, which record, how many, and in which words.
+//! The exact contents of a report: which line, which record, how many, and in which words.
 
 use super::{
     check,
@@ -13,8 +13,8 @@ use crate::{
     format::{After, PruneInfo, SegmentInfo},
 };
 
-pub(super) const NOT_CLOSED: &str = "the chain ends without `close`, and nobody holds it";
-/// How many bytes the first piece of a file has at most, and the others.
+pub(super) const NOT_CLOSED: &str = "the chain ends without `close`, and no writer holds it";
+/// The maximum length of the first chunk of a file, and of the others.
 pub(super) const FIRST_PIECE: usize = 64 * 1024;
 const PIECE: usize = 256 * 1024;
 
@@ -30,7 +30,7 @@ fn after(segment: u32, bytes: usize) -> After {
     After::counted(segment, bytes as u64, None)
 }
 
-/// The findings as they print.
+/// Compares the findings as they print.
 #[track_caller]
 pub(super) fn finds<T: AsRef<str>>(report: &Report, expected: &[T]) {
     let found: Vec<String> = report.findings().iter().map(ToString::to_string).collect();
@@ -38,14 +38,14 @@ pub(super) fn finds<T: AsRef<str>>(report: &Report, expected: &[T]) {
     assert_eq!(found, expected, "{report}");
 }
 
-/// The place of a line of chain 0 as it prints.
+/// Returns the position of a line of chain 0 as it prints.
 pub(super) fn at(log: &Log, segment: u32, line: usize) -> String {
     let lines = log.files[&name(0, segment)].split_inclusive(|byte| *byte == b'\n');
     let offset: usize = lines.take(line - 1).map(<[u8]>::len).sum();
     format!("chain 000, segment {segment}, line {line} (byte {offset})")
 }
 
-/// The closed log after a change to its lines; record n stands in line n.
+/// Returns the closed log after a change to its lines; record n is in line n.
 fn edited(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Log {
     let mut log = Log::of(&[&closed()]);
     log.edit(0, 1, change);
@@ -90,7 +90,7 @@ fn a_chain_that_begins_too_late_lacks_its_first_records() {
     );
 }
 
-/// A chain of records 1 to 5 in one segment and 6 to 15 in the next, without some of these.
+/// Returns a chain of records 1 to 5 in one segment and 6 to 15 in the next, without some of these.
 fn without(gone: std::ops::RangeInclusive<usize>) -> (Chain, Log) {
     let chain = Chain::new(0).events(3).roll().events(8).close();
     let mut log = Log::of(&[&chain]);
@@ -118,19 +118,19 @@ fn records_missing_up_to_a_trusted_head_are_as_trusted_as_it_is() {
         "broken_link: {}, record 7: the line does not link to record 8, the last that was removed",
         at(&log, 2, 2)
     );
-    let mismatch = "head_mismatch: chain 000, record 8: the record behind this one does not link to it";
+    let mismatch = "head_mismatch: chain 000, record 8: the next record does not link to this one";
     finds(&report, &[broken.as_str(), mismatch]);
     let (chain, log) = without(7..=7);
     check(&log.verifier().start_after(chain.head_at(9)).run_on(&log).unwrap(), Intact, &[]);
     let wrong = Head { hash: other(), ..chain.head_at(9) };
     let report = log.verifier().start_after(wrong).run_on(&log).unwrap();
-    let mismatch = "head_mismatch: chain 000, record 9: the record has another hash than the one that the \
-                    chain goes on from";
+    let mismatch = "head_mismatch: chain 000, record 9: the record does not have the hash that the chain \
+                    continues from";
     finds(&report, &[mismatch]);
 }
 
 #[test]
-fn an_edit_counts_from_the_record_after_the_trusted_one_on() {
+fn an_edit_counts_only_after_the_trusted_record() {
     let chain = Chain::new(0).events(3).roll().events(8).close();
     let mut log = Log::of(&[&chain]);
     log.edit(0, 2, |lines| lines[2][20] ^= 1);
@@ -141,14 +141,14 @@ fn an_edit_counts_from_the_record_after_the_trusted_one_on() {
 
 /// What is trusted is not even read.
 #[test]
-fn a_trusted_head_says_where_reading_begins() {
+fn reading_begins_at_a_trusted_head() {
     let chain = Chain::new(0).events(3).roll().events(3).roll().events(2).close();
     let log = Log::of(&[&chain]);
     for (seq, records, segments) in [(5, 13, 3), (6, 8, 2), (9, 8, 2), (10, 4, 1), (13, 4, 1)] {
         let report = log.verifier().start_after(chain.head_at(seq)).run_on(&log).unwrap();
         assert_eq!((report.records(), report.chains[0].segments), (records, segments), "{seq}");
     }
-    // A file that counts nothing is no place to begin.
+    // Reading does not begin in a file that counts nothing.
     let one = Chain::new(0).events(3);
     let bytes = one.segments[&1].len();
     let two = Chain { segments: one.clone().roll().segments, segment: 2, ..one };
@@ -161,7 +161,7 @@ fn a_trusted_head_says_where_reading_begins() {
 }
 
 #[test]
-fn what_a_file_lacks_that_holds_only_trusted_records_is_no_damage() {
+fn missing_bytes_of_a_file_with_only_trusted_records_are_not_damage() {
     let chain = Chain::new(0).events(3).roll().events(3).close();
     let mut log = Log::of(&[&chain]);
     log.file(0, 1).clear();
@@ -199,26 +199,26 @@ fn a_head_one_beyond_the_end_is_ahead() {
     let log = Log::of(&[&chain]);
     let beyond = Head { seq: 10, ..chain.head() };
     let report = log.verifier().expect_head(beyond).run_on(&log).unwrap();
-    let ahead = "ahead: chain 000, record 10: the chain ends with record 9, and a head that was kept \
-                 elsewhere names record 10: it was cut, or copied before that";
+    let ahead = "ahead: chain 000, record 10: the chain ends with record 9, but a head that was kept \
+                 elsewhere names record 10: it was truncated, or copied before that";
     finds(&report, &[ahead]);
 }
 
 #[test]
-fn the_lines_of_a_chain_say_how_far_it_was_durable() {
+fn the_lines_of_a_chain_state_how_far_it_was_durable() {
     let mut chain = Chain::new(0).events(2).event_marked("x", Some(5));
     let not_closed = format!("not_closed: chain 000, record 5: {NOT_CLOSED}");
     let report = Log::of(&[&chain]).verify();
     finds(&report, &[&not_closed]);
     assert_eq!((report.heads(), report.chains[0].provisional), (&[chain.head()][..], 0));
     chain = Chain::new(0).events(2).event_marked("x", Some(6));
-    let ahead = "ahead: chain 000, record 6: the chain ends with record 5, and its own lines say that record 6 \
+    let ahead = "ahead: chain 000, record 6: the chain ends with record 5, but its own lines say that record 6 \
                  was durable";
     finds(&Log::of(&[&chain]).verify(), &[ahead, &not_closed]);
 }
 
 #[test]
-fn what_follows_the_last_mark_is_provisional() {
+fn records_after_the_last_mark_are_provisional() {
     let chain = Chain::new(0).events(2).event_marked("x", None).event_marked("y", None);
     let report = Log::of(&[&chain]).verify();
     assert_eq!((report.heads(), report.chains[0].provisional), (&[chain.head_at(3)][..], 3));
@@ -254,7 +254,7 @@ fn a_head_of_a_removed_record_cannot_be_checked() {
     finds(
         &report,
         &[
-            "head_mismatch: chain 000, record 5: a head that was kept elsewhere names another hash of this record: \
+            "head_mismatch: chain 000, record 5: a head that was kept elsewhere names a different hash for this record: \
            the chain was rewritten",
         ],
     );
@@ -271,10 +271,10 @@ fn a_hundred_copies_are_named() {
     assert_eq!((report.count(Duplicate), report.count(Inserted), report.findings().len()), (100, 2, 103));
     let found: Vec<String> = report.findings()[99..].iter().map(ToString::to_string).collect();
     let expected = [
-        format!("duplicate: {}, record 3: the line stands a second time", at(&log, 1, 105)),
-        format!("duplicate: {}, record 3: the line stands a second time", at(&log, 1, 106)),
-        format!("inserted: {}, record 3: a line stands where it does not belong", at(&log, 1, 107)),
-        format!("inserted: {}, record 3: a line stands where it does not belong", at(&log, 1, 108)),
+        format!("duplicate: {}, record 3: the line occurs a second time", at(&log, 1, 105)),
+        format!("duplicate: {}, record 3: the line occurs a second time", at(&log, 1, 106)),
+        format!("inserted: {}, record 3: the line is in the wrong place", at(&log, 1, 107)),
+        format!("inserted: {}, record 3: the line is in the wrong place", at(&log, 1, 108)),
     ];
     assert_eq!(found, expected);
 }
@@ -303,7 +303,7 @@ fn claims_within_reach_of_a_later_format_are_judged() {
         let wrong = Head { chain: chain.number, seq, hash: other() };
         let report = log.verifier().expect_head(wrong).run_on(&log).unwrap();
         let mismatch = format!(
-            "head_mismatch: chain 000, record {seq}: a head that was kept elsewhere names another hash of this \
+            "head_mismatch: chain 000, record {seq}: a head that was kept elsewhere names a different hash for this \
              record: the chain was rewritten"
         );
         let expected = [&mismatch, &unsupported];
@@ -318,19 +318,19 @@ fn claims_within_reach_of_a_later_format_are_judged() {
 }
 
 #[test]
-fn an_edited_line_keeps_its_place_if_its_number_says_so() {
+fn an_edited_line_with_the_right_number_keeps_its_position() {
     let message = "the line does not match its own hash";
     let log = edited(|lines| lines[3][20] ^= 1);
     finds(&log.verify(), &[format!("edited: {}, record 4: {message}", at(&log, 1, 4))]);
     let log = edited(|lines| lines[3][7] = b'9');
     finds(&log.verify(), &[format!("edited: {}: {message}", at(&log, 1, 4))]);
-    // Before the first good line nothing has a place.
+    // Before the first good line, no line has a known position in the chain.
     let log = edited(|lines| lines[0][20] ^= 1);
     finds(&log.verify(), &[format!("edited: {}: {message}", at(&log, 1, 1))]);
 }
 
 #[test]
-fn as_many_records_are_missing_as_no_bad_line_stands_for() {
+fn each_bad_line_accounts_for_one_missing_record() {
     let log = edited(|lines| drop(lines.drain(3..6)));
     finds(
         &log.verify(),
@@ -354,9 +354,9 @@ fn a_line_that_comes_too_early_is_one_finding() {
     let log = edited(|lines| lines.insert(4, lines[6].clone()));
     finds(
         &log.verify(),
-        &[format!("inserted: {}, record 7: a line stands where it does not belong", at(&log, 1, 5))],
+        &[format!("inserted: {}, record 7: the line is in the wrong place", at(&log, 1, 5))],
     );
-    // Nor does a line with the right number end that, if it links to another one.
+    // A line with the right number does not end that either, if it links to another record.
     let forged = Chain::new(0).events(1).event("forged").events(1).segments[&1].clone();
     let forged = forged.split_inclusive(|byte| *byte == b'\n').nth(4).unwrap().to_vec();
     let log = edited(|lines| {
@@ -383,15 +383,17 @@ fn only_the_first_line_of_a_file_names_it() {
     let payload = info(&chain).payload(time);
     let inside = chain.put(&payload, Some(4)).close();
     let log = Log::of(&[&inside]);
-    let renamed =
-        format!("renamed_segment: {}, record 5: a `segment` line stands inside a file", at(&log, 1, 5));
+    let renamed = format!(
+        "renamed_segment: {}, record 5: a `segment` line is not the first line of its file",
+        at(&log, 1, 5)
+    );
     finds(&log.verify(), &[renamed]);
-    // Nor does it make certain what stands before it.
+    // Nor does it make certain what precedes it.
     let mut chain = Chain::new(0).events(2);
     chain.segments.get_mut(&1).unwrap().extend_from_slice(b"x\n");
     let log = Log::of(&[&chain.put(&payload, None)]);
     let torn = format!(
-        "torn_tail: {}, record 5: from here on the end of the chain was never durable and is torn (1 good \
+        "torn_tail: {}, record 5: the end of the chain from here on was never durable and is torn (1 good \
          lines in it)",
         at(&log, 1, 5)
     );
@@ -401,7 +403,7 @@ fn only_the_first_line_of_a_file_names_it() {
 }
 
 #[test]
-fn a_held_lock_excuses_a_line_without_end_and_files_without_a_good_line_and_nothing_else() {
+fn a_held_lock_excuses_only_an_incomplete_line_and_files_without_a_good_line() {
     let torn = [TornTail, NotClosed];
     for (end, stillborn, held) in [
         (&b"half"[..], None, &[][..]),
@@ -419,12 +421,12 @@ fn a_held_lock_excuses_a_line_without_end_and_files_without_a_good_line_and_noth
 }
 
 #[test]
-fn what_a_file_lacks_is_said_where_it_ends() {
+fn missing_bytes_of_a_file_are_reported_at_its_end() {
     let chain = Chain::new(0).events(3).roll().close();
     let mut log = Log::of(&[&chain]);
     let counted = log.file(0, 1).len();
     log.edit(0, 1, |lines| drop(lines.pop()));
-    let short = format!("the file ends here, and the next segment says that {counted} bytes of it count");
+    let short = format!("the file ends here, but the next segment says that {counted} bytes of it count");
     finds(
         &log.verify(),
         &[
@@ -435,7 +437,7 @@ fn what_a_file_lacks_is_said_where_it_ends() {
 }
 
 #[test]
-fn bytes_that_are_no_line_count_as_one() {
+fn bytes_that_are_not_a_line_count_as_one() {
     let log = edited(|lines| {
         lines[4][20] ^= 1;
         lines.insert(3, [vec![b'x'; 400_000], b"\n".to_vec()].concat());
@@ -450,10 +452,10 @@ fn bytes_that_are_no_line_count_as_one() {
     let mut chain = Chain::new(0).events(3);
     chain.segments.get_mut(&1).unwrap().extend_from_slice(b"half");
     let log = Log::of(&[&chain.roll().close()]);
-    finds(&log.verify(), &[format!("malformed: {}: the line has no end (4 bytes)", at(&log, 1, 6))]);
+    finds(&log.verify(), &[format!("malformed: {}: the line is incomplete (4 bytes)", at(&log, 1, 6))]);
 }
 
-/// What a log says in which this line stands behind what counts of segment 1, before record 6.
+/// Verifies a log that has this line behind what counts of segment 1, before record 6.
 fn with_void(seq: u64, write: impl FnOnce(Chain) -> Chain) -> Report {
     let chain = Chain::new(0).events(3);
     let counted = chain.segments[&1].len();
@@ -463,11 +465,11 @@ fn with_void(seq: u64, write: impl FnOnce(Chain) -> Chain) -> Report {
 }
 
 #[test]
-fn void_lines_count_as_far_as_they_say_what_was_durable() {
+fn void_lines_count_only_for_their_marks() {
     let voided = |durable| {
         format!(
             "voided: chain 000, segment 2, line 1 (byte 0), record 6: the segment declares everything from \
-             record 6 on void, but up to record {durable} it had been durable"
+             record 6 on void, but the chain was durable up to record {durable}"
         )
     };
     let prune = |chain: Chain| {
@@ -477,7 +479,7 @@ fn void_lines_count_as_far_as_they_say_what_was_durable() {
     finds(&with_void(7, prune), &[voided(6)]);
     finds(&with_void(6, |chain| chain.event_marked("x", Some(6))), &[voided(6)]);
     finds(&with_void(8, |chain| chain.event_marked("x", Some(7))), &[voided(7)]);
-    // It does not reach what was kept, is of an earlier record, has no mark, or is not right.
+    // Ignored are a mark below the void records, a line of an earlier record, one without a mark, and an invalid one.
     check(&with_void(7, |chain| chain.event_marked("x", Some(5))), Intact, &[]);
     check(&with_void(3, |chain| chain.event_marked("x", Some(99))), Intact, &[]);
     check(&with_void(7, |chain| chain.event_marked("x", None)), Intact, &[]);
@@ -494,7 +496,7 @@ fn fat(chain: Chain) -> Chain {
     chain.event(&"x".repeat(1000))
 }
 
-/// A chain whose next line is the first of the second piece of its file.
+/// Returns a chain whose next line is the first of the second chunk of its file.
 fn at_the_end_of_a_piece() -> Chain {
     let mut chain = Chain::new(0);
     loop {
@@ -507,7 +509,7 @@ fn at_the_end_of_a_piece() -> Chain {
 }
 
 #[test]
-fn a_piece_must_go_on_where_the_one_before_ended() {
+fn a_chunk_must_continue_where_the_previous_one_ended() {
     let before = at_the_end_of_a_piece();
     let (line, seq) = (usize::try_from(before.seq).unwrap() + 1, before.seq + 1);
     let honest = (0..10).fold(before.clone(), |chain, _| fat(chain)).close();
@@ -530,7 +532,7 @@ fn a_piece_must_go_on_where_the_one_before_ended() {
 }
 
 #[test]
-fn lines_are_counted_through_all_pieces() {
+fn lines_are_counted_through_all_chunks() {
     let mut chain = Chain::new(0);
     while chain.segments[&1].len() < FIRST_PIECE + PIECE + PIECE / 4 {
         chain = fat(chain);
@@ -542,13 +544,13 @@ fn lines_are_counted_through_all_pieces() {
         &log.verify(),
         &[format!("edited: {}, record {line}: the line does not match its own hash", at(&log, 1, line))],
     );
-    // A record far into a piece is found again, though reading it again is cut otherwise.
+    // A record far into a chunk is found again, although the chunks are cut differently when it is read again.
     let log = Log::of(&[&chain.clone().close()]);
     for seq in [10, 40, 60, 100, 150, 200, chain.seq - 1] {
         let wrong = Head { hash: other(), ..chain.head_at(seq) };
         let report = log.verifier().expect_head(wrong).run_on(&log).unwrap();
         let mismatch = format!(
-            "head_mismatch: chain 000, record {seq}: a head that was kept elsewhere names another hash of this \
+            "head_mismatch: chain 000, record {seq}: a head that was kept elsewhere names a different hash for this \
              record: the chain was rewritten"
         );
         finds(&report, &[mismatch]);

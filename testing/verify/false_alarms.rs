@@ -1,5 +1,5 @@
-//! Whatever happens to an honest log: it is never called damaged, with or without the heads that it
-//! named as durable.
+//! Whatever happens to an honest log, it is never called damaged, with or without the heads that its writer reported as
+//! durable.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::{
 
 const DAY: i64 = 86_400;
 
-/// Verifies with every head that was named; nothing may be damage.
+/// Verifies with every head that was reported; nothing may be damage.
 #[track_caller]
 fn verify(log: &Log, heads: &[Head], what: &str) {
     let verifier = heads.iter().fold(log.verifier(), |verifier, head| verifier.expect_head(*head));
@@ -34,8 +34,8 @@ fn intact(log: &Log, what: &str) {
 }
 
 #[test]
-fn the_wall_clock_may_do_what_it_wants() {
-    // The first and the last second that four digits of a year and the Unix epoch can say.
+fn the_wall_clock_may_jump_in_any_way() {
+    // Including the Unix epoch, and the last second that a year of four digits can express.
     for (what, start, steps) in [
         ("a day ahead and back", START, vec![START + DAY, START - DAY, START]),
         ("a leap second, which POSIX repeats", 1_483_228_799, vec![1_483_228_799, 1_483_228_799]),
@@ -60,7 +60,7 @@ fn the_wall_clock_may_do_what_it_wants() {
 }
 
 #[test]
-fn events_that_were_lost_are_a_note() {
+fn lost_events_are_a_note() {
     let mut machine = Machine::new(4);
     let mut process = machine.open();
     process.flood(&machine, 1000);
@@ -71,7 +71,7 @@ fn events_that_were_lost_are_a_note() {
     assert!(report.notes().iter().any(|note| note.kind() == NoteKind::Gap), "{report}");
 }
 
-/// ext4 brings a deleted file back when the directory was not synced.
+/// ext4 can bring a deleted file back if the directory was not synced.
 #[test]
 fn files_that_retention_removed_may_come_back() {
     let mut machine = Machine::new(5);
@@ -96,12 +96,12 @@ fn files_that_retention_removed_may_come_back() {
                 log.files.insert((*name).clone(), (*bytes).clone());
             }
         }
-        intact(&log, "a file that is there again");
+        intact(&log, "a file that exists again");
     }
 }
 
 #[test]
-fn numbers_of_chains_may_have_gaps() {
+fn chain_numbers_may_have_gaps() {
     let chains: Vec<Chain> =
         [0, 2, 7, 255, 999].into_iter().map(|number| Chain::new(number).events(2)).collect();
     let log = Log::of(&chains.into_iter().map(Chain::close).collect::<Vec<_>>().iter().collect::<Vec<_>>());
@@ -129,9 +129,9 @@ fn a_chain_that_was_left_for_another_number_is_put_in_order_by_the_next_run() {
     assert_eq!((report.verdict(), report.heads().len()), (Verdict::Intact, 2), "{report}");
 }
 
-/// The pages of a file whose sync failed lie until the machine starts anew.
+/// The pages of a file whose sync failed may stay in the page cache until the machine restarts.
 #[test]
-fn a_poisoned_segment_is_no_damage_before_and_after_a_restart() {
+fn a_poisoned_segment_is_not_damage_before_and_after_a_restart() {
     for cut in [false, true] {
         let mut machine = Machine::new(7);
         let mut process = machine.open();
@@ -156,7 +156,7 @@ fn a_poisoned_segment_is_no_damage_before_and_after_a_restart() {
     }
 }
 
-/// Processes on one machine, and everything that an honest one meets, at random.
+/// Processes on one machine, with everything that can happen to an honest log, at random.
 struct Life {
     machine: Machine,
     processes: Vec<Process>,
@@ -180,7 +180,7 @@ impl Life {
         let machine = &mut self.machine;
         let at = random.below(self.processes.len().max(1));
         let Some(process) = self.processes.get_mut(at) else {
-            // A disk that fails may refuse.
+            // A failing disk may refuse.
             self.processes.extend(machine.try_open());
             return "open";
         };
@@ -254,9 +254,9 @@ impl Life {
 }
 
 #[test]
-fn whatever_happens_to_an_honest_log_is_no_damage() {
+fn nothing_that_happens_to_an_honest_log_is_damage() {
     let lives = times("AUDIT_LIVES", 30);
-    let has_python = python::is_there("whatever_happens_to_an_honest_log_is_no_damage");
+    let has_python = python::is_there("nothing_that_happens_to_an_honest_log_is_damage");
     for seed in 0..lives {
         let mut random = Prng::new(seed);
         let mut life = Life::new(seed, &mut random);

@@ -1,4 +1,4 @@
-//! What stands at the beginning of a file, and should not.
+//! Wrong lines at the beginning of a file.
 
 use super::{
     check,
@@ -28,7 +28,7 @@ fn a_file_must_begin_with_its_own_segment_line() {
     finds(&log.verify(), &[format!("renamed_segment: {line}, record 6: {problem}")]);
 }
 
-/// A bad end that was never durable is not certain before a good `segment` line has come.
+/// Before a good `segment` line follows, a bad end that was never durable is not certain.
 #[test]
 fn a_file_without_its_segment_line_makes_nothing_certain() {
     let mut chain = Chain::new(0).events(2);
@@ -39,13 +39,13 @@ fn a_file_without_its_segment_line_makes_nothing_certain() {
     assert_eq!(report.records(), 4);
 }
 
-/// The first line of a file that does not name it may be what a torn sector held before: its link says nothing
-/// of the record before it. Recovery took it for torn, verification for damage, until the file was void.
+/// A first line that does not name its file may be stale content of a torn sector, so its link says nothing about the
+/// record before it. Recovery once took it for torn, and verification for damage, until the file was void.
 #[test]
-fn a_first_line_that_does_not_name_its_file_is_judged_by_its_own_place() {
+fn a_first_line_that_does_not_name_its_file_is_judged_by_its_own_position() {
     let chain = Chain::new(0).events(2);
     let stale = Chain { segment: 2, hash: other(), ..chain.clone() }.event_marked("x", None);
-    let torn = "from here on the end of the chain was never durable and is torn";
+    let torn = "the end of the chain from here on was never durable and is torn";
     for (later, verdict) in [(stale.clone().event("y"), Damaged), (stale.event_marked("y", Some(4)), Unclean)]
     {
         let log = Log::of(&[&later]);
@@ -59,10 +59,10 @@ fn a_first_line_that_does_not_name_its_file_is_judged_by_its_own_place() {
     }
 }
 
-/// What stands before the first good line of a file has the place before it, whether or not the chain had come
-/// that far: recovery, which looks at one file, judges it so.
+/// A bad first line takes the position before the first good line of its file, whether or not the chain had already
+/// reached that position. Recovery, which reads a single file, judges it the same.
 #[test]
-fn a_bad_first_line_stands_before_the_first_good_one() {
+fn a_bad_first_line_takes_the_position_before_the_first_good_one() {
     let put_before = |mark: u64| {
         let chain = Chain { segment: 2, ..Chain::new(0).events(2) };
         let chain = chain.event_marked("x", Some(mark));
@@ -72,12 +72,12 @@ fn a_bad_first_line_stands_before_the_first_good_one() {
     };
     check(&put_before(3), Unclean, &[TornTail, NotClosed]);
     check(&put_before(4), Damaged, &[Malformed, NotClosed]);
-    // One in another file stands where it stands.
+    // One in another file keeps its own position.
     let chain = Chain { segment: 3, ..Chain::new(0).events(2) }.event_marked("x", Some(4));
     let mut log = Log::of(&[&chain]);
     log.files.insert(name(0, 2), b"x\n".to_vec());
     assert_eq!(log.verify().verdict(), Unclean, "{}", log.verify());
-    // Also one that was altered, or is a copy of another.
+    // The same if it was altered, or is a copy of another line.
     for (copied, altered) in [(5, true), (2, false)] {
         let chain = Chain { segment: 2, ..Chain::new(0).events(2) };
         let mut log = Log::of(&[&chain.event_marked("x", Some(4)).event_marked("y", None)]);
@@ -90,7 +90,7 @@ fn a_bad_first_line_stands_before_the_first_good_one() {
         log.edit(0, 2, |lines| lines.insert(0, copy));
         assert_eq!(log.verify().verdict(), Damaged, "{}", log.verify());
     }
-    // Also where the good lines behind it are taken in at once.
+    // The same if the good lines behind it are taken in as a chunk.
     let chain = Chain { segment: 2, ..Chain::new(0).events(2) };
     let chain = chain.event_marked("x", Some(4)).event_marked("y", None);
     let mut log = Log::of(&[&chain]);
@@ -100,19 +100,19 @@ fn a_bad_first_line_stands_before_the_first_good_one() {
     check(&log.verify(), Damaged, &[Malformed, NotClosed]);
 }
 
-/// A segment is begun where the chain before it ends, and names what of that is void. One with a lower number was
-/// changed, however high it stands: recovery would go on behind it.
+/// A segment begins where the chain before it ends, and names what is void. So a `segment` line with a lower number was
+/// changed, however high it is: recovery would continue behind it.
 #[test]
 fn a_segment_line_with_too_low_a_number_is_certain_damage() {
     let chain = Chain::new(0).events(2);
     let chain = chain.event_marked("x", None);
     let chain = Chain { seq: 4, hash: chain.hashes[&4], ..chain }.segment(Vec::new());
     let log = Log::of(&[&chain]);
-    let inserted = format!("inserted: {}, record 5: a line stands where it does not belong", at(&log, 2, 1));
+    let inserted = format!("inserted: {}, record 5: the line is in the wrong place", at(&log, 2, 1));
     finds(&log.verify(), &[inserted, format!("not_closed: chain 000, record 5: {NOT_CLOSED}")]);
 }
 
-/// A `segment` line of a later format begins a file, or is bad; so does reading see it.
+/// A `segment` line of a later format must begin a file, or it is bad. Reading treats it the same.
 #[test]
 fn a_line_of_a_later_format_inside_a_file_is_bad() {
     let later = |chain: Chain| {

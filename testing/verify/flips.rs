@@ -1,4 +1,4 @@
-//! Every single bit of a log that the writer made.
+//! Flips every single bit of a log that the real writer made.
 
 use std::{
     collections::BTreeMap,
@@ -9,8 +9,8 @@ use std::{
 use super::{honest, log::Log};
 use crate::{Verdict, Verifier, harness::times};
 
-/// What stands in a file, read without any code of the library: the offset of each line, its number
-/// and its `durable` mark.
+/// Reads a file without any code of the library: the offset of each line, its sequence number and its `durable`
+/// mark.
 fn lines_of(bytes: &[u8]) -> Vec<(usize, u64, u64)> {
     let mut at = 0;
     let mut lines = Vec::new();
@@ -22,15 +22,15 @@ fn lines_of(bytes: &[u8]) -> Vec<(usize, u64, u64)> {
     lines
 }
 
-/// One flipped bit: which file, which byte, and what must come of it.
+/// A flipped bit: the file, the byte, and the expected result.
 struct Flip {
     name: String,
     at: usize,
     is_durable: bool,
 }
 
-/// All bytes of a log. A byte is durable when a mark that it cannot take away with it covers its
-/// record: a flipped bit breaks the line that it stands in, and a line feed the next one too.
+/// Returns all bytes of a log. A byte is durable if its record is covered by a mark that survives its change. A
+/// flipped bit breaks the line that holds it, and a flipped line feed the next line too.
 fn bytes_of(log: &Log) -> Vec<Flip> {
     let files: BTreeMap<&String, _> = log.files.iter().map(|(name, bytes)| (name, lines_of(bytes))).collect();
     let last = files.keys().next_back().copied().unwrap();
@@ -43,7 +43,7 @@ fn bytes_of(log: &Log) -> Vec<Flip> {
                 let broken = if at + 1 == end { *seq..=seq + 1 } else { *seq..=*seq };
                 let others = files.values().flatten().filter(|line| !broken.contains(&line.1));
                 let mark = others.map(|line| line.2).max().unwrap();
-                // A later segment that does not void it makes it damage whatever the marks say.
+                // If a later segment does not void it, it is damage whatever the marks state.
                 all.push(Flip { name: (*name).clone(), at, is_durable: *seq <= mark || *name != last });
             }
         }
@@ -51,8 +51,8 @@ fn bytes_of(log: &Log) -> Vec<Flip> {
     all
 }
 
-/// Nothing that is at or below the last durable mark can change by a bit without being damage, and
-/// nothing above it without being at least noticed.
+/// No flipped bit at or below the last durable mark goes without damage being found, and none above it without
+/// being noticed.
 #[test]
 fn every_flipped_bit_of_a_real_log_is_found() {
     let log = honest::three_segments();

@@ -1,4 +1,4 @@
-//! Logs by the real writer on the simulated disk: what a verifier must never call damaged.
+//! Logs by the real writer on the simulated disk, which a verifier must never call damaged.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,7 +33,7 @@ pub(super) struct Process {
     writer: Option<Writer>,
     clock: Clock,
     events: u64,
-    /// What it named as durable.
+    /// The heads that it reported as durable.
     heads: Vec<Head>,
 }
 
@@ -42,7 +42,7 @@ impl Machine {
         Self::at(seed, START)
     }
 
-    /// A machine whose clock shows this second.
+    /// Creates a machine whose clock shows this second.
     pub(super) fn at(seed: u64, second: i64) -> Self {
         let settings = WriterSettings {
             flush_mode: FlushMode::Batched { size: 3, interval: Duration::from_secs(1) },
@@ -63,7 +63,7 @@ impl Machine {
         self.try_open().unwrap()
     }
 
-    /// `None` where the disk does not let it.
+    /// Opens the log; returns `None` if the disk does not allow it.
     pub(super) fn try_open(&self) -> Option<Process> {
         let process = self.disk.process();
         let storage = process.storage();
@@ -83,18 +83,18 @@ impl Machine {
         Some(Process { running: process, queue, writer: Some(writer), clock, events: 0, heads })
     }
 
-    /// Lets both clocks run.
+    /// Advances both clocks.
     pub(super) fn wait(&mut self, time: Duration) {
         self.now.elapsed += time;
         self.now.wall = Timestamp::from_system_time(self.now.wall.to_system_time() + time);
     }
 
-    /// Somebody sets the wall clock.
+    /// Sets the wall clock.
     pub(super) fn set_clock(&mut self, second: i64) {
         self.now.wall = Timestamp::from_unix(second, 0);
     }
 
-    /// The files as a reader sees them.
+    /// Returns the files as a reader sees them.
     pub(super) fn log(&self) -> Log {
         let files = self.disk.snapshot().into_iter().filter(|(name, _)| !name.starts_with("control"));
         Log::with_files(files.collect())
@@ -135,12 +135,12 @@ impl Process {
         self.queue.submit(&draft, None);
     }
 
-    /// The heads that it named as durable.
+    /// Returns the heads that it reported as durable.
     pub(super) fn heads(&self) -> Vec<Head> {
         self.heads.clone()
     }
 
-    /// Lets the writer go on until nothing is due.
+    /// Runs the writer until nothing is due.
     pub(super) fn work(&mut self, machine: &Machine) {
         for _ in 0..200 {
             let Some(writer) = &mut self.writer else { return };
@@ -155,7 +155,7 @@ impl Process {
         panic!("the writer never rests");
     }
 
-    /// Lets time pass, so that what is due by time is done.
+    /// Advances the clocks and runs the writer, so that work that is due by time is done.
     pub(super) fn rest(&mut self, machine: &mut Machine, seconds: u64) {
         for _ in 0..seconds.min(5) {
             machine.wait(Duration::from_secs(seconds.div_ceil(5)));
@@ -168,7 +168,7 @@ impl Process {
         self.work(machine);
     }
 
-    /// Ends in order.
+    /// Closes the log.
     pub(super) fn close(mut self, machine: &mut Machine) {
         self.queue.end(Stage::Closing);
         for _ in 0..200 {
@@ -187,7 +187,7 @@ impl Process {
     }
 }
 
-/// 64 records in three segments, closed.
+/// Returns a closed log of 64 records in three segments.
 pub(super) fn three_segments() -> Log {
     let mut machine = Machine::new(11);
     let mut process = machine.open();

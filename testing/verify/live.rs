@@ -9,7 +9,7 @@ use crate::{
     format::After,
 };
 
-/// Verifies a log that changes each time its directory is listed: the states in their order.
+/// Returns a log that changes each time its directory is listed, to the next of these states.
 fn changing(states: &[Log]) -> Log {
     let log = states[0].clone();
     *log.script.lock().unwrap() = states.iter().rev().map(|state| state.files.clone()).collect();
@@ -39,13 +39,13 @@ fn a_log_that_grows_rotates_and_prunes_is_intact() {
         let report = changing(&states[first..]).hold(0).verify();
         check(&report, Intact, &[]);
     }
-    // The whole way at once, at every look.
+    // All steps at once, at each possible listing.
     let states = [Log::of(&[&a]), Log::of(&[&a]), states[4].clone()];
     check(&changing(&states).hold(0).verify(), Intact, &[]);
 }
 
 #[test]
-fn a_torn_write_that_a_new_segment_voids_is_no_alarm() {
+fn a_torn_write_that_a_new_segment_voids_is_not_an_alarm() {
     let a = Chain::new(0).events(3);
     let counted = a.segments[&1].len() as u64;
     let lost = a.clone().event_marked("lost", None);
@@ -58,7 +58,7 @@ fn a_torn_write_that_a_new_segment_voids_is_no_alarm() {
 }
 
 #[test]
-fn what_another_chain_witnesses_is_looked_for_again() {
+fn a_record_that_another_chain_witnesses_is_looked_for_again() {
     let a = Chain::new(0).events(3);
     let longer = a.clone().events(2);
     let b = Chain::new(1).sees(&longer).mark();

@@ -28,11 +28,11 @@ use crate::{
 pub(crate) struct Log {
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     pub(crate) held: BTreeSet<u16>,
-    /// What happens the next times the directory is listed, the first call last.
+    /// The changes at the next listings of the directory, the next one last.
     pub(crate) script: Mutex<Vec<BTreeMap<String, Vec<u8>>>>,
     /// How many bytes were read.
     pub(crate) read_bytes: Arc<AtomicU64>,
-    /// What the script has made of the files.
+    /// The files after the changes of the script.
     now: Mutex<Option<BTreeMap<String, Vec<u8>>>>,
 }
 
@@ -77,7 +77,7 @@ impl Log {
         *file = lines.concat();
     }
 
-    /// How many bytes the files have.
+    /// Returns the total length of the files.
     pub(crate) fn file_bytes(&self) -> usize {
         self.files.values().map(Vec::len).sum()
     }
@@ -236,7 +236,7 @@ pub(crate) struct Chain {
     pub(crate) id: ChainId,
     pub(crate) segments: BTreeMap<u32, Vec<u8>>,
     pub(crate) segment: u32,
-    /// The last record.
+    /// The sequence number and the hash of the last record.
     pub(crate) seq: u64,
     pub(crate) hash: Digest,
     pub(crate) witnesses: Witnesses,
@@ -245,7 +245,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// A chain without any file.
+    /// Creates a chain without any file.
     pub(crate) fn bare(number: u16) -> Self {
         Self {
             number: ChainNumber::new(number).unwrap(),
@@ -260,7 +260,7 @@ impl Chain {
         }
     }
 
-    /// A chain with its first segment and `open`.
+    /// Creates a chain with its first segment and `open`.
     pub(crate) fn new(number: u16) -> Self {
         Self::bare(number).segment(Vec::new()).open()
     }
@@ -318,7 +318,7 @@ impl Chain {
         self.put(&info.payload(at), Some(durable))
     }
 
-    /// Begins the next segment in order.
+    /// Begins the next segment after a regular rotation.
     pub(crate) fn roll(self) -> Self {
         let after = After::counted(self.segment, self.segments[&self.segment].len() as u64, None);
         self.segment(vec![after])
@@ -341,7 +341,7 @@ impl Chain {
         self.put(&payload, Some(durable))
     }
 
-    /// An event that is a write of its own, behind a sync.
+    /// Appends an event as a write of its own, after a sync.
     pub(crate) fn event(self, action: &str) -> Self {
         let durable = self.seq;
         self.event_marked(action, Some(durable))

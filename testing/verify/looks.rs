@@ -1,16 +1,16 @@
-//! A log that changes between two looks at it: what exactly is counted, and what is left out.
+//! A log that changes between two listings: what exactly is counted, and what is left out.
 
 use super::log::{Chain, Log, name};
 use crate::{NoteKind, Report, format::After};
 
-/// Verifies a log that changes each time its directory is listed: the states in their order.
+/// Returns a log that changes each time its directory is listed, to the next of these states.
 fn changing(states: &[&Log]) -> Log {
     let log = states[0].clone();
     *log.script.lock().unwrap() = states.iter().rev().map(|state| state.files.clone()).collect();
     log.hold(0)
 }
 
-/// The log without a file.
+/// Returns the log without a file.
 fn without(log: &Log, segment: u32) -> Log {
     let mut log = log.clone();
     log.files.remove(&name(0, segment)).unwrap();
@@ -21,7 +21,7 @@ fn after(chain: &Chain, segment: u32) -> After {
     After::counted(segment, chain.segments[&segment].len() as u64, None)
 }
 
-/// An intact log with this many records and segments, and these notes beside that it is held.
+/// Checks for an intact log with this many records and segments, and these notes besides the one that it is held.
 #[track_caller]
 fn check(report: &Report, records: u64, segments: u64, notes: &[&str]) {
     check_counts(report, records, segments, notes);
@@ -37,7 +37,7 @@ fn check_counts(report: &Report, records: u64, segments: u64, notes: &[&str]) {
     assert_eq!((numbers, found.as_slice()), ((records, segments), expected.as_slice()), "{report}");
 }
 
-/// Each time that it is looked at, retention has removed the file that was the last one before.
+/// At each listing, retention has removed the file that was the last one before.
 #[test]
 fn a_directory_that_is_rewritten_at_every_look_is_judged_as_it_was_last() {
     let mut chain = Chain::new(0);
@@ -56,15 +56,15 @@ fn a_directory_that_is_rewritten_at_every_look_is_judged_as_it_was_last() {
     let log = changing(&script.iter().collect::<Vec<_>>());
     let report = log.verify();
     check(&report, 4, 2, &[]);
-    // Three times it read on and began anew eight times, with two looks for each beginning, after a
-    // look for the chains that there are and before another one.
+    // Three times, it read on and began anew eight times. Each beginning lists the directory twice. There is one more
+    // listing for the chains that exist, and one before the second look.
     let looks = 1 + 9 * 2 + 1 + 2 * 9 * 2;
     assert_eq!(log.script.lock().unwrap().len(), script.len() - looks);
 }
 
 #[test]
 fn files_before_the_one_that_holds_the_first_kept_record_are_leftovers() {
-    let note = "leftover: chain 000: segment 1 was removed by retention and is there again";
+    let note = "leftover: chain 000: segment 1 was removed by retention and exists again";
     for last in [Some(4), Some(5)] {
         let chain = Chain::new(0).events(2).event_marked("x", last);
         let chain = chain.roll().roll().prune(5, (1, 1)).close();
@@ -73,19 +73,19 @@ fn files_before_the_one_that_holds_the_first_kept_record_are_leftovers() {
 }
 
 #[test]
-fn what_was_read_before_it_was_removed_counts() {
+fn a_file_that_was_read_before_it_was_removed_counts() {
     let chain = Chain::new(0).events(3).roll().prune(5, (1, 1));
     let whole = Log::of(&[&chain]);
     let gone = without(&whole, 1);
     check(&changing(&[&whole, &whole, &gone]).verify(), 7, 2, &[]);
-    // Nor is it read again when the chain goes on.
+    // Nor is it read again when the chain continues.
     let grown = without(&Log::of(&[&chain.clone().events(2)]), 1);
     check(&changing(&[&whole, &whole, &gone, &gone, &grown]).verify(), 9, 2, &[]);
     check(&changing(&[&gone]).verify(), 2, 1, &[]);
 }
 
 #[test]
-fn a_new_segment_that_says_what_was_read_changes_nothing() {
+fn a_new_segment_that_confirms_what_was_read_changes_nothing() {
     let chain = Chain::new(0).events(3).roll().event("x");
     let whole = Log::of(&[&chain]);
     let claims = vec![after(&chain, 1), after(&chain, 2)];
@@ -94,9 +94,9 @@ fn a_new_segment_that_says_what_was_read_changes_nothing() {
     check(&changing(&[&whole, &whole, &whole, &gone]).verify(), 9, 3, &[]);
 }
 
-/// Between the two files there was one that was killed before its first line.
+/// Between the two files there was one whose writer was killed before its first line.
 #[test]
-fn a_new_segment_that_says_less_of_an_earlier_file_makes_reading_begin_anew() {
+fn a_new_segment_that_counts_less_of_an_earlier_file_makes_reading_begin_anew() {
     let chain = Chain::new(0).events(3);
     let counted = after(&chain, 1);
     let lost = chain.clone().event_marked("lost", None);
@@ -108,7 +108,7 @@ fn a_new_segment_that_says_less_of_an_earlier_file_makes_reading_begin_anew() {
     let mut recovered = Log::of(&[&next]);
     recovered.files.insert(name(0, 2), Vec::new());
     let notes = [
-        "recovery: chain 000: record 7: the chain went on after a recovery (torn)".to_owned(),
+        "recovery: chain 000: record 7: the chain was continued after a recovery (torn)".to_owned(),
         format!("void: chain 000: {bytes} bytes of segment 1 are void"),
         "stillborn: chain 000: segment 2 is empty".to_owned(),
     ];
@@ -128,7 +128,7 @@ fn a_file_that_became_shorter_than_what_was_read_is_read_again() {
     let found: Vec<String> = report.findings().iter().map(ToString::to_string).collect();
     let expected = [
         format!(
-            "deleted: chain 000, segment 1, line 5 (byte {offset}): the file ends here, and the next segment \
+            "deleted: chain 000, segment 1, line 5 (byte {offset}): the file ends here, but the next segment \
              says that {counted} bytes of it count"
         ),
         "deleted: chain 000, segment 2, line 1 (byte 0), record 5: 1 record is missing before this line"
@@ -137,7 +137,7 @@ fn a_file_that_became_shorter_than_what_was_read_is_read_again() {
     assert_eq!(found, expected);
 }
 
-/// A file of which nothing could be taken in yet was begun once more at each look, and counted each time.
+/// A file from which nothing could be taken in yet was once begun again at each look, and counted each time.
 #[test]
 fn an_empty_file_at_the_end_is_counted_once() {
     let mut log = Log::of(&[&Chain::new(0).events(3).close()]);

@@ -1,4 +1,4 @@
-//! Crafted logs: every kind of finding, every clause of "Damage or not".
+//! Crafted logs: every kind of finding, and every clause of "Damage or not" in docs/format.md.
 
 mod auditor;
 mod clauses;
@@ -22,7 +22,7 @@ mod tampering;
 
 use crate::{FindingKind, Report, Verdict};
 
-/// Says that a test cannot run here, in the list of which `.ci/run` counts the lines.
+/// Notes that a test cannot run here, in the file whose lines `.ci/run` counts.
 pub(crate) fn skip(test: &str, why: &str) {
     use std::io::Write as _;
     eprintln!("SKIPPED {test}: {why}");
@@ -33,7 +33,7 @@ pub(crate) fn skip(test: &str, why: &str) {
     writeln!(list, "{test}: {why}").unwrap();
 }
 
-/// The verdict, and the kinds that were found.
+/// Compares the verdict and the kinds of findings.
 #[track_caller]
 fn check(report: &Report, verdict: Verdict, kinds: &[FindingKind]) {
     let found: Vec<FindingKind> = report.findings().iter().map(crate::Finding::kind).collect();

@@ -1,5 +1,5 @@
-//! What an edit of a log must come to, said without any code of the verifier: a log is read as plain
-//! JSON, line by line, and the tables of docs/format.md section 6 are applied to what an edit did.
+//! The expected result of an edit of a log, computed without any code of the verifier. A log is read as plain JSON,
+//! line by line, and the tables of docs/format.md section 6 are applied to what an edit did.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,21 +8,21 @@ use serde_json::Value as Json;
 use super::log::Log;
 use crate::{Verdict, segment_name::SegmentName};
 
-/// A record that counts, and where it stands.
+/// A record that counts, and its position.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) segment: u32,
-    /// Which line of its file.
+    /// The index of its line in the file.
     pub(super) line: usize,
     pub(super) seq: u64,
     pub(super) kind: String,
     pub(super) bytes: Vec<u8>,
     pub(super) hash: String,
-    /// Its `durable`, or its `through` where that is higher.
+    /// Its `durable`, or its `through` if that is higher.
     mark: u64,
-    /// What it says was removed by retention.
+    /// The last record that retention removed, as it states.
     through: Option<u64>,
-    /// What it says of other chains.
+    /// The heads of other chains that it names.
     witnessed: Vec<(u16, u64)>,
     pub(super) ts: String,
 }
@@ -33,7 +33,7 @@ pub(super) struct Chunk {
     pub(super) bytes: Vec<u8>,
     /// How many of its bytes count.
     pub(super) counted: usize,
-    /// What it says of earlier files.
+    /// Its statements about earlier files.
     after: Vec<(u32, u64)>,
 }
 
@@ -42,9 +42,9 @@ pub(super) struct Chunk {
 pub(super) struct Written {
     pub(super) files: BTreeMap<u32, Chunk>,
     pub(super) rows: Vec<Row>,
-    /// Whether bytes stand behind the last record of the last file.
+    /// Whether any bytes follow the last record of the last file.
     pub(super) has_torn_end: bool,
-    /// Whether files that retention removed are there again.
+    /// Whether files that retention removed exist again.
     has_leftovers: bool,
 }
 
@@ -56,42 +56,42 @@ pub(super) struct Honest {
     pub(super) chains: BTreeMap<u16, Written>,
 }
 
-/// What an edit did to one chain.
+/// The effect of an edit on one chain.
 #[derive(Debug, Clone)]
 pub(super) struct Effect {
     pub(super) chain: u16,
-    /// The number of the first record that does not stand where it stood.
+    /// The sequence number of the first record that is no longer in its place.
     pub(super) first: u64,
-    /// The records whose own marks may be gone with the edit, or be out of place.
+    /// The records whose own marks may be gone or out of place after the edit.
     pub(super) touched: BTreeSet<u64>,
     pub(super) shape: Shape,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// Something stands there that cannot belong there, or a record is missing before others.
+    /// There is something that cannot belong there, or a record is missing before others.
     Visible,
-    /// The same, where more may be wrong than the model follows: at least what it says.
+    /// The same, where more may be wrong than the model follows: the verdict is at least this bad.
     AtLeast,
-    /// Everything from there on is gone, cut at the end of a line.
+    /// Everything from this record on is gone, cut at the end of a line.
     Cut,
-    /// The same, and the file in which they stood is left without a line.
+    /// The same, and the file that held the records is left without a line.
     Emptied,
-    /// Records from there on have other content and right hashes.
+    /// Records from this one on have different content and matching hashes.
     Rewritten,
-    /// Right lines stand behind the end; whether the last of them is `close`.
+    /// Good lines follow the end; whether the last of them is `close`.
     Appended { closed: bool },
     /// Only bytes that do not count were changed.
     Void,
-    /// The whole chain is gone.
+    /// The whole chain is missing.
     Gone,
 }
 
-/// What a verification must say.
+/// The expected result of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Expected {
     pub(super) verdict: Verdict,
-    /// Whether it may also say worse.
+    /// Whether a worse verdict is accepted too.
     pub(super) or_worse: bool,
 }
 
@@ -99,7 +99,7 @@ fn number(json: &Json) -> u64 {
     json.as_u64().unwrap_or(0)
 }
 
-/// A line read as JSON; `None` where it is none.
+/// Parses a line as JSON; `None` if it is not a record.
 fn row(segment: u32, line: usize, bytes: &[u8]) -> Option<(Row, Json)> {
     let json: Json = serde_json::from_slice(bytes.strip_suffix(b"\n")?).ok()?;
     let kind = json["kind"].as_str()?.to_owned();
@@ -176,7 +176,7 @@ impl Written {
         self.last().segment
     }
 
-    /// Whether the first line of a file declares bytes void that are there.
+    /// Returns whether the first line of a file declares existing bytes void.
     pub(super) fn voids(&self, segment: u32) -> bool {
         self.files[&segment].after.iter().any(|(earlier, bytes)| {
             self.files.get(earlier).is_some_and(|file| file.bytes.len() as u64 > *bytes)
@@ -187,20 +187,20 @@ impl Written {
         self.rows.iter().filter(move |row| row.segment == segment)
     }
 
-    /// Files with records that count.
+    /// Returns the files with records that count.
     pub(super) fn live_files(&self) -> Vec<u32> {
         let files: BTreeSet<u32> = self.rows.iter().map(|row| row.segment).collect();
         files.into_iter().collect()
     }
 
-    /// The highest mark that an edit leaves, in the lines of the chain itself.
+    /// Returns the highest mark that an edit leaves in the lines of the chain itself.
     fn own_mark(&self, left: impl Fn(&Row) -> bool) -> u64 {
         let marks = self.rows.iter().filter(|row| left(row)).map(|row| row.mark);
         let closed = Some(self.last()).filter(|last| last.kind == "close" && left(last)).map(|last| last.seq);
         marks.chain(closed).max().unwrap_or(0)
     }
 
-    /// Whether the first record is the first there can be, by what an edit leaves.
+    /// Returns whether the first record that an edit leaves is the first possible one.
     fn begins_well(&self, left: impl Fn(&Row) -> bool) -> bool {
         let first = self.rows[0].seq;
         let said = |row: &Row| row.through == Some(first - 1) && left(row);
@@ -227,7 +227,7 @@ impl Honest {
         honest
     }
 
-    /// How the chains, all but one, ended.
+    /// Returns the verdict on how the chains ended, all but one.
     fn as_it_was(&self, without: Option<u16>) -> Verdict {
         let ended = |chain: &Written| {
             let is_clean = chain.last().kind == "close" && !chain.has_torn_end;
@@ -237,18 +237,18 @@ impl Honest {
         others.map(|(_, chain)| ended(chain)).max().unwrap_or(Verdict::Intact)
     }
 
-    /// The highest record of a chain that another names.
+    /// Returns the highest record of a chain that another one names.
     fn witnessed(&self, chain: u16) -> Option<u64> {
         let others = self.chains.iter().filter(|(number, _)| **number != chain);
         witnessed_by(others.flat_map(|(_, other)| &other.rows), chain)
     }
 
-    /// The last record of a chain that is known to be durable.
+    /// Returns the last record of a chain that is known to be durable.
     pub(super) fn durable(&self, chain: u16) -> u64 {
         self.chains[&chain].own_mark(|_| true).max(self.witnessed(chain).unwrap_or(0))
     }
 
-    /// What a log must be of which every chain was cut. What a cut took can tell nothing any more.
+    /// Returns the expected result if every chain was cut. What was cut off can no longer witness anything.
     pub(super) fn all_cut(&self, effects: &[Effect], kept: impl Fn(u16) -> Option<u64>) -> Expected {
         let verdicts = effects.iter().map(|effect| {
             let others = effects.iter().filter(|other| other.chain != effect.chain);
@@ -259,7 +259,7 @@ impl Honest {
         Expected { verdict: verdicts.max().unwrap_or(Verdict::Intact), or_worse: false }
     }
 
-    /// What a chain that was cut is by itself; `named` is the highest record that something names.
+    /// Returns the verdict on a single chain that was cut; `named` is the highest record that is named elsewhere.
     fn cut(&self, effect: &Effect, named: Option<u64>) -> Verdict {
         let chain = &self.chains[&effect.chain];
         let left = |row: &Row| row.seq < effect.first;
@@ -273,7 +273,7 @@ impl Honest {
         }
     }
 
-    /// What a verification must say after an edit; `kept` is the number of the head that is given.
+    /// Returns the expected result after an edit; `kept` is the sequence number of the head that is given.
     pub(super) fn expected(&self, effect: &Effect, kept: Option<u64>) -> Expected {
         let chain = &self.chains[&effect.chain];
         let others = self.as_it_was(Some(effect.chain));
@@ -293,7 +293,7 @@ impl Honest {
             Shape::Visible | Shape::AtLeast => {
                 let left = |row: &Row| !effect.touched.contains(&row.seq);
                 let here = chain.rows.iter().find(|row| row.seq == first).map_or(u32::MAX, |row| row.segment);
-                // A later segment that stands and does not declare it void.
+                // A later segment that is unchanged and does not declare it void.
                 let stands = |row: &Row| row.line == 0 && row.segment > here && left(row);
                 let is_damaged = first <= chain.own_mark(left).max(reach)
                     || chain.rows.iter().any(stands)

@@ -1,4 +1,4 @@
-//! Every cut, pieces and threads, and bytes that are no log at all. Random edits are in `tampering`,
+//! Every cut, chunks and threads, and bytes that are not a log at all. Random edits are in `tampering`,
 //! flipped bits in `flips`.
 
 use super::log::{Chain, Log};
@@ -30,7 +30,7 @@ fn every_cut_is_unclean_or_damaged() {
 }
 
 #[test]
-fn threads_and_pieces_change_nothing() {
+fn threads_and_chunks_change_nothing() {
     let mut chain = Chain::new(0);
     let filler = "x".repeat(40_000);
     for number in 0..300 {

@@ -1,4 +1,4 @@
-//! How a report prints, and what its numbers, notes and limits are.
+//! How a report prints, and its numbers, notes and limits.
 
 use std::sync::{Arc, Mutex};
 
@@ -71,8 +71,8 @@ fn an_unclean_log_prints_what_is_not_durable_and_what_was_lost() {
     after  1 not known to be durable
 
 findings (2)
-  - not_closed: chain 000, record 5: the chain ends without `close`, and nobody holds it
-  - not_closed: chain 001, record 1: the chain ends without `close`, and nobody holds it
+  - not_closed: chain 000, record 5: the chain ends without `close`, and no writer holds it
+  - not_closed: chain 001, record 1: the chain ends without `close`, and no writer holds it
 
 notes (1)
   - gap: chain 000: record 3: 2 critical and 1017 routine events were not recorded (queue_full)
@@ -102,8 +102,8 @@ fn a_finding_and_a_note_say_what_they_are_about() {
     assert_eq!(finding.message(), "the line does not match its own hash");
     let about: Vec<_> = report.notes().iter().map(|note| (note.kind().as_str(), note.chain())).collect();
     assert_eq!(about, [("foreign", None), ("gap", Some(7))]);
-    assert_eq!(report.notes()[0].message(), "\"notes.txt\" is no part of the log");
-    assert_eq!(lines(report.notes())[0], "foreign: \"notes.txt\" is no part of the log");
+    assert_eq!(report.notes()[0].message(), "\"notes.txt\" is not part of the log");
+    assert_eq!(lines(report.notes())[0], "foreign: \"notes.txt\" is not part of the log");
     // A finding about a whole segment has no line.
     log.files.remove(&name(7, 1));
     let report = log.verify();
@@ -121,10 +121,10 @@ fn a_finding_and_a_note_say_what_they_are_about() {
 }
 
 #[test]
-fn a_missing_segment_is_said_with_what_counts_of_it() {
+fn a_missing_segment_is_reported_with_the_bytes_that_count() {
     let chain = Chain::new(0).events(3);
     let bytes = chain.segments[&1].len();
-    // Two later segments count it; it is missing once.
+    // Two later segments count it; it is reported missing once.
     let claims = vec![After::counted(1, bytes as u64, None)];
     let mut two = chain.roll();
     let two_bytes = two.segments[&2].len() as u64;
@@ -134,7 +134,7 @@ fn a_missing_segment_is_said_with_what_counts_of_it() {
     assert_eq!(
         lines(log.verify().findings()),
         [
-            format!("missing_segment: chain 000, segment 1: the file is gone, and {bytes} bytes of it count"),
+            format!("missing_segment: chain 000, segment 1: the file is missing, but {bytes} bytes of it count"),
             "deleted: chain 000, segment 2, line 1 (byte 0), record 1: 5 records are missing before this line, \
              the first of the chain"
                 .to_owned(),
@@ -148,12 +148,12 @@ fn an_end_without_line_feed_is_torn_or_malformed() {
     let mut log = Log::of(&[&chain]);
     let place = format!("chain 000, segment 1, line 10 (byte {}), record 10", log.file(0, 1).len());
     log.file(0, 1).extend_from_slice(b"{\"seq\":10,\"ts");
-    let torn = format!("torn_tail: {place}: the last line has no end (13 bytes) and was never durable");
+    let torn = format!("torn_tail: {place}: the last line is incomplete (13 bytes) and was never durable");
     assert_eq!(lines(log.verify().findings()), [torn]);
     let beyond = Head { seq: 10, ..chain.head() };
-    let malformed = format!("malformed: {place}: the line has no end (13 bytes)");
-    let ahead = "ahead: chain 000, record 10: the chain ends with record 9, and a head that was kept elsewhere \
-                 names record 10: it was cut, or copied before that";
+    let malformed = format!("malformed: {place}: the line is incomplete (13 bytes)");
+    let ahead = "ahead: chain 000, record 10: the chain ends with record 9, but a head that was kept elsewhere \
+                 names record 10: it was truncated, or copied before that";
     let report = log.verifier().expect_head(beyond).run_on(&log).unwrap();
     assert_eq!(lines(report.findings()), [malformed.as_str(), ahead]);
     let live = "live: chain 000: a writer holds the chain";
@@ -162,7 +162,7 @@ fn an_end_without_line_feed_is_torn_or_malformed() {
 }
 
 #[test]
-fn who_names_a_record_is_said() {
+fn the_source_of_a_claim_is_reported() {
     let first = closed();
     let second = Chain::new(1).sees(&first).mark().close();
     let gone = Log::of(&[&second]);
@@ -170,27 +170,27 @@ fn who_names_a_record_is_said() {
     assert_eq!(
         lines(report.findings()),
         [
-            "missing_chain: chain 000, record 4: a head that was kept elsewhere names record 4, and the chain is \
-             gone",
-            "missing_chain: chain 000, record 9: chain 001 names record 9, and the chain is gone",
+            "missing_chain: chain 000, record 4: a head that was kept elsewhere names record 4, but the chain is \
+             missing",
+            "missing_chain: chain 000, record 9: chain 001 names record 9, but the chain is missing",
         ]
     );
     let rewritten = Log::of(&[&Chain::new(0).events(5).event("other").close(), &second]);
     assert_eq!(
         lines(rewritten.verify().findings()),
         [
-            "head_mismatch: chain 000, record 9: chain 001 names another hash of this record: the chain was rewritten"
+            "head_mismatch: chain 000, record 9: chain 001 names a different hash for this record: the chain was rewritten"
         ]
     );
     let anew = Chain { id: ChainId(1), ..Chain::bare(0) }.segment(Vec::new()).open().events(6).close();
     assert_eq!(
         lines(Log::of(&[&anew, &second]).verify().findings()),
-        ["missing_chain: chain 000: chain 001 names a chain with another id, which is gone"]
+        ["missing_chain: chain 000: chain 001 names a chain with another id, which is missing"]
     );
 }
 
 #[test]
-fn bytes_that_count_nothing_are_noted() {
+fn void_bytes_are_noted() {
     let torn = b"{\"seq\":6,garbage\nmore";
     let with = |next: &dyn Fn(Chain) -> Chain| {
         let chain = Chain::new(0).events(3);
@@ -204,14 +204,14 @@ fn bytes_that_count_nothing_are_noted() {
     let (void, unclosed) = (format!("void: chain 000: {bytes} bytes of segment 1 are void"), |seq| {
         format!("unclosed: chain 000: the run before record {seq} ended without `close`")
     });
-    let recovery = "recovery: chain 000: record 7: the chain went on after a recovery (torn)".to_owned();
+    let recovery =
+        "recovery: chain 000: record 7: the chain was continued after a recovery (torn)".to_owned();
     assert_eq!(with(&|chain| chain.recovery().open().close()), [recovery, unclosed(8), void]);
     let undeclared = format!(
-        "undeclared: chain 000: {bytes} bytes of segment 1 are void, and no `recovery` record tells how they came \
-         there"
+        "undeclared: chain 000: {bytes} bytes of segment 1 are void, and no `recovery` record explains them"
     );
     assert_eq!(with(&|chain| chain.open().close()), [unclosed(7), undeclared]);
-    // After a `close` in order nothing is unclosed.
+    // After a `close`, nothing is unclosed.
     assert_eq!(lines(Log::of(&[&closed().open().close()]).verify().notes()), [""; 0]);
 }
 
@@ -235,7 +235,7 @@ fn a_file_that_counts_nothing_is_noted() {
 }
 
 #[test]
-fn what_is_too_much_to_keep_is_counted() {
+fn notes_beyond_the_limit_are_counted() {
     let gaps = |chain: Chain, count| (0..count).fold(chain, |chain, _| chain.gap(0, 1)).close();
     let (first, second) = (gaps(Chain::new(0), 1_002), gaps(Chain::new(1), 1_001));
     let mut log = Log::of(&[&first, &second]);
@@ -245,21 +245,21 @@ fn what_is_too_much_to_keep_is_counted() {
     let report = log.verify();
     check(&report, Intact, &[]);
     assert_eq!((report.notes().len(), report.more_notes), (2_100, 4));
-    assert_eq!(report.notes()[99].message(), "\"foreign-099\" is no part of the log");
+    assert_eq!(report.notes()[99].message(), "\"foreign-099\" is not part of the log");
     let text = report.to_string();
     assert!(text.contains("\nnotes (2,104)\n") && text.contains("\n  - and 2,084 more\n"), "{text}");
     assert!(text.contains("lost   0 critical and 1,002 routine events, by its own count\n"), "{text}");
 }
 
 #[test]
-fn as_many_notes_as_are_printed_are_printed_without_more() {
+fn exactly_as_many_notes_as_fit_are_printed_without_a_remainder() {
     for (files, more) in [(20, None), (21, Some("  - and 1 more\n"))] {
         let mut log = Log::of(&[&closed()]);
         for number in 0..files {
             log.files.insert(format!("foreign-{number:03}"), Vec::new());
         }
         let text = log.verify().to_string();
-        assert_eq!(text.matches("is no part of the log\n").count(), 20);
+        assert_eq!(text.matches("is not part of the log\n").count(), 20);
         assert_eq!(text.contains(" more\n"), more.is_some_and(|more| text.contains(more)), "{text}");
     }
 }
@@ -294,7 +294,7 @@ fn an_error_names_three_findings() {
 }
 
 #[test]
-fn progress_knows_all_bytes_from_the_first_call_on() {
+fn progress_includes_all_bytes_from_the_first_call() {
     let (first, second) = (closed(), Chain::new(1).events(2).close());
     let log = Log::of(&[&first, &second]);
     let calls = Arc::new(Mutex::new(Vec::new()));
@@ -307,7 +307,7 @@ fn progress_knows_all_bytes_from_the_first_call_on() {
 }
 
 #[test]
-fn what_is_no_directory_cannot_be_opened() {
+fn a_file_that_is_not_a_directory_cannot_be_opened() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, b"x").unwrap();
@@ -321,7 +321,7 @@ fn what_is_no_directory_cannot_be_opened() {
 }
 
 #[test]
-fn a_lock_that_cannot_be_read_is_said() {
+fn a_lock_that_cannot_be_read_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::create(dir.path(), DiskOptions::default()).unwrap();
     let file = disk.open(Dir::Log, &name(0, 1), Access::Create).unwrap();
@@ -334,13 +334,13 @@ fn a_lock_that_cannot_be_read_is_said() {
         report.not_checked().iter().any(|said| said.to_string() == what)
     };
     assert!(!is_said());
-    // A link to itself.
+    // A symbolic link to itself.
     std::os::unix::fs::symlink("chain-000.lock", disk.path(Dir::Control, "chain-000.lock")).unwrap();
     assert!(is_said());
 }
 
 #[test]
-fn a_hash_is_compared_in_every_chain_by_itself() {
+fn hashes_are_compared_in_each_chain_separately() {
     let (first, second) = (closed(), Chain::new(1).events(2).close());
     let log = Log::of(&[&first, &second]);
     let wrong = Head { hash: Digest::of_bytes(b"x"), ..second.head_at(3) };

@@ -1,4 +1,4 @@
-//! docs/verify.py shares no code with the library. They must agree on every log.
+//! Compares the library with docs/verify.py, which shares no code with it. They must agree on every log.
 
 use std::{
     io::Write as _,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{FindingKind, Head, Report, Verdict, format::After, storage::sim::Prng};
 
-/// Asks the checker about many logs in one process: a line for each, with the exit code and what it
+/// Runs the checker on many logs in one process, and prints one line for each: the exit code and what it
 /// printed.
 const DRIVER: &str = r#"
 import contextlib, importlib.util, io, sys
@@ -41,7 +41,7 @@ for line in sys.stdin:
     print(said[0], said[1].replace("\n", "\\"), sep="\t", flush=True)
 "#;
 
-/// Whether there is a Python to ask; says so where there is none.
+/// Returns whether there is a Python to run; reports the test as skipped otherwise.
 pub(super) fn is_there(test: &str) -> bool {
     let is_there =
         Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
@@ -51,10 +51,10 @@ pub(super) fn is_there(test: &str) -> bool {
     is_there
 }
 
-/// A log, the heads that are given with it, and where it comes from.
+/// A log, the heads that are given with it, and its origin.
 pub(super) type Case = (Log, Vec<Head>, String);
 
-/// Both verdicts of each log, which must be the same, and the heads of what is not damaged.
+/// Checks that both verdicts on each log are the same, and so are the heads of logs that are not damaged.
 #[track_caller]
 pub(super) fn agree_on(cases: &[Case]) {
     for (line, (log, heads, what)) in ask(cases).iter().zip(cases) {
@@ -63,7 +63,7 @@ pub(super) fn agree_on(cases: &[Case]) {
     }
 }
 
-/// What the checker says of each log, in a line.
+/// Returns the output of the checker for each log, one line each.
 #[track_caller]
 fn ask(cases: &[Case]) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
@@ -113,7 +113,7 @@ fn agrees(line: &str, report: &Report, what: &str) {
             assert!(printed.contains(&head), "{what}\n{report}\n{printed}");
         }
     }
-    // What counts, and what is counted, is the same whatever the verdict.
+    // What counts, and how much, is the same whatever the verdict.
     let report = report.to_string();
     for line in report.lines().filter(|line| line.starts_with("  records ") || line.starts_with("  chain ")) {
         assert!(printed.lines().any(|other| other == line), "{what}\n{report}\n{printed}");
@@ -141,7 +141,7 @@ fn the_independent_checker_agrees() {
     agree(&log, &[kept]);
 }
 
-/// The exit code when it is run as a program, which is how people run it.
+/// Checks the exit code when it is run as a program, as users run it.
 #[test]
 fn the_independent_checker_runs_by_itself() {
     if !is_there("the_independent_checker_runs_by_itself") {
@@ -161,7 +161,7 @@ fn the_independent_checker_runs_by_itself() {
     assert_eq!(nowhere.status.code(), Some(2));
 }
 
-/// Always the same random numbers.
+/// A generator that always returns the same random numbers.
 struct Random(u64);
 
 impl Random {
@@ -171,7 +171,7 @@ impl Random {
     }
 }
 
-/// A log with all that makes judging hard: void bytes, retention, a witness, a torn end.
+/// Returns a log with everything that makes judging hard: void bytes, retention, a witness, a torn end.
 fn eventful(random: &mut Random) -> Log {
     let base = Chain::new(0).events(2).roll().events(2).event_marked("last", None);
     let bytes = base.segments[&2].len() as u64;
@@ -185,7 +185,7 @@ fn eventful(random: &mut Random) -> Log {
     if random.below(2) == 0 { Log::of(&[&next, &other]) } else { Log::of(&[&next]) }
 }
 
-/// Several changes at a time, of which nobody says what they mean.
+/// Makes several changes at a time, whose joint meaning is not known.
 #[test]
 fn the_independent_checker_agrees_on_random_damage() {
     if !is_there("the_independent_checker_agrees_on_random_damage") {
@@ -220,11 +220,11 @@ fn the_independent_checker_agrees_on_random_damage() {
     agree_on(&cases.collect::<Vec<_>>());
 }
 
-/// A line that was put in too early makes all behind it come too late, up to the one that goes on where the chain stood
-/// before: then nothing is missing, and one line is too many.
+/// A line that was inserted too early makes all lines behind it come too late, up to the one that continues the chain
+/// from before it. Then nothing is missing, and one line is too many.
 #[test]
-fn a_line_that_was_put_in_too_early_is_one_too_many_for_both() {
-    if !is_there("a_line_that_was_put_in_too_early_is_one_too_many_for_both") {
+fn a_line_inserted_too_early_is_one_too_many_for_both() {
+    if !is_there("a_line_inserted_too_early_is_one_too_many_for_both") {
         return;
     }
     let honest = Log::of(&[&Chain::new(0).events(7).close()]);
@@ -241,7 +241,7 @@ fn a_line_that_was_put_in_too_early_is_one_too_many_for_both() {
                 log.edit(0, 1, |lines| lines.insert(to, line_of(source, from)));
                 let what = format!("line {from} of {whose} before line {to}");
                 cases.push((log.clone(), Vec::new(), what.clone()));
-                // And the line behind it was changed, or a second one put in.
+                // In addition, the line behind it was changed, or a second one inserted.
                 let mut changed = log.clone();
                 changed.edit(0, 1, |lines| lines[to + 1][3] ^= 1);
                 cases.push((changed, Vec::new(), format!("{what}, which was changed")));
@@ -254,7 +254,7 @@ fn a_line_that_was_put_in_too_early_is_one_too_many_for_both() {
     for (said, (log, _, what)) in ask(&cases).iter().zip(&cases) {
         let report = log.verify();
         let of = |kind: FindingKind| said.matches(&format!("\\  - {}: ", kind.as_str())).count() as u64;
-        // Whether a line out of place is the copy of another only the library looks up.
+        // Only the library looks up whether a line out of place is a copy of another.
         let copies = |count: &dyn Fn(FindingKind) -> u64, kind: FindingKind| match kind {
             FindingKind::Inserted => count(kind) + count(FindingKind::Duplicate),
             FindingKind::Duplicate => 0,
@@ -269,7 +269,7 @@ fn a_line_that_was_put_in_too_early_is_one_too_many_for_both() {
     assert_eq!((inserted.count(FindingKind::Inserted), inserted.count(FindingKind::Deleted)), (1, 0));
 }
 
-/// The changes of which the contract says what they mean, on every kind of honest log.
+/// Makes the changes whose meaning docs/format.md defines, on every kind of honest log.
 #[test]
 fn the_independent_checker_agrees_on_every_kind_of_edit() {
     if !is_there("the_independent_checker_agrees_on_every_kind_of_edit") {
@@ -295,8 +295,8 @@ fn the_independent_checker_agrees_on_every_kind_of_edit() {
     agree_on(&cases);
 }
 
-/// Lines with a right hash and a right link that the format does not allow, or that only look odd, and
-/// what comes of each in the middle of a log.
+/// Returns lines with matching hashes and links that the format does not allow, or that only look odd. Each comes with
+/// the verdict on a log that has it in the middle.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn odd_lines() -> Vec<(String, Option<Verdict>)> {
     let deep = |depth: usize| format!(",\"kind\":\"event\",\"a\":{}{}", "[".repeat(depth), "]".repeat(depth));

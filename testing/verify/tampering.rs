@@ -1,5 +1,5 @@
-//! Random changes of honest logs, each held against what section 7 of the contract says of it: what
-//! is damage, what may only look torn, what cannot be found, and what a head kept elsewhere changes.
+//! Random changes of honest logs, each compared with what section 7 of docs/format.md states about it. That section
+//! says what is damage, what may only look torn, what cannot be detected, and what a head kept elsewhere changes.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,8 @@ fn after(segment: u32, bytes: usize) -> After {
     After::counted(segment, bytes as u64, None)
 }
 
-/// Bytes that were never durable, and a segment that says so; a file that counts nothing; a torn end.
+/// Returns a log with bytes that were never durable and a segment that says so, a file that counts nothing, and a torn
+/// end.
 fn voids_and_a_torn_end() -> Log {
     let base = Chain::new(0).events(2).roll().events(2).event_marked("last", None);
     let (bytes, numbers) = (base.segments[&2].len(), base.segments.clone());
@@ -44,7 +45,7 @@ fn voids_and_a_torn_end() -> Log {
     log
 }
 
-/// Retention has removed the first two files, twice; one chain, closed.
+/// Returns a log of one closed chain, of which retention has removed the first two files, in two steps.
 fn pruned(with_leftovers: bool) -> Log {
     let chain = Chain::new(0).events(3).roll().events(3);
     let (one, two) = (6, chain.seq);
@@ -58,7 +59,7 @@ fn pruned(with_leftovers: bool) -> Log {
     log
 }
 
-/// Three chains, each of which knows the others as far as they were then.
+/// Returns a log of three chains, each of which witnesses the others as they were then.
 fn three_chains() -> Log {
     let one = Chain::new(0).events(3);
     let two = Chain::new(1).sees(&one).mark().events(2).gap(1, 3);
@@ -67,7 +68,7 @@ fn three_chains() -> Log {
     Log::of(&[&one, &two.events(2).close(), &three])
 }
 
-/// By the real writer: runs that were killed, a power cut, a failed sync, a rotation.
+/// Returns a log by the real writer: killed runs, a power cut, a failed sync, a rotation.
 fn crashed() -> Log {
     let mut machine = Machine::new(5);
     let mut process = machine.open();
@@ -89,7 +90,7 @@ fn crashed() -> Log {
     machine.log()
 }
 
-/// By the real writer: retention, several runs, two at the same time.
+/// Returns a log by the real writer: retention, several runs, two at the same time.
 fn kept_for_a_while() -> Log {
     let mut machine = Machine::new(6);
     machine.settings.retention = Retention::keep_all().max_segments(2);
@@ -130,7 +131,7 @@ pub(super) fn honest_logs() -> Vec<Honest> {
     ]
 }
 
-/// The head of each chain that its honest log would have told an operator.
+/// Returns the head of each chain that the writer of the honest log would have reported.
 pub(super) fn kept_heads(honest: &Honest) -> BTreeMap<u16, Head> {
     let heads = honest.chains.iter().filter_map(|(chain, written)| {
         let row = written.rows.iter().find(|row| row.seq == honest.durable(*chain))?;
@@ -140,14 +141,14 @@ pub(super) fn kept_heads(honest: &Honest) -> BTreeMap<u16, Head> {
     heads.collect()
 }
 
-/// Says what is wrong with a report, if anything is.
+/// Returns what is wrong with a report, if anything is.
 fn check(report: &Report, expected: Expected) -> Result<(), String> {
     let verdict = report.verdict();
     let is_right = verdict == expected.verdict || expected.or_worse && verdict > expected.verdict;
     if is_right { Ok(()) } else { Err(format!("expected {expected:?}\n{report}")) }
 }
 
-/// What the effects of one change come to, with these heads.
+/// Returns the expected result of one change, with these heads.
 fn expected(honest: &Honest, effects: &[Effect], heads: &BTreeMap<u16, Head>) -> Expected {
     let kept = |chain| heads.get(&chain).map(|head| head.seq);
     match effects {
@@ -156,7 +157,7 @@ fn expected(honest: &Honest, effects: &[Effect], heads: &BTreeMap<u16, Head>) ->
     }
 }
 
-/// What came of one change: which it was, and the verdicts without and with kept heads.
+/// The outcome of one change: its name, and the verdicts without and with kept heads.
 type Outcome = (&'static str, Verdict, Verdict);
 
 /// Makes one change and verifies, without and with kept heads.
@@ -190,9 +191,9 @@ fn one_case(logs: &[Honest], heads: &[BTreeMap<u16, Head>], number: u64) -> Resu
     }
 }
 
-/// `AUDIT_EDITS` asks for another number.
+/// `AUDIT_EDITS` sets a different number of edits.
 #[test]
-fn random_edits_are_found_as_the_contract_says() {
+fn random_edits_are_found_as_documented() {
     let edits = times("AUDIT_EDITS", 5_000);
     let logs = honest_logs();
     let heads: Vec<_> = logs.iter().map(kept_heads).collect();

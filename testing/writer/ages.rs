@@ -1,4 +1,5 @@
-//! How old segments are, whatever the clock says: nothing fresh goes because it was wrong, and nothing old stays.
+//! The ages of segments under a wrong clock: it removes nothing that is fresh, and keeps nothing
+//! that is old.
 
 use std::time::Duration;
 
@@ -15,14 +16,14 @@ fn aged(days: u32) -> Settings {
     Settings::default().rotation(Rotation::daily()).retention(Retention::keep_all().max_age(DAY * days))
 }
 
-/// The segments of a chain that are there.
+/// Returns the existing segments of a chain.
 fn files(world: &World, chain: u16) -> Vec<u32> {
     let names = world.disk.snapshot().into_keys();
     let names = names.filter_map(|name| SegmentName::parse(&name));
     names.filter(|name| name.chain.get() == chain).map(|name| name.segment).collect()
 }
 
-/// One start of a program that records an event and ends.
+/// Starts a program that records an event and ends.
 fn run_once(world: &mut World, settings: &Settings) {
     let mut node = world.opened(settings);
     node.critical(world);
@@ -30,7 +31,7 @@ fn run_once(world: &mut World, settings: &Settings) {
     node.close(world);
 }
 
-/// A program that runs for so many days, an event each.
+/// Runs for this many days, with one event a day.
 fn run_days(world: &mut World, node: &mut Node, days: u32) {
     for _ in 0..days {
         node.critical(world);
@@ -38,7 +39,7 @@ fn run_days(world: &mut World, node: &mut Node, days: u32) {
     }
 }
 
-/// Four segments, the last of which is a day old.
+/// Creates a log of four segments, the last of them a day old.
 fn four_days(settings: &Settings) -> World {
     let mut world = World::new(1);
     let mut node = world.opened(settings);
@@ -56,37 +57,37 @@ fn checked(world: &World) -> oracle::Chain {
     chains[&0].clone()
 }
 
-fn jumps_told(chain: &oracle::Chain) -> usize {
+fn jumps_reported(chain: &oracle::Chain) -> usize {
     let notices = chain.of_kind(RecordKind::Notice);
     notices.iter().filter(|line| line.text.contains(NoticeKind::TimeJumped.as_str())).count()
 }
 
-/// All but the newest went, and verification called the rest intact.
+/// Such a start once removed all but the newest segment, and verification called the rest intact.
 #[test]
-fn one_start_with_the_clock_two_years_ahead_removes_nothing_and_says_so_at_once() {
+fn one_start_with_the_clock_two_years_ahead_removes_nothing_and_is_reported_at_once() {
     let settings = aged(400);
     let mut world = four_days(&settings);
     world.step_wall_clock(DAY * 730);
     run_once(&mut world, &settings);
     assert!(files(&world, 0).starts_with(&[1, 2, 3, 4]));
     let chain = checked(&world);
-    assert_eq!(jumps_told(&chain), 1, "{}", chain.kinds());
-    // With the right clock nothing has become old either, and there is nothing to tell.
+    assert_eq!(jumps_reported(&chain), 1, "{}", chain.kinds());
+    // With the right clock, nothing is old either, and there is nothing to report.
     world.step_wall_clock_back(DAY * 730);
     run_once(&mut world, &settings);
     assert!(files(&world, 0).starts_with(&[1, 2, 3, 4]));
-    assert_eq!(jumps_told(&checked(&world)), 1);
+    assert_eq!(jumps_reported(&checked(&world)), 1);
 }
 
-/// Times that are more than 584 years apart were taken for the same.
+/// Times more than 584 years apart were once taken for equal.
 #[test]
-fn a_clock_that_is_millennia_ahead_is_not_believed_either() {
+fn a_clock_that_is_millennia_ahead_is_not_trusted_either() {
     let settings = aged(400);
     let mut world = four_days(&settings);
     world.step_wall_clock(DAY * 365 * 2000);
     run_once(&mut world, &settings);
     assert!(files(&world, 0).starts_with(&[1, 2, 3, 4]));
-    assert_eq!(jumps_told(&checked(&world)), 1);
+    assert_eq!(jumps_reported(&checked(&world)), 1);
 }
 
 #[test]
@@ -98,11 +99,11 @@ fn a_clock_that_jumps_under_a_running_program_removes_nothing_either() {
     world.step_wall_clock(DAY * 730);
     node.critical(&mut world);
     node.run_for(&mut world, SECOND);
-    let told = node.queue.notifier.counts().iter().map(|notice| notice.kind).collect::<Vec<_>>();
-    assert!(told.contains(&NoticeKind::TimeJumped), "at once: {told:?}");
+    let reported = node.queue.notifier.counts().iter().map(|notice| notice.kind).collect::<Vec<_>>();
+    assert!(reported.contains(&NoticeKind::TimeJumped), "at once: {reported:?}");
     node.run_for(&mut world, HOUR * 20);
     assert!(files(&world, 0).starts_with(&[1, 2, 3, 4]));
-    // Whoever lets it run like that for a day means it. The fourth ended when the next one began.
+    // A clock that is kept for a day is trusted. The fourth segment ended when the next one began.
     node.run_for(&mut world, HOUR * 6);
     assert_eq!(files(&world, 0).first(), Some(&4));
     node.close(&mut world);
@@ -135,8 +136,8 @@ fn a_short_program_that_runs_weekly_lags_by_one_run() {
     for week in 1..=20_u32 {
         run_once(&mut world, &settings);
         world.advance(DAY * 7);
-        // The run before is four weeks behind the one before that, which is two days too young to go. A segment ends
-        // where the next one begins.
+        // The run before is four weeks behind the one before that, two days too young to be
+        // removed. A segment ends where the next one begins.
         let oldest = week.saturating_sub(6).max(1);
         assert_eq!(files(&world, 0), (oldest..=week).collect::<Vec<_>>(), "week {week}");
     }
@@ -144,7 +145,7 @@ fn a_short_program_that_runs_weekly_lags_by_one_run() {
 }
 
 #[test]
-fn what_must_not_go_before_its_age_stays_whatever_the_clock_says() {
+fn a_segment_below_its_minimum_age_stays_whatever_the_clock_says() {
     let keep = Retention::keep_all().max_segments(1).min_age(DAY * 90);
     let settings = Settings::default().rotation(Rotation::daily()).retention(keep);
     let mut world = four_days(&settings);
@@ -154,7 +155,8 @@ fn what_must_not_go_before_its_age_stays_whatever_the_clock_says() {
     checked(&world);
 }
 
-/// A chain that was just begun knows no time but that of the wrong clock, and took every other chain for old.
+/// A chain that was just begun knows only the time of the wrong clock. It once took every other
+/// chain for old.
 #[test]
 fn a_new_chain_with_the_wrong_clock_removes_nothing_of_the_others() {
     let settings = aged(400);
@@ -167,7 +169,8 @@ fn a_new_chain_with_the_wrong_clock_removes_nothing_of_the_others() {
     assert!(of_other.len() > 3);
     let mut blocked = world.opened(&Settings::default());
     world.step_wall_clock(DAY * 730);
-    // Chains 000 and 001 are held: it begins chain 002. The `close` of 001 has the right time: it must not tell of a jump.
+    // Chains 000 and 001 are held, so it begins chain 002. The `close` of 001 has the right time
+    // and must not report a jump.
     let mut new = world.opened(&settings);
     world.step_wall_clock_back(DAY * 730);
     blocked.close(&mut world);
@@ -175,7 +178,7 @@ fn a_new_chain_with_the_wrong_clock_removes_nothing_of_the_others() {
     new.run_for(&mut world, HOUR * 20);
     assert_eq!(files(&world, 2), [1]);
     assert_eq!(files(&world, 1), of_other);
-    // Once it has run for a day it is believed.
+    // Once it has run for a day, its time is trusted.
     new.critical(&mut world);
     new.run_for(&mut world, HOUR * 6);
     assert_eq!(files(&world, 1).len(), 1);
@@ -184,7 +187,7 @@ fn a_new_chain_with_the_wrong_clock_removes_nothing_of_the_others() {
     oracle::check(&world, Strictness::Once).unwrap();
 }
 
-/// It kept every later segment until its time had come.
+/// Such a segment once kept every later one until its own time had come.
 #[test]
 fn one_segment_that_begins_decades_ahead_keeps_no_other() {
     for ahead in [DAY * 365 * 30, DAY * 365 * 7000, DAY * 40] {
@@ -192,6 +195,7 @@ fn one_segment_that_begins_decades_ahead_keeps_no_other() {
         let mut world = World::new(1);
         let mut node = world.opened(&settings);
         run_days(&mut world, &mut node, 3);
+        // One segment begins while the clock is ahead, and the next one at the right time.
         world.step_wall_clock(ahead);
         node.queue.ask_rotation();
         node.pump(&mut world);
@@ -215,6 +219,7 @@ fn one_segment_that_begins_decades_ago_makes_no_other_old() {
     let mut node = world.opened(&settings);
     run_days(&mut world, &mut node, 3);
     let back = DAY * 365 * 30;
+    // One segment begins while the clock is behind. Its first record has the right time.
     world.step_wall_clock_back(back);
     node.queue.ask_rotation();
     node.pump(&mut world);
@@ -230,10 +235,11 @@ fn one_segment_that_begins_decades_ago_makes_no_other_old() {
     checked(&world);
 }
 
-/// A clock without a battery begins decades ago. The segment that ended with such a start was taken for decades old as
-/// soon as the one before it was gone, although its own records are young.
+/// A clock without a battery begins decades ago. The segment that ended with such a start was once
+/// taken for decades old. That happened as soon as the one before it was removed, although its own
+/// records are young.
 #[test]
-fn a_start_decades_ago_makes_no_segment_old_when_the_one_before_it_has_gone() {
+fn a_start_decades_ago_makes_no_segment_old_when_the_one_before_it_is_removed() {
     let settings =
         Settings::default().rotation(Rotation::never()).retention(Retention::keep_all().max_age(DAY * 100));
     let mut world = World::new(1);

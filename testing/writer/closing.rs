@@ -1,4 +1,4 @@
-//! What ends a log when its disk does not let it end.
+//! What ends a log whose disk keeps it from closing.
 
 use super::world::{MS, SECOND, Settings, World};
 use crate::{
@@ -7,9 +7,9 @@ use crate::{
     writer::Next,
 };
 
-/// A seeded run found a writer that spun: where a new segment could always be begun and the sync after it
-/// always failed, as on a file system that reports a failed sync one late, `close` was written into one
-/// new file after the other, without a pause and for ever, also when nobody waited any more.
+/// A seeded run found a writer that never paused. Each new segment could be begun, and the sync
+/// after it failed, as on a file system that reports a failed sync one sync late. `close` was then
+/// written to one new file after the other, even after no caller waited any more.
 #[test]
 fn a_close_that_always_fails_is_given_up_and_leaves_few_files() {
     let mut world = World::new(1);
@@ -17,6 +17,7 @@ fn a_close_that_always_fails_is_given_up_and_leaves_few_files() {
     node.routine(&mut world);
     node.run_for(&mut world, SECOND * 2);
     world.disk.set_sync_failure(SyncFailure::Ext4Data);
+    // The first sync of every new file seems to succeed, and the next one reports its failure.
     world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).and_later());
     node.queue.ask_rotation();
     node.pump(&mut world);
@@ -47,7 +48,7 @@ fn a_disk_that_is_full_for_a_moment_does_not_leave_an_empty_file_behind_close() 
         let mut node = world.opened(&Settings::default());
         node.critical(&mut world);
         node.run_for(&mut world, SECOND * 2);
-        // The first is the rotation, which leaves the file behind.
+        // The first failure is that of the rotation, which leaves the file behind.
         for _ in 0..=failures {
             world.disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).on("audit-000-00000002"));
         }

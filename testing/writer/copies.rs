@@ -1,4 +1,4 @@
-//! Copies of a log, on this machine and on others: who goes on in one hears that it is one.
+//! Copies of a log, on this machine and on others: continuing one is reported.
 
 use super::{
     oracle,
@@ -21,8 +21,8 @@ fn closed() -> World {
     world
 }
 
-/// What opening says, to the application and in the log.
-fn told(disk: &SimDisk, world: &World, host: &str) -> (Vec<NoticeKind>, Vec<NoticeKind>) {
+/// Returns what opening reports, to the application and in the log.
+fn reported(disk: &SimDisk, world: &World, host: &str) -> (Vec<NoticeKind>, Vec<NoticeKind>) {
     let mut settings = Settings::default().writer;
     host.clone_into(&mut settings.host);
     let recorded = |disk: &SimDisk| {
@@ -39,50 +39,54 @@ fn told(disk: &SimDisk, world: &World, host: &str) -> (Vec<NoticeKind>, Vec<Noti
     let opened =
         writer::open(&process.storage(), &settings, &Former::default(), Clock::hurried(), &world.now)
             .unwrap();
-    let told = opened.notices().iter().map(|(kind, _)| *kind).collect();
+    let reported = opened.notices().iter().map(|(kind, _)| *kind).collect();
     let after = recorded(disk).split_off(before.len());
-    // In order, so that the next opening has nothing else to tell.
+    // Closed in order, so that the next opening has nothing else to report.
     let mut again = World::on(disk.clone());
     again.now = world.now;
     drop(opened);
     process.kill();
     again.opened(&Settings::default()).close(&mut again);
-    (told, after)
+    (reported, after)
 }
 
-/// Two machines that go on with one chain have the same records up to a point, and different ones behind it.
+/// Two machines that continue one chain share its records up to a point and differ behind it.
 #[test]
-fn whoever_goes_on_in_a_copied_directory_is_told_and_so_is_the_log() {
+fn continuing_a_copied_directory_is_reported_and_recorded() {
     let world = closed();
     let copy = SimDisk::with_files(2, &world.disk.snapshot());
     let unknown = vec![NoticeKind::HeadUnknown];
-    assert_eq!(told(&copy, &world, "host"), (unknown.clone(), unknown.clone()));
-    assert_eq!(told(&world.disk, &world, "host"), (vec![], vec![]), "nobody copied the first");
-    assert_eq!(told(&copy, &world, "host"), (vec![], vec![]), "and the second is no copy any more");
-    // Copied to another machine: that it is a copy says it.
+    assert_eq!(reported(&copy, &world, "host"), (unknown.clone(), unknown.clone()));
+    assert_eq!(reported(&world.disk, &world, "host"), (vec![], vec![]), "the original is not a copy");
+    assert_eq!(
+        reported(&copy, &world, "host"),
+        (vec![], vec![]),
+        "reported once, the copy counts as the original"
+    );
+    // Copied to another machine: the unknown head already reports that.
     let elsewhere = SimDisk::with_files(3, &world.disk.snapshot());
     elsewhere.move_to_machine("another machine");
-    assert_eq!(told(&elsewhere, &world, "host"), (unknown.clone(), unknown));
+    assert_eq!(reported(&elsewhere, &world, "host"), (unknown.clone(), unknown));
     for disk in [&world.disk, &copy, &elsewhere] {
         let report = Verifier::new("/log").run_on(&*disk.process().storage()).unwrap();
         assert_eq!(report.verdict(), Verdict::Intact, "{report}");
     }
 }
 
-/// A disk that was moved, or an image with its inodes: the lock file is the same.
+/// A disk that was moved, or an image that keeps the inode numbers: the lock file is the same.
 #[test]
-fn whoever_goes_on_on_another_machine_is_told_and_so_is_the_log() {
+fn continuing_on_another_machine_is_reported_and_recorded() {
     let world = closed();
     let changed = vec![NoticeKind::MachineChanged];
     world.disk.move_to_machine("another machine");
-    assert_eq!(told(&world.disk, &world, "host"), (changed.clone(), changed.clone()));
-    assert_eq!(told(&world.disk, &world, "host"), (vec![], vec![]), "once");
+    assert_eq!(reported(&world.disk, &world, "host"), (changed.clone(), changed.clone()));
+    assert_eq!(reported(&world.disk, &world, "host"), (vec![], vec![]), "once");
     world.disk.move_to_machine("a simulated machine");
-    assert_eq!(told(&world.disk, &world, "host"), (changed.clone(), changed), "and it is back");
-    // A pod has another host name each time, and a container need not have an identity.
-    assert_eq!(told(&world.disk, &world, "pod-7f3a"), (vec![], vec![]));
+    assert_eq!(reported(&world.disk, &world, "host"), (changed.clone(), changed), "and it is back");
+    // A pod has a new host name each time, and a container may have no machine id.
+    assert_eq!(reported(&world.disk, &world, "pod-7f3a"), (vec![], vec![]));
     world.disk.move_to_machine("");
-    assert_eq!(told(&world.disk, &world, "host"), (vec![], vec![]));
+    assert_eq!(reported(&world.disk, &world, "host"), (vec![], vec![]));
     world.disk.move_to_machine("a simulated machine");
-    assert_eq!(told(&world.disk, &world, "host"), (vec![], vec![]));
+    assert_eq!(reported(&world.disk, &world, "host"), (vec![], vec![]));
 }

@@ -1,8 +1,8 @@
 //! Seeded runs of everything at once: faults, power cuts, kills, several processes.
 //!
-//! A seed that fails is printed. `AUDIT_SEED=<seed> cargo test --lib one_seed -- --nocapture` runs it
-//! again and shows every call to the disk; `AUDIT_SEEDS=<number>` runs so many instead of 500, from
-//! `AUDIT_FIRST_SEED` on. The program in `crates/tracing-audit-faults` runs them faster.
+//! A seed that fails is printed. `AUDIT_SEED=<seed> cargo test --lib one_seed -- --nocapture` runs
+//! it again and shows every call to the disk. `AUDIT_SEEDS=<number>` runs that many instead of 500,
+//! from `AUDIT_FIRST_SEED` on. The program in `crates/tracing-audit-faults` runs them faster.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ use crate::harness::{self, Failure, times};
 
 const SEEDS: u64 = 500;
 
-/// Seeds that fail before it is plain that something is wrong.
+/// The number of failed seeds after which the test stops.
 const ENOUGH: u64 = 10;
 
 #[test]
@@ -48,10 +48,15 @@ fn a_seed_is_the_same_run_each_time() {
     }
 }
 
-/// Seeds beyond the ten thousand that found something: a poison entry that a kill cut short was taken for
-/// a clean lock (101,883), and a lock that was lost went unnoticed where each write began a segment
-/// (105,792). Among the ten thousand: names trusted after the directory had refused to sync (3,271), and
-/// an old line in a torn sector taken for damage (902).
+/// Seeds beyond the first ten thousand that found something:
+///
+/// - 101,883: a poison entry torn by a kill was taken for a clean lock.
+/// - 105,792: a lost lock went undetected when each write began a segment.
+///
+/// Among the first ten thousand:
+///
+/// - 3,271: names were trusted after a sync of the directory had failed.
+/// - 902: an old line in a torn sector was taken for damage.
 #[test]
 fn seeds_that_once_failed() {
     for seed in [101_883, 105_792] {

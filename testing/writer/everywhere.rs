@@ -1,6 +1,6 @@
-//! The same workload with one thing going wrong at each of its calls in turn (after `SQLite`'s way):
-//! every kind of call, every error, once and from then on; a kill and a power cut at every call that
-//! changes something.
+//! The same workload with one fault at each of its calls in turn, as the tests of `SQLite` do it.
+//! Every kind of call fails with every error, once and from then on. A kill and a power cut come at
+//! every call that changes something.
 
 use std::{task::Waker, time::Duration};
 
@@ -49,7 +49,8 @@ fn settings(mode: FlushMode) -> Settings {
         .retention(Retention::keep_all().max_segments(3))
 }
 
-/// Opens, writes, rotates, prunes, marks, closes and opens again. Ends early where the process dies.
+/// Opens, writes, rotates, prunes, marks, closes and opens again. Returns early if the process
+/// dies.
 fn work(world: &mut World, settings: &Settings) -> Option<Node> {
     for last in [false, true] {
         let Ok(mut node) = world.open(settings) else { return None };
@@ -83,10 +84,11 @@ fn work(world: &mut World, settings: &Settings) -> Option<Node> {
     None
 }
 
-/// Brings whatever is left to an orderly end and checks it.
+/// Closes whatever is left and checks it.
 #[track_caller]
 fn check(world: &mut World, settings: &Settings, node: Option<Node>, what: &str) {
     let lives = node.as_ref().is_some_and(|node| node.process.is_alive());
+    // Only if a single process emitted everything and lives are the counts known exactly.
     let everything = lives && world.producers.len() == 1;
     if let Some(mut node) = node.filter(|_| lives) {
         if node.queue.stage() != Stage::Closed {
@@ -109,7 +111,8 @@ fn check(world: &mut World, settings: &Settings, node: Option<Node>, what: &str)
     assert!(verdict == Verdict::Intact || left_alone, "{what}: {report}");
 }
 
-/// Runs the workload with the nth call of a kind failing; false once no call was left to fail.
+/// Runs the workload with the nth call of a kind failing. Returns false once no call was left to
+/// fail.
 fn with_fault(op: Op, errno: Errno, nth: u64, later: bool, applied: bool) -> bool {
     let mut world = World::new(nth);
     let settings = settings(modes()[usize::try_from(nth).unwrap() % 3]);
@@ -117,15 +120,15 @@ fn with_fault(op: Op, errno: Errno, nth: u64, later: bool, applied: bool) -> boo
         if applied { Fault::error_applied(&[op], errno) } else { Fault::error(&[op], errno) }.nth(nth);
     world.disk.inject(if later { fault.and_later() } else { fault });
     let node = work(&mut world, &settings);
-    let struck = world.disk.faults_struck() > 0;
+    let was_hit = world.disk.faults_hit() > 0;
     world.disk.clear_faults();
     let what = format!("{op:?} {nth} {errno:?} later {later} applied {applied}");
-    // An open that failed left nobody who remembers: see `crashes`.
-    if node.is_none() && struck && (Op::SYNCS.contains(&op) || op == Op::WriteAt) {
+    // An open that failed leaves no process that knows of the failed sync: see `crashes`.
+    if node.is_none() && was_hit && (Op::SYNCS.contains(&op) || op == Op::WriteAt) {
         world.disk.power_cut();
     }
     check(&mut world, &settings, node, &what);
-    struck
+    was_hit
 }
 
 #[test]
@@ -136,7 +139,7 @@ fn any_call_may_fail_once_or_from_then_on() {
             for applied in [false, true] {
                 let mut nth = 1;
                 while with_fault(op, Errno::IO, nth, later, applied) {
-                    // The first ones all, then some.
+                    // All of the first ones, then fewer.
                     nth += 1 + nth / 12;
                     cases += 1;
                 }
@@ -151,6 +154,7 @@ fn any_error_may_be_the_reason() {
     let mut cases = 0;
     for op in Op::ALL {
         for errno in ERRNOS {
+            // A sample, because the errors matter here and not the positions.
             for (nth, later) in [(1, false), (2, false), (9, false), (1, true), (5, true)] {
                 cases += u32::from(with_fault(op, errno, nth, later, false));
             }

@@ -1,4 +1,4 @@
-//! Numbers and places, to the byte.
+//! Numbers and positions, to the byte.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn bytes_of_all_segments(world: &World) -> u64 {
     files.iter().filter(|(name, _)| name.starts_with("audit")).map(|(_, bytes)| bytes.len() as u64).sum()
 }
 
-/// The first line of a segment.
+/// Returns the first line of a segment.
 fn first_line(world: &World, name: &str) -> String {
     let file = String::from_utf8(world.disk.contents(name).unwrap()).unwrap();
     file.lines().next().unwrap_or_default().to_owned()
@@ -47,6 +47,7 @@ fn every_byte_that_is_written_is_counted() {
 #[test]
 fn what_is_kept_in_memory_is_bounded_in_every_mode() {
     let mut world = World::new(1);
+    // The limits by count and age are out of reach, so only the limit by bytes can cause a sync.
     let mut settings = Settings::batched(u32::MAX, Duration::from_secs(3600));
     settings.queue.bytes = 64 << 20;
     let mut node = world.opened(&settings);
@@ -69,17 +70,17 @@ fn closing_syncs_nothing_twice() {
     let before = [Op::SyncData, Op::SyncAll, Op::SyncDir].map(|op| world.disk.count(op));
     node.close(&mut world);
     let after = [Op::SyncData, Op::SyncAll, Op::SyncDir].map(|op| world.disk.count(op));
-    // `close`, and that the chain is closed in its lock file.
+    // `close`, and the note in the lock file that the chain is closed.
     assert_eq!(after, [before[0] + 2, before[1], before[2]]);
 }
 
 #[test]
-fn a_segment_that_failed_is_told_of_to_the_byte() {
+fn a_failed_segment_is_recorded_to_the_byte() {
     for has_durable in [true, false] {
         let mut world = World::new(1);
         let mut node = begun(&mut world);
         if !has_durable {
-            // The next segment fails at its first write, which is a part of what it should be.
+            // The sync of the next segment fails as well.
             world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on(SECOND_FILE));
         }
         let durable = world.disk.contents(FIRST).unwrap().len();
@@ -89,10 +90,10 @@ fn a_segment_that_failed_is_told_of_to_the_byte() {
         let void = world.disk.contents(FIRST).unwrap().len() - durable;
         assert!(void > 0 && node.queue.not_durable() == 0);
         let chain = ended_well(&mut world, &mut node);
-        let [told] = *chain.of_kind(RecordKind::Recovery) else { panic!("{}", chain.kinds()) };
+        let [record] = *chain.of_kind(RecordKind::Recovery) else { panic!("{}", chain.kinds()) };
         let wanted = format!("\"cause\":\"sync_failed\",\"segment\":1,\"bytes\":{durable},\"void\":{void},");
-        assert!(told.text.contains(&wanted), "{wanted}: {}", told.text);
-        assert_eq!(told.segment, if has_durable { 2 } else { 3 });
+        assert!(record.text.contains(&wanted), "{wanted}: {}", record.text);
+        assert_eq!(record.segment, if has_durable { 2 } else { 3 });
     }
 }
 
@@ -105,17 +106,19 @@ fn the_first_segment_comes_after_none() {
 }
 
 #[test]
-fn a_full_disk_is_no_reason_not_to_trust_a_segment() {
+fn a_full_disk_does_not_poison_a_segment() {
     for (errno, is_poison) in [(Errno::NOSPC, false), (Errno::IO, true)] {
         for took_a_part in [true, false] {
             let mut world = World::new(1);
             let mut node = begun(&mut world);
-            // Of the first write of the second segment a part is taken, or nothing.
+            // The first write of the second segment is taken in part, or not at all.
             if took_a_part {
                 world.disk.inject(Fault::short_write(100).on(SECOND_FILE));
             }
             let nth = if took_a_part { 2 } else { 1 };
             world.disk.inject(Fault::error(&[Op::Append], errno).on(SECOND_FILE).nth(nth));
+            // The old segment takes nothing more and no third file can be created, so the outage
+            // lasts.
             world.disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).on(FIRST));
             world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-000-00000003").and_later());
             node.critical(&mut world);
@@ -130,9 +133,9 @@ fn a_full_disk_is_no_reason_not_to_trust_a_segment() {
     }
 }
 
-/// Somebody put a file where the next segment would be.
+/// Another program put a file where the next segment would be.
 #[test]
-fn a_name_that_is_taken_is_passed_over() {
+fn a_segment_name_that_is_taken_is_skipped() {
     let mut world = World::new(1);
     let mut node = begun(&mut world);
     world.disk.replace(SECOND_FILE, b"somebody's\n");
@@ -148,9 +151,10 @@ fn a_name_that_is_taken_is_passed_over() {
 }
 
 #[test]
-fn the_last_number_of_a_segment_is_used_and_none_behind_it() {
+fn the_last_segment_number_is_used_and_none_after_it() {
     let mut world = World::new(1);
     let name = |segment| SegmentName { chain: ChainNumber::FIRST, segment }.to_string();
+    // Behind this file, the last number is the next one.
     world.disk.replace(&name(SegmentName::MAX_SEGMENT - 1), b"none\n");
     let mut node = begun(&mut world);
     assert!(world.disk.contents(&name(SegmentName::MAX_SEGMENT)).is_some());
@@ -158,7 +162,7 @@ fn the_last_number_of_a_segment_is_used_and_none_behind_it() {
     node.run_for(&mut world, SECOND);
     node.critical(&mut world);
     node.run_for(&mut world, SECOND);
-    assert!(!node.is_failing() && node.queue.not_durable() == 0, "the old segment goes on");
+    assert!(!node.is_failing() && node.queue.not_durable() == 0, "the old segment stays in use");
     node.close(&mut world);
     let files = world.disk.snapshot();
     assert_eq!(read_log(&files).unwrap()[&0].segments, [SegmentName::MAX_SEGMENT]);
@@ -178,14 +182,15 @@ fn healed_with(free: usize) -> bool {
 }
 
 #[test]
-fn after_a_full_disk_room_for_the_first_write_and_some_more_is_waited_for() {
+fn after_a_full_disk_a_new_segment_waits_for_more_room_than_its_first_write_needs() {
     assert!(!healed_with(64 << 10));
     assert!(healed_with((64 << 10) + 8192));
 }
 
-/// Of a write that a full disk cut, the whole lines are durable at once, unless somebody else wrote there.
+/// The whole lines of a write cut short by a full disk are durable at once, unless somebody else
+/// wrote to the file.
 #[test]
-fn what_a_full_disk_took_is_counted_only_where_nobody_else_wrote() {
+fn lines_written_before_a_full_disk_count_unless_somebody_else_wrote_there() {
     for foreign in [false, true] {
         let mut world = World::new(1);
         let mut node = begun(&mut world);
@@ -211,17 +216,17 @@ fn what_a_full_disk_took_is_counted_only_where_nobody_else_wrote() {
 }
 
 #[test]
-fn a_fresh_log_is_not_waited_for_and_a_held_chain_is_asked_for_a_while() {
+fn a_new_log_opens_at_once_and_a_held_chain_is_tried_for_a_while() {
     let mut world = World::new(1);
     world.simulate_the_clock();
     let _holder = world.opened(&Settings::default());
     assert_eq!(world.disk.count(Op::Lock), 1);
     let other = world.opened(&Settings::default());
     assert_eq!(other.queue.gauges.head().map(|head| head.chain()), Some(1));
-    // Ever more often for 250 ms, then the new chain, and the first once again to recover it.
+    // Tried ever more often for 250 ms, then the new chain, and the first one again to recover it.
     let asked = world.disk.count(Op::Lock) - 1 - 1 - 1;
     assert!((25..150).contains(&asked), "{asked}");
-    // For a holder that lives long 100 ms must do.
+    // For a holder that has run for long, 100 ms is enough.
     world.advance(2 * SECOND);
     let before = world.disk.count(Op::Lock);
     drop(world.opened(&Settings::default()));
@@ -230,13 +235,14 @@ fn a_fresh_log_is_not_waited_for_and_a_held_chain_is_asked_for_a_while() {
 }
 
 #[test]
-fn what_was_found_of_other_chains_is_recorded_and_told_once() {
+fn findings_in_other_chains_are_recorded_and_reported_once() {
     let mut world = World::new(1);
     let nodes = [(); 3].map(|()| begun(&mut world));
     for node in &nodes {
         node.process.kill();
     }
     let third = "audit-002-00000001.jsonl";
+    // Chains 000 and 001 are recovered. Chain 002 has lost every line, so it is left alone.
     world.disk.replace(third, b"x".repeat(world.disk.contents(third).unwrap().len()).as_slice());
     let mut node = world.opened(&Settings::default());
     let found: Vec<u16> = node.found.iter().map(|found| found.chain).collect();
@@ -244,12 +250,12 @@ fn what_was_found_of_other_chains_is_recorded_and_told_once() {
     node.close(&mut world);
     let log = String::from_utf8(world.disk.contents(FIRST).unwrap()).unwrap();
     for chain in ["chain 000", "chain 001", "chain 002"] {
-        let told = log.lines().filter(|line| line.contains("\"kind\":\"notice\"") && line.contains(chain));
-        assert_eq!(told.count(), 1, "{chain}: {log}");
+        let notices = log.lines().filter(|line| line.contains("\"kind\":\"notice\"") && line.contains(chain));
+        assert_eq!(notices.count(), 1, "{chain}: {log}");
     }
 }
 
-/// A chain that goes back does not take back what was seen of it.
+/// A chain that goes back does not undo what was witnessed of it.
 #[test]
 fn the_highest_head_that_was_seen_of_a_chain_stays() {
     let mut world = World::new(1);
@@ -266,6 +272,7 @@ fn the_highest_head_that_was_seen_of_a_chain_stays() {
             .and_then(|rest| rest.split("\"seq\":").nth(1))
             .map(|rest| rest[..1].to_owned())
     };
+    // The first line of each segment names every head that is known.
     let mut rotate = |world: &mut World| {
         own.queue.ask_rotation();
         own.pump(world);

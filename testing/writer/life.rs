@@ -1,4 +1,4 @@
-//! What the program does to itself while it writes a log, and what the system does not tell it.
+//! What a program does to its own log while it is open, and what the system does not report to it.
 
 use super::{
     oracle::{self, Strictness},
@@ -12,14 +12,14 @@ use crate::{
     storage::sim::{Errno, Fault, Op},
 };
 
-fn told(node: &Node, kind: NoticeKind) -> u64 {
+fn reported(node: &Node, kind: NoticeKind) -> u64 {
     let counts = node.queue.notifier.counts();
-    counts.iter().find(|told| told.kind == kind).map_or(0, |told| told.count)
+    counts.iter().find(|reported| reported.kind == kind).map_or(0, |reported| reported.count)
 }
 
-/// A notice was told every second, and the log was healthy.
+/// Once, a notice was sent every second while the log was reported as healthy.
 #[test]
-fn a_rotation_that_fails_is_told_once_and_degrades_the_log_until_one_works() {
+fn a_failing_rotation_is_reported_once_and_degrades_the_log_until_one_succeeds() {
     for asked in [false, true] {
         let mut world = World::new(1);
         let size = if asked { u64::MAX } else { 2500 };
@@ -32,32 +32,33 @@ fn a_rotation_that_fails_is_told_once_and_degrades_the_log_until_one_works() {
             node.critical(&mut world);
             node.emit(&mut world, crate::Severity::Critical, 200);
             node.run_for(&mut world, SECOND / 2);
-            assert_eq!(node.queue.not_durable(), 0, "the old segment goes on");
+            assert_eq!(node.queue.not_durable(), 0, "the old segment stays in use");
         }
-        // The head is noted meanwhile, which is the other thing that can be wrong.
+        // The head must be noted meanwhile: a failure of that would degrade the log as well.
         assert!(node.queue.gauges.is_degraded() && !node.is_failing());
-        assert_eq!(told(&node, NoticeKind::SegmentFailed), 1);
+        assert_eq!(reported(&node, NoticeKind::SegmentFailed), 1);
         world.disk.clear_faults();
         node.critical(&mut world);
         node.run_for(&mut world, 2 * SECOND);
         assert!(!node.queue.gauges.is_degraded());
-        // Another time it is another matter.
+        // A later failure is a new one.
         world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-000-").and_later());
         node.queue.ask_rotation();
         node.run_for(&mut world, 3 * SECOND);
-        assert_eq!(told(&node, NoticeKind::SegmentFailed), 2);
+        assert_eq!(reported(&node, NoticeKind::SegmentFailed), 2);
         world.disk.clear_faults();
         let chain = ended_well(&mut world, &mut node);
         let notices = chain.of_kind(RecordKind::Notice);
         assert_eq!(notices.len(), 2);
         assert!(notices[0].text.contains("cannot create"), "{}", notices[0].text);
-        assert!(notices[0].text.contains("the old segment goes on"), "{}", notices[0].text);
+        assert!(notices[0].text.contains("the old segment stays in use"), "{}", notices[0].text);
     }
 }
 
-/// As daemons do when they start. The lock went with the descriptors, so another writer may have the chain.
+/// Daemons do this when they start. The lock was released with the descriptors, so another writer
+/// may have the chain.
 #[test]
-fn a_program_that_closes_its_descriptors_goes_on_in_another_chain_with_everything() {
+fn a_program_that_closes_its_descriptors_continues_in_another_chain_without_loss() {
     for (exclusive, another) in [(false, false), (false, true), (true, false)] {
         for unsynced in [false, true] {
             let mut world = World::new(1);
@@ -79,13 +80,13 @@ fn a_program_that_closes_its_descriptors_goes_on_in_another_chain_with_everythin
             node.run_for(&mut world, 2 * SECOND);
             assert!(!node.is_failing() && node.queue.not_durable() == 0, "{exclusive} {another} {unsynced}");
             assert_eq!(node.queue.gauges.head().unwrap().chain(), u16::from(!exclusive));
-            assert_eq!(told(&node, NoticeKind::LockReplaced), 1);
+            assert_eq!(reported(&node, NoticeKind::LockReplaced), 1);
             for mut open in std::iter::once(node).chain(other) {
                 open.critical(&mut world);
                 open.run_for(&mut world, SECOND);
                 open.close(&mut world);
             }
-            // What was left is put in order.
+            // The chain that was left is recovered.
             world.opened(&Settings::default()).close(&mut world);
             oracle::check(&world, Strictness::OnceOrTwice).unwrap();
             assert_eq!(oracle::verify(&world).unwrap().0, Verdict::Intact);
@@ -94,15 +95,16 @@ fn a_program_that_closes_its_descriptors_goes_on_in_another_chain_with_everythin
 }
 
 #[test]
-fn a_program_that_closes_a_descriptor_goes_on_in_its_chain() {
+fn a_program_that_closes_a_descriptor_continues_in_its_chain() {
     for op in [Op::Append, Op::SyncData] {
         let mut world = World::new(1);
         let mut node = begun(&mut world);
+        // As if the descriptor were closed: even its state cannot be read.
         world.disk.inject(Fault::error(&[op, Op::Stat], Errno::BADF).on(FIRST).and_later());
         node.critical(&mut world);
         node.run_for(&mut world, SECOND);
         assert!(!node.is_failing() && node.queue.not_durable() == 0);
-        assert_eq!(told(&node, NoticeKind::SegmentTampered), 1);
+        assert_eq!(reported(&node, NoticeKind::SegmentTampered), 1);
         assert!(node.queue.gauges.tampered.get());
         let lock = String::from_utf8(world.disk.contents(LOCK).unwrap()).unwrap();
         assert!(lock.starts_with("clean"), "nothing is wrong with what was written: {lock}");
@@ -112,14 +114,14 @@ fn a_program_that_closes_a_descriptor_goes_on_in_its_chain() {
     }
 }
 
-/// It was taken for a descriptor that the program had closed, and so the file was believed after a sync that failed.
+/// `EBADF` was once taken for a closed descriptor, so the file was trusted after a failed sync.
 #[test]
 fn a_file_system_that_calls_an_open_file_closed_has_failed_like_any_other() {
     for op in [Op::Append, Op::SyncData] {
         let mut world = World::new(1);
         let mut node = begun(&mut world);
         world.disk.inject(Fault::error(&[op], Errno::BADF).on(FIRST));
-        // Nothing clears the entry.
+        // Keeps the entry from being cleared.
         world.disk.inject(Fault::error(&[Op::Create], Errno::ACCESS).on("audit-000-").and_later());
         node.critical(&mut world);
         node.run_for(&mut world, SECOND);
@@ -132,9 +134,9 @@ fn a_file_system_that_calls_an_open_file_closed_has_failed_like_any_other() {
     }
 }
 
-/// It was promised that the chain is tried again after a restart, also where no restart is ever noticed.
+/// The message once promised a retry after a restart even where no restart can be detected.
 #[test]
-fn a_chain_that_cannot_be_synced_says_when_it_is_tried_again_and_what_to_do_where_that_is_never() {
+fn an_unsynced_chain_is_reported_with_its_next_attempt_and_a_remedy() {
     for has_boot_id in [true, false] {
         let mut world = World::new(1);
         if !has_boot_id {
@@ -145,23 +147,23 @@ fn a_chain_that_cannot_be_synced_says_when_it_is_tried_again_and_what_to_do_wher
         drop(node);
         world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on(FIRST));
         for time in ["at once", "later"] {
-            let said = match world.open(&Settings::default().exclusive()).unwrap_err() {
+            let message = match world.open(&Settings::default().exclusive()).unwrap_err() {
                 Error::NoChain { reason, .. } => reason.to_string(),
                 error => panic!("{error}"),
             };
-            assert!(said.contains("could not be synced"), "{time}: {said}");
-            // What can be done by hand, and when that is no harm.
+            assert!(message.contains("could not be synced"), "{time}: {message}");
+            // What to do by hand, and when that is safe.
             let by_hand =
                 "restart the machine, then remove /simulated/audit-log/control/chain-000.lock while no";
-            assert!(said.contains(by_hand), "{time}: {said}");
+            assert!(message.contains(by_hand), "{time}: {message}");
             assert_eq!(
-                said.contains("it is tried again under another boot id"),
+                message.contains("it is tried again under another boot id"),
                 has_boot_id,
-                "{time}: {said}"
+                "{time}: {message}"
             );
-            assert_eq!(said.contains("one of a container does not"), has_boot_id, "{time}: {said}");
+            assert_eq!(message.contains("that of a container does not"), has_boot_id, "{time}: {message}");
         }
-        // What is said is true.
+        // The promise holds.
         world.disk.power_cut();
         let is_tried_again = world.open(&Settings::default().exclusive()).is_ok();
         assert_eq!(is_tried_again, has_boot_id);
@@ -172,8 +174,8 @@ fn a_chain_that_cannot_be_synced_says_when_it_is_tried_again_and_what_to_do_wher
             let chain = ended_well(&mut world, &mut node);
             assert_eq!(chain.numbers(), [1, 2, 3]);
             let notices: Vec<_> = chain.of_kind(RecordKind::Notice);
-            let is_told = |line: &&oracle::Line| line.text.contains("\"code\":\"boot_id_missing\"");
-            assert_eq!(notices.into_iter().filter(is_told).count(), 2, "once at each open");
+            let is_reported = |line: &&oracle::Line| line.text.contains("\"code\":\"boot_id_missing\"");
+            assert_eq!(notices.into_iter().filter(is_reported).count(), 2, "once at each open");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The noted head: what it saves an opener, what it witnesses, and that it raises no false alarm.
+//! The noted head: what it saves an opener, what it witnesses, and that it causes no false alarm.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,7 +23,8 @@ fn verify(disk: &SimDisk) -> Report {
     Verifier::new("/log").run_on(&*disk.process().storage()).unwrap()
 }
 
-/// The words of the newest good slot of a lock file: `open`, `closed` or `left`, and the record.
+/// Returns the state and the sequence number in the newest good slot of a lock file: `open`,
+/// `closed` or `left`.
 fn slot(disk: &SimDisk, lock: &str) -> (String, u64) {
     let bytes = disk.contents(lock).unwrap();
     let slots =
@@ -34,12 +35,12 @@ fn slot(disk: &SimDisk, lock: &str) -> (String, u64) {
     (words[5].clone(), words[9].parse().unwrap())
 }
 
-/// The lines of a file as a tool that converts line ends leaves them.
+/// Returns the lines of a file as a tool that converts line ends leaves them.
 fn with_other_line_ends(bytes: &[u8]) -> Vec<u8> {
     String::from_utf8(bytes.to_vec()).unwrap().replace('\n', "\r\n").into_bytes()
 }
 
-/// Closes a log of some events, in so many segments.
+/// Creates a closed log of some events, in this many segments.
 fn closed(world: &mut World, segments: usize) {
     let mut node = begun(world);
     for _ in 1..segments {
@@ -51,7 +52,7 @@ fn closed(world: &mut World, segments: usize) {
     node.close(world);
 }
 
-/// Opens, and returns what was found of chain 000, with its verdict afterwards.
+/// Opens the log, and returns what was found.
 fn reopened(world: &mut World) -> (Node, Vec<ChainRecovery>) {
     let node = world.opened(&Settings::default());
     let found = node.found.clone();
@@ -82,7 +83,7 @@ fn the_first_write_of_a_segment_is_its_first_line_alone_and_its_head_is_noted_be
             "SyncDir .".to_owned(),
         ];
         if file == SECOND_FILE {
-            // The poison entry of the first.
+            // The poison entry of the first segment is cleared.
             expected.extend(lock.clone());
         }
         expected.extend(lock.clone());
@@ -92,7 +93,7 @@ fn the_first_write_of_a_segment_is_its_first_line_alone_and_its_head_is_noted_be
     }
     let second = world.disk.contents(SECOND_FILE).unwrap();
     assert!(String::from_utf8(second).unwrap().lines().nth(1).unwrap().contains("\"kind\":\"recovery\""));
-    // As it is when only the first write was made.
+    // A second segment of which only the first write was made.
     world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on(SECOND_FILE));
     world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on(THIRD_FILE));
     node.critical(&mut world);
@@ -128,7 +129,7 @@ fn the_state_of_a_chain_is_noted_when_it_is_opened_written_to_and_closed() {
     drop(again);
 }
 
-/// A last segment of 177 MB took 1.07 s to open.
+/// It once took 1.07 s to open a last segment of 177 MB.
 #[test]
 fn opening_reads_what_follows_the_noted_head_and_nothing_before_it() {
     let mut reads = Vec::new();
@@ -156,12 +157,15 @@ fn opening_reads_what_follows_the_noted_head_and_nothing_before_it() {
             ended_well(&mut world, &mut node);
         }
     }
+    // The same few reads, whatever the length of the segment.
     assert!(reads.iter().all(|reads| *reads < 20), "{reads:?}");
 }
 
-/// After `sed -i 's/$/\r/' *.jsonl`, and one more start, the log was intact with 154,027 bytes void.
+/// After `sed -i 's/$/\r/' *.jsonl` and one more start, such a log was once reported as intact,
+/// with 154,027 void bytes.
 #[test]
 fn content_that_was_destroyed_is_damage_before_the_next_start_and_ever_after() {
+    // So many segments, the last of which are destroyed.
     for (segments, destroyed) in [(1, 1), (2, 1), (4, 2)] {
         for without_control in [false, true] {
             let mut world = World::new(1);
@@ -183,24 +187,24 @@ fn content_that_was_destroyed_is_damage_before_the_next_start_and_ever_after() {
             node.close(&mut world);
             let now = world.disk.snapshot();
             assert!(names.iter().all(|name| now[*name] == left[*name]), "the older chain is left alone");
-            // And in a copy without `control`, too.
+            // The same in a copy without `control`.
             let copy: BTreeMap<_, _> =
                 now.into_iter().filter(|(name, _)| !name.starts_with("control")).collect();
             for disk in [&world.disk, &SimDisk::with_files(1, &copy)] {
                 let report = verify(disk);
                 assert_eq!(report.verdict(), Verdict::Damaged, "{what}\n{report}");
             }
-            // Told once.
+            // Reported once.
             assert_eq!(reopened(&mut world).1, []);
         }
     }
 }
 
 #[test]
-fn after_a_crash_what_was_noted_is_missed_when_all_but_the_first_line_is_destroyed() {
+fn after_a_crash_the_noted_head_reveals_that_all_but_the_first_line_was_destroyed() {
     let mut world = World::new(1);
     let mut node = begun(&mut world);
-    // What the last second before a crash held is not noted.
+    // Records of the last second before a crash may not be noted.
     node.run_for(&mut world, 2 * SECOND);
     node.process.kill();
     drop(node);
@@ -219,7 +223,7 @@ fn after_a_crash_what_was_noted_is_missed_when_all_but_the_first_line_is_destroy
 }
 
 #[test]
-fn a_chain_that_was_put_back_is_continued() {
+fn a_restored_chain_is_continued() {
     let mut world = World::new(1);
     closed(&mut world, 2);
     let whole = world.disk.contents(SECOND_FILE).unwrap();
@@ -236,9 +240,9 @@ fn a_chain_that_was_put_back_is_continued() {
     assert_eq!(verify(&world.disk).verdict(), Verdict::Intact);
 }
 
-/// Its files were copied to another machine, written there, and brought back.
+/// The files of the chain were copied to another machine, written to there, and copied back.
 #[test]
-fn a_chain_that_went_on_elsewhere_is_left_alone() {
+fn a_chain_that_was_continued_elsewhere_is_left_alone() {
     let mut world = World::new(1);
     closed(&mut world, 1);
     let here = world.disk.contents(FIRST).unwrap();
@@ -260,13 +264,13 @@ fn a_chain_that_went_on_elsewhere_is_left_alone() {
 }
 
 #[test]
-fn an_exclusive_log_says_what_to_move_aside_and_begins_anew_without_it() {
+fn an_exclusive_log_names_what_to_move_aside_and_begins_anew_without_it() {
     let mut world = World::new(1);
     closed(&mut world, 1);
     let whole = world.disk.contents(FIRST).unwrap();
     world.disk.overwrite(FIRST, &with_other_line_ends(&whole));
     let settings = Settings::default().exclusive();
-    // Whoever comes later hears it again.
+    // Every later opener gets the same error.
     for _ in 0..2 {
         match world.open(&settings).unwrap_err() {
             Error::NoChain { reason, .. } => assert!(
@@ -287,7 +291,7 @@ fn an_exclusive_log_says_what_to_move_aside_and_begins_anew_without_it() {
 }
 
 #[test]
-fn a_file_with_the_last_number_makes_the_next_chain_be_taken() {
+fn a_file_with_the_last_number_makes_the_log_take_the_next_chain() {
     for junk in [&b""[..], b"junk\n", b"{\"seq\":1,"] {
         let mut world = World::new(1);
         world.disk.replace("audit-000-99999999.jsonl", junk);
@@ -297,7 +301,7 @@ fn a_file_with_the_last_number_makes_the_next_chain_be_taken() {
         node.queue.ask_rotation();
         node.pump(&mut world);
         node.close(&mut world);
-        assert_eq!(reopened(&mut world).1, [], "told once");
+        assert_eq!(reopened(&mut world).1, [], "reported once");
         match world.open(&Settings::default().exclusive()).unwrap_err() {
             Error::NoChain { reason, .. } => {
                 assert!(reason.to_string().contains("audit-000-*.jsonl"), "{reason}");
@@ -307,9 +311,10 @@ fn a_file_with_the_last_number_makes_the_next_chain_be_taken() {
     }
 }
 
-/// The two heads of an entry that outlived its segment: a restored lock file, or a kill between two steps.
+/// The entry outlived its segment: the lock file was restored, or the process was killed between
+/// two steps.
 #[test]
-fn a_poison_entry_of_an_earlier_segment_says_nothing() {
+fn a_poison_entry_of_an_earlier_segment_is_ignored() {
     let mut world = World::new(1);
     let mut node = begun(&mut world);
     world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on(FIRST));
@@ -368,14 +373,14 @@ fn a_lock_file_that_is_gone_torn_old_or_a_copy_is_no_witness_and_no_false_alarm(
                 node.found
             );
             ended_well(&mut world, &mut node);
-            let told = String::from_utf8(world.disk.contents(SECOND_FILE).unwrap()).unwrap();
+            let segment = String::from_utf8(world.disk.contents(SECOND_FILE).unwrap()).unwrap();
             let code = NoticeKind::HeadUnknown.as_str();
-            assert!(told.contains(&format!("\"notice\":{{\"code\":\"{code}\"")), "{what}: {told}");
+            assert!(segment.contains(&format!("\"notice\":{{\"code\":\"{code}\"")), "{what}: {segment}");
         }
     }
 }
 
-/// Files are copied one by one in whatever order, and the log goes on meanwhile.
+/// Files are copied one by one in any order while the log is written.
 #[test]
 fn a_backup_of_a_running_log_is_no_damage_by_itself() {
     for order in 0..6 {
@@ -387,7 +392,8 @@ fn a_backup_of_a_running_log_is_no_damage_by_itself() {
         node.run_for(&mut world, SECOND);
         let mut copied = BTreeMap::new();
         let mut names: Vec<String> = world.disk.snapshot().into_keys().collect();
-        // Control first, last, or between; the segments in their order, as a log of one chain needs.
+        // Control first, last, or in between. The segments are copied in order, as the log of one
+        // chain requires.
         names.sort_by_key(|name| match order % 3 {
             0 => name.starts_with("audit"),
             1 => name.starts_with("control"),
@@ -416,7 +422,7 @@ fn many_stillborn_files_are_no_damage() {
         let torn: &[u8] = match segment % 4 {
             0 => b"",
             1 => b"{\"seq\":7,\"ts\":\"2026",
-            // A sector that the disk made up, with line feeds and no control character in it.
+            // A sector with invented contents: line feeds, and no other control character.
             2 => b"{\"seq\":7,\"t\xc3\n\xfe\xed\n\x80q",
             _ => &[0; 700],
         };
@@ -443,7 +449,7 @@ fn a_head_that_cannot_be_noted_is_tried_again_and_nothing_is_lost() {
     }
     assert_eq!(node.queue.not_durable(), 0);
     assert!(node.queue.gauges.is_degraded() && !node.is_failing());
-    // A new segment waits for it.
+    // A new segment waits for the note.
     node.queue.ask_rotation();
     node.critical(&mut world);
     node.run_for(&mut world, 2 * SECOND);
@@ -462,7 +468,7 @@ fn a_head_that_cannot_be_noted_is_tried_again_and_nothing_is_lost() {
 }
 
 #[test]
-fn what_opening_does_not_read_verification_checks() {
+fn verification_checks_what_opening_does_not_read() {
     let mut world = World::new(1);
     closed(&mut world, 1);
     let second_line =
@@ -472,7 +478,7 @@ fn what_opening_does_not_read_verification_checks() {
     assert_eq!(found, []);
     node.close(&mut world);
     assert_eq!(verify(&world.disk).verdict(), Verdict::Damaged);
-    // Without the noted head it is seen.
+    // Recovery sees it without the noted head.
     forget_noted(&world);
     let (_node, found) = reopened(&mut world);
     assert!(found[0].damaged && !found[0].left_alone, "{found:?}");

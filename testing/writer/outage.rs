@@ -1,4 +1,4 @@
-//! A disk that is full, or refuses for a long time.
+//! A disk that is full, or fails for a long time.
 
 use std::{task::Waker, time::Duration};
 
@@ -28,14 +28,14 @@ fn a_full_disk_only_ends_the_segment() {
         node.routine(&mut world);
     }
     node.run_for(&mut world, 20 * MS);
-    // What fitted as whole lines is synced and acknowledged; the rest is held.
+    // The whole lines that fitted are synced and acknowledged. The rest is held.
     assert!(node.is_failing() && world.disk.count(Op::SyncData) == syncs + 1);
     let acknowledged = durable(&node);
     assert!(acknowledged > 3 && acknowledged < 13, "{acknowledged}");
     assert_eq!(entry(&world), "clean");
     node.run_for(&mut world, 30 * SECOND);
     assert_eq!(durable(&node), acknowledged);
-    // One empty file waits for room, not one for each attempt.
+    // One empty file waits for room, instead of one for each attempt.
     let names: Vec<String> =
         world.disk.snapshot().into_keys().filter(|name| name.starts_with("audit")).collect();
     assert_eq!(names, [FIRST, "audit-000-00000002.jsonl"]);
@@ -85,7 +85,7 @@ fn crash_looping_on_a_full_disk_uses_one_empty_file() {
 }
 
 #[test]
-fn a_rotation_that_cannot_make_a_file_keeps_the_old_segment_going() {
+fn a_rotation_that_cannot_create_a_file_keeps_the_old_segment_in_use() {
     for (op, errno) in [(Op::Create, Errno::MFILE), (Op::Create, Errno::NOSPC), (Op::Append, Errno::NOSPC)] {
         let mut world = World::new(1);
         let mut node = begun(&mut world);
@@ -123,8 +123,9 @@ fn a_failing_log_heals_by_itself_with_growing_pauses() {
     let before = world.disk.count(Op::WriteAt);
     node.run_for(&mut world, Duration::from_secs(3600));
     let attempts = world.disk.count(Op::WriteAt) - before;
+    // One attempt every 2 s, the longest pause.
     assert!((1700..2000).contains(&attempts), "{attempts}");
-    // A disk that syncs nothing is not asked with a new file each time.
+    // A disk that syncs nothing does not get a new file with each attempt.
     let files = world.disk.snapshot().keys().filter(|name| name.starts_with("audit")).count();
     assert!(files < 5, "{files}");
     world.disk.clear_faults();
@@ -142,7 +143,9 @@ fn files_that_fail_one_after_the_other_never_make_a_line_too_long() {
     node.critical(&mut world);
     node.run_for(&mut world, Duration::from_secs(30_000));
     let files = |world: &World| world.disk.snapshot().keys().filter(|name| name.starts_with("audit")).count();
+    // A hundred attempts at most 2 s apart, then one each minute.
     assert!((500..600).contains(&files(&world)), "{}", files(&world));
+    // From here on, one each hour, until the limit of files is reached.
     node.run_for(&mut world, Duration::from_secs(600 * 3600));
     assert!((900..1100).contains(&files(&world)), "{}", files(&world));
     world.disk.clear_faults();
@@ -174,7 +177,7 @@ fn a_directory_that_cannot_be_synced_does_not_fill_with_files() {
 }
 
 #[test]
-fn room_that_is_refused_at_the_sync_is_waited_for() {
+fn a_new_segment_waits_for_room_that_the_sync_refused() {
     let mut world = World::new(1);
     let mut node = begun(&mut world);
     world.disk.set_free_bytes(20_000);
@@ -192,7 +195,7 @@ fn room_that_is_refused_at_the_sync_is_waited_for() {
 }
 
 #[test]
-fn why_a_segment_ended_is_told_in_its_own_chain_only() {
+fn why_a_segment_ended_is_recorded_only_in_its_own_chain() {
     let mut world = World::new(1);
     let mut node = begun(&mut world);
     world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on("audit-000-00000001"));

@@ -1,4 +1,4 @@
-//! Passes of retention on a thread of their own: nobody waits for them, and they wait for nobody.
+//! Passes of retention on their own thread: no event waits for them, and they wait for no event.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use crate::{
     storage::sim::{Applied, Errno, Fault, Op, SimDisk},
 };
 
-/// A closed log of so many segments in chain 000.
+/// Creates a closed log with this many segments in chain 000.
 fn of_segments(segments: usize) -> World {
     let mut world = World::new(1);
     let mut node = world.opened(&Settings::default());
@@ -58,31 +58,31 @@ fn intact(disk: &SimDisk) {
     assert_eq!(report.verdict(), Verdict::Intact, "{report}");
 }
 
-/// The writer removed them itself, and whoever waited for an event waited for that.
+/// The writer once removed the files itself, and events waited for that.
 #[test]
-fn nobody_waits_for_a_removal_that_hangs() {
+fn no_event_waits_for_a_removal_that_hangs() {
     let disk = of_segments(8).disk;
     disk.hold(Op::Remove);
     let mut log = Running::start_on(disk.clone(), &keeping(3));
     assert!(disk.wait_until_held(1, PATIENCE));
     for _ in 0..20 {
-        // It returns when it is durable.
+        // Returns only once it is durable.
         log.emit(Severity::Critical, None);
     }
     log.queue.ask_rotation();
     log.emit(Severity::Critical, None);
     assert_eq!((log.queue.not_durable(), log.stats().unconfirmed_waits), (0, 0));
     assert!(!log.queue.is_stalled());
-    assert!(files(&disk).len() > 7, "none is gone yet");
+    assert!(files(&disk).len() > 7, "none is removed yet");
     disk.release();
     wait_for("the old ones to go, and the next pass", || files(&disk).len() == 3);
     log.close();
     intact(&disk);
 }
 
-/// The same for a chain of others, which the pass holds meanwhile.
+/// The same for another chain, which the pass holds meanwhile.
 #[test]
-fn nobody_waits_while_a_chain_of_others_is_shortened() {
+fn no_event_waits_while_another_chain_is_shortened() {
     let mut world = World::new(1);
     let (mut own, mut other) = (world.opened(&Settings::default()), world.opened(&Settings::default()));
     for _ in 0..6 {
@@ -100,7 +100,7 @@ fn nobody_waits_while_a_chain_of_others_is_shortened() {
         log.emit(Severity::Critical, None);
     }
     assert_eq!((log.queue.not_durable(), log.queue.is_stalled()), (0, false));
-    // Its last record is there already: whatever becomes of this process, it ended in order.
+    // Its last record is already there: if this process dies now, the chain has ended in order.
     let chains = oracle::read_log(&disk.snapshot()).unwrap();
     assert!(chains[&1].kinds().ends_with("close prune close"), "{}", chains[&1].kinds());
     disk.release();
@@ -119,24 +119,25 @@ fn closing_waits_a_moment_for_a_pass_and_leaves_the_rest_to_the_next_run() {
     assert!(disk.wait_until_held(1, PATIENCE));
     std::thread::scope(|scope| {
         let closing = scope.spawn(|| log.close());
-        // Beyond the moment that closing waits for: from then on the pass ends with the file that it is at.
+        // Longer than closing waits for the whole pass. From then on, the pass ends with its
+        // current file.
         std::thread::sleep(1200 * MS);
         assert!(!closing.is_finished(), "it waits for the call that is under way");
         disk.release();
         closing.join().unwrap();
     });
-    assert_eq!(files(&disk).len(), 7, "one was at the disk when it was told to stop");
+    assert_eq!(files(&disk).len(), 7, "one removal was under way when the pass was told to stop");
     intact(&disk);
-    // A run that is short all the same comes to an end with what is left.
+    // Even a short run removes what is left.
     let mut log = Running::start_on(disk.clone(), &settings);
     log.close();
     assert_eq!(files(&disk).len(), 3);
     intact(&disk);
 }
 
-/// `close` was an error at the wait bound, and the chain had no `close` record.
+/// `close` once failed at the wait bound, and the chain had no `close` record.
 #[test]
-fn closing_goes_on_without_a_removal_that_never_returns() {
+fn closing_succeeds_without_a_removal_that_never_returns() {
     let disk = of_segments(8).disk;
     let mut settings = keeping(3);
     settings.queue.wait_bound = SECOND;
@@ -151,7 +152,8 @@ fn closing_goes_on_without_a_removal_that_never_returns() {
     assert!(chains[&0].kinds().ends_with("notice close"), "{}", chains[&0].kinds());
     let notice = &chains[&0].of_kind(RecordKind::Notice)[0].text;
     assert!(notice.contains("retention_failed") && notice.contains("audit-log"), "{notice}");
-    // Nothing that the next run needs is held. What the thread is at ends with its call, and no other file goes.
+    // Nothing that the next run needs is held. The thread ends with its current call and removes no
+    // other file.
     let mut log = Running::start_on(disk.clone(), &patient(FlushMode::default()));
     log.emit(Severity::Critical, None);
     assert_eq!(log.queue.gauges.head().unwrap().chain(), 0);
@@ -162,7 +164,7 @@ fn closing_goes_on_without_a_removal_that_never_returns() {
     intact(&disk);
 }
 
-/// Three closed chains of so many segments.
+/// Creates three closed chains with this many segments.
 fn three_chains(segments: usize) -> SimDisk {
     let mut world = World::new(1);
     let mut nodes = [(); 3].map(|()| world.opened(&Settings::default()));
@@ -181,7 +183,7 @@ fn files_of(disk: &SimDisk, chain: &str) -> usize {
     files(disk).iter().filter(|name| name.chain.to_string() == chain).count()
 }
 
-/// The pass ended there, in each run, and the chains behind it grew.
+/// The pass once ended at such a chain in each run, and the chains after it grew.
 #[test]
 fn a_chain_that_cannot_be_read_keeps_no_other_from_being_shortened() {
     let disk = three_chains(5);
@@ -193,16 +195,16 @@ fn a_chain_that_cannot_be_read_keeps_no_other_from_being_shortened() {
     disk.clear_faults();
     let chains = oracle::read_log(&disk.snapshot()).unwrap();
     let notices = chains[&0].of_kind(RecordKind::Notice);
-    let is_told = |line: &&&oracle::Line| {
+    let is_reported = |line: &&&oracle::Line| {
         line.text.contains("retention_failed") && line.text.contains("audit-log/audit-001-")
     };
-    assert_eq!(notices.iter().filter(is_told).count(), 1, "{notices:?}");
+    assert_eq!(notices.iter().filter(is_reported).count(), 1, "{notices:?}");
     intact(&disk);
 }
 
-/// Another process removes as well.
+/// Another process removes files, too.
 #[test]
-fn a_file_that_is_gone_when_it_is_looked_at_is_no_failure() {
+fn a_file_that_another_process_removed_is_no_failure() {
     let disk = three_chains(5);
     disk.inject(Fault::error(&[Op::Open], Errno::NOENT).on("audit-001-00000001").and_later());
     let mut log = Running::start_on(disk.clone(), &keeping(2));
@@ -215,9 +217,9 @@ fn a_file_that_is_gone_when_it_is_looked_at_is_no_failure() {
     intact(&disk);
 }
 
-/// It had the time at which the pass began.
+/// These records once had the time at which the pass began.
 #[test]
-fn the_records_of_a_chain_of_others_have_the_time_at_which_they_are_written() {
+fn records_written_to_another_chain_have_the_time_of_their_writing() {
     let disk = three_chains(5);
     disk.hold(Op::Remove);
     let mut log = Running::start_on(disk.clone(), &keeping(2));
@@ -236,7 +238,7 @@ fn the_records_of_a_chain_of_others_have_the_time_at_which_they_are_written() {
 }
 
 #[test]
-fn the_record_of_a_pass_is_durable_before_it_goes_on() {
+fn the_record_of_a_pass_is_durable_before_it_continues() {
     let disk = of_segments(8).disk;
     let mut log = Running::start_on(disk.clone(), &patient(FlushMode::default()));
     log.close();
@@ -252,9 +254,9 @@ fn the_record_of_a_pass_is_durable_before_it_goes_on() {
     intact(&disk);
 }
 
-/// A record for many files, and a power cut behind each step.
+/// One record covers many files; the power is cut after each step.
 #[test]
-fn what_a_power_cut_leaves_of_a_pass_the_next_one_removes() {
+fn the_next_pass_removes_what_a_power_cut_left_of_the_last() {
     for applied in [Applied::Fully, Applied::NotAtAll, Applied::Seeded] {
         for nth in 1.. {
             let mut world = of_segments(12);
@@ -285,7 +287,8 @@ fn what_a_power_cut_leaves_of_a_pass_the_next_one_removes() {
     }
 }
 
-/// It was carried into the next chain like an event, where it said that records are durable which that never had.
+/// The record was once carried into the next chain like an event. There, it stated that records are
+/// durable which that chain never had.
 #[test]
 fn a_prune_record_that_failed_is_not_carried_into_another_chain() {
     for op in [Op::Append, Op::SyncData] {
@@ -293,7 +296,7 @@ fn a_prune_record_that_failed_is_not_carried_into_another_chain() {
         let mut node = world.opened(&Settings::default().retention(Retention::keep_all().max_segments(1)));
         world.disk.inject(Fault::error(&[op], Errno::IO).on("audit-000-"));
         assert!(world.disk.remove_behind_back("control/chain-000.lock"));
-        // Before any event: it is the record that fails.
+        // Before any event, so that the record is what fails.
         node.run_for(&mut world, SECOND);
         assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
         node.critical(&mut world);
@@ -312,7 +315,7 @@ fn a_prune_record_that_failed_is_not_carried_into_another_chain() {
     }
 }
 
-/// The longest that a critical event waits, for as long as this lasts.
+/// Returns the longest wait of a critical event until `is_over`.
 #[track_caller]
 fn longest_wait(log: &Running, is_over: impl Fn() -> bool) -> Duration {
     let begun = Instant::now();
@@ -326,12 +329,12 @@ fn longest_wait(log: &Running, is_over: impl Fn() -> bool) -> Duration {
     worst
 }
 
-/// More files than a pass takes at a time: it rests between its steps, and none is forgotten. A critical event waits at
-/// most 50 ms more than it does without.
+/// There are more files than a pass removes in one step. It pauses between the steps and omits
+/// none. A critical event waits at most 50 ms longer than without a pass.
 #[test]
-fn a_pass_over_many_segments_comes_to_its_end_and_no_critical_event_waits_for_it() {
+fn a_pass_over_many_segments_finishes_and_no_critical_event_waits_for_it() {
     let closed = of_segments(150).disk.snapshot();
-    // The machine is busy with other things too, in one attempt or another.
+    // Other load on the machine may disturb some of the attempts.
     let waits = [(); 5].map(|()| {
         let disk = SimDisk::with_files(1, &closed);
         let mut log = Running::start_on(disk.clone(), &keeping(2));

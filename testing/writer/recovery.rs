@@ -1,4 +1,4 @@
-//! What recovery finds, and says of it, byte by byte.
+//! What recovery finds, and what it reports, to the byte.
 
 use super::{
     super::ledger::MAX_FAILED,
@@ -19,7 +19,7 @@ use crate::{
 const SECOND_FILE: &str = "audit-000-00000002.jsonl";
 const THIRD_FILE: &str = "audit-000-00000003.jsonl";
 
-/// A log of nine durable records whose process was killed, and their lines.
+/// Creates a log of nine durable records whose process was killed. Returns its lines.
 fn killed(world: &mut World) -> Vec<Vec<u8>> {
     let mut node = begun(world);
     for _ in 0..5 {
@@ -35,13 +35,14 @@ fn lines_of(world: &World) -> Vec<Vec<u8>> {
     file.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
 }
 
-/// As if the version before had written the lock file: the chain is read from its newest first line on.
+/// Cuts the lock file as if the previous version had written it: the chain is then read from its
+/// newest first line.
 pub(super) fn forget_noted(world: &World) {
     let lock = format!("control/{}", ChainNumber::FIRST.lock_name());
     assert!(world.disk.truncate(&lock, 2 * BLOCK));
 }
 
-/// Opens, and returns what was found of the only chain.
+/// Opens the log, and returns what was found of its only chain.
 fn reopened(world: &mut World) -> (Node, ChainRecovery) {
     let node = world.opened(&Settings::default());
     let [found] = node.found.as_slice() else { panic!("{:?}", node.found) };
@@ -49,17 +50,17 @@ fn reopened(world: &mut World) -> (Node, ChainRecovery) {
     (node, found)
 }
 
-/// Opens, and sees that the report and the record say the same of the first segment: how many bytes of
-/// it count, and how many are void.
+/// Opens the log, and checks that the report and the `recovery` record agree. Both state how many
+/// bytes of the first segment count, and how many are void.
 #[track_caller]
 fn recovered(world: &mut World, cause: &str, bytes: usize, void: usize) -> Node {
     let (node, found) = reopened(world);
     assert_eq!((found.torn_bytes, found.damaged), (void as u64, cause == "damage"));
-    says(world, &format!("\"cause\":\"{cause}\",\"segment\":1,\"bytes\":{bytes},\"void\":{void},"));
+    check_recovery(world, &format!("\"cause\":\"{cause}\",\"segment\":1,\"bytes\":{bytes},\"void\":{void},"));
     node
 }
 
-/// A `segment` line that another chain might have, behind a record.
+/// Returns a `segment` line that another chain might have, sealed behind a record.
 fn foreign_line(behind: &[u8], skipped: u64, segment: u32, pruned: Option<(u64, Digest)>) -> Vec<u8> {
     let last = LineParser::default().parse(behind.strip_suffix(b"\n").unwrap()).unwrap();
     let info = SegmentInfo {
@@ -76,7 +77,7 @@ fn foreign_line(behind: &[u8], skipped: u64, segment: u32, pruned: Option<(u64, 
     line
 }
 
-/// Writes into the lock file where the chain goes on under this boot.
+/// Writes a poison entry of this boot to the lock file.
 fn poison(world: &World, point: Point) {
     let storage = world.disk.process().storage();
     let Tried::Taken(lock) = ChainLock::try_take(&storage, ChainNumber::FIRST, None).unwrap() else {
@@ -85,13 +86,14 @@ fn poison(world: &World, point: Point) {
     lock.write(&LockState::Poison { boot: storage.boot_id(), point }).unwrap();
 }
 
+/// Checks that the log holds one `recovery` record, and that it contains this text.
 #[track_caller]
-fn says(world: &World, wanted: &str) {
+fn check_recovery(world: &World, wanted: &str) {
     let log: Vec<u8> = world.disk.snapshot().into_values().flatten().collect();
     let log = String::from_utf8_lossy(&log);
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("\"kind\":\"recovery\"")).collect();
-    let [told] = told.as_slice() else { panic!("{told:?}") };
-    assert!(told.contains(wanted), "{wanted}: {told}");
+    let records: Vec<&str> = log.lines().filter(|line| line.contains("\"kind\":\"recovery\"")).collect();
+    let [record] = records.as_slice() else { panic!("{records:?}") };
+    assert!(record.contains(wanted), "{wanted}: {record}");
 }
 
 #[test]
@@ -104,7 +106,7 @@ fn void_bytes_are_counted_over_all_files() {
     let (mut node, found) = reopened(&mut world);
     assert_eq!((found.torn_bytes, found.damaged), (7 + 7 + 4, false));
     assert_eq!(found.head.map(|head| (head.chain(), head.seq())), Some((0, 9)));
-    says(&world, &format!("\"cause\":\"torn\",\"segment\":1,\"bytes\":{length},\"void\":18,"));
+    check_recovery(&world, &format!("\"cause\":\"torn\",\"segment\":1,\"bytes\":{length},\"void\":18,"));
     let chain = ended_well(&mut world, &mut node);
     assert_eq!(chain.segments, [1, 4]);
     let first = &chain.lines.iter().find(|line| line.segment == 4).unwrap().text;
@@ -123,9 +125,9 @@ fn a_torn_end_behind_damage_is_void_and_the_damage_is_not() {
     recovered(&mut world, "damage", length, 6);
 }
 
-/// A durable record stands behind what was torn: it shows that it was moved, so nothing is void.
+/// A durable record follows the torn line. It shows that it was moved there, so nothing is void.
 #[test]
-fn what_shows_damage_behind_a_torn_line_is_not_void() {
+fn evidence_of_damage_behind_a_torn_line_is_not_void() {
     let mut world = World::new(1);
     let mut lines = killed(&mut world);
     let moved = lines.remove(2);
@@ -138,7 +140,7 @@ fn what_shows_damage_behind_a_torn_line_is_not_void() {
 }
 
 #[test]
-fn what_shows_damage_before_a_torn_end_is_not_void() {
+fn evidence_of_damage_before_a_torn_end_is_not_void() {
     let mut world = World::new(1);
     let mut lines = killed(&mut world);
     let moved = lines.remove(2);
@@ -150,8 +152,9 @@ fn what_shows_damage_before_a_torn_end_is_not_void() {
     recovered(&mut world, "damage", length, 4);
 }
 
-/// A line that shows two things at once: that a durable record is missing, and that it is of another file.
-/// The second made it void, and with it the first: the next run used the missing number again.
+/// A line that shows two things at once: that a durable record is missing, and that it belongs to
+/// another file. The second made the line void, and with it the evidence of the first: the next run
+/// reused the missing number.
 #[test]
 fn a_line_that_shows_damage_is_not_void_for_another_reason() {
     let mut world = World::new(1);
@@ -163,7 +166,8 @@ fn a_line_that_shows_damage_is_not_void_for_another_reason() {
     recovered(&mut world, "damage", file.len(), 0);
 }
 
-/// A line that would begin this very file, or another, in the middle of it: right in itself, and void.
+/// A line in the middle of a file that would begin this very file, or another. It is well formed,
+/// and void.
 #[test]
 fn a_segment_line_in_the_middle_counts_nothing() {
     for segment in [1, 2] {
@@ -179,9 +183,9 @@ fn a_segment_line_in_the_middle_counts_nothing() {
     }
 }
 
-/// What was seen of other chains is in the first line of the last segment, and nowhere behind it.
+/// The heads of other chains are in the first line of the last segment, and nowhere behind it.
 #[test]
-fn a_chain_that_only_a_first_line_names_is_missed() {
+fn a_missing_chain_is_detected_by_a_first_line_alone() {
     let mut world = World::new(1);
     let [mut own, other] = [(); 2].map(|()| begun(&mut world));
     own.queue.ask_rotation();
@@ -196,7 +200,7 @@ fn a_chain_that_only_a_first_line_names_is_missed() {
     assert!(log.contains("chain 001 was seen before and is gone"), "{log}");
 }
 
-/// Everything before the first good line is bad, and that line says that some of it had been durable.
+/// Everything before the first good line is bad, and that line states that some of it was durable.
 #[test]
 fn a_chain_whose_durable_beginning_is_bad_is_left_alone() {
     let mut world = World::new(1);
@@ -215,7 +219,7 @@ fn a_chain_whose_durable_beginning_is_bad_is_left_alone() {
     let node = world.opened(&Settings::default());
     let found: Vec<_> =
         node.found.iter().map(|found| (found.chain, found.damaged, found.left_alone)).collect();
-    assert_eq!(found, [(0, true, true)], "told once");
+    assert_eq!(found, [(0, true, true)], "reported once");
     assert_eq!(world.disk.contents(FIRST).unwrap(), file);
     assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
 }
@@ -226,12 +230,12 @@ fn a_chain_without_a_record_has_no_head() {
     world.disk.replace(FIRST, b"none");
     let (mut node, found) = reopened(&mut world);
     assert_eq!((found.torn_bytes, found.damaged, found.head), (4, false, None));
-    says(&world, "\"cause\":\"torn\",\"segment\":1,\"bytes\":0,\"void\":4,");
+    check_recovery(&world, "\"cause\":\"torn\",\"segment\":1,\"bytes\":0,\"void\":4,");
     assert_eq!(ended_well(&mut world, &mut node).segments, [2]);
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn an_unreadable_file_is_named_in_the_error() {
     for (op, action) in [(Op::Open, "open"), (Op::Read, "read")] {
         let mut world = World::new(1);
         killed(&mut world);
@@ -241,7 +245,8 @@ fn what_cannot_be_read_is_named() {
     }
 }
 
-/// JSON readers elsewhere know no larger whole number exactly than 2^53; a chain ends well before.
+/// JSON parsers elsewhere represent integers exactly only up to 2^53. A chain ends well before
+/// that.
 #[test]
 fn a_chain_whose_numbers_are_used_up_is_left_alone() {
     const LAST_SEQ: u64 = (1 << 53) - (1 << 40);
@@ -262,16 +267,16 @@ fn a_chain_whose_numbers_are_used_up_is_left_alone() {
         world.disk.replace(FIRST, &file);
         let node = world.opened(&Settings::default());
         assert_eq!(node.queue.gauges.head().unwrap().chain(), chain, "{seq}");
-        let said = node
+        let is_reported = node
             .found
             .iter()
             .any(|found| found.left_alone && found.message.contains("every sequence number"));
-        assert_eq!(said, chain == 1, "{:?}", node.found);
+        assert_eq!(is_reported, chain == 1, "{:?}", node.found);
     }
 }
 
-/// A log that a later version had written was opened by this one after an installation was taken back. It went on in
-/// its own format behind the segment that it must not judge.
+/// After a downgrade, this version opened a log that a later version had written. It continued in
+/// its own format behind the segment, which it must not judge.
 #[test]
 fn a_chain_that_a_later_version_wrote_is_left_alone() {
     for is_poisoned in [false, true] {
@@ -309,9 +314,9 @@ fn a_chain_that_a_later_version_wrote_is_left_alone() {
     }
 }
 
-/// The entry of a lock file is held against the chain: where they disagree, nothing is decided.
+/// The entry in the lock file is compared with the chain. If they disagree, nothing is decided.
 #[test]
-fn a_chain_that_is_not_as_its_lock_file_says_is_left_alone() {
+fn a_chain_that_contradicts_its_lock_file_is_left_alone() {
     let mut world = World::new(1);
     let lines = killed(&mut world);
     forget_noted(&world);
@@ -327,7 +332,7 @@ fn a_chain_that_is_not_as_its_lock_file_says_is_left_alone() {
         (Point { end: point.end + 1, ..point }, elsewhere),
         (Point { end: file.len() as u64, ..point }, elsewhere),
     ] {
-        // What was left alone is passed over without a word from then on.
+        // A chain that was left alone is passed over silently from then on.
         let mut world = World::new(1);
         killed(&mut world);
         poison(&world, point);
@@ -343,7 +348,7 @@ fn a_chain_that_is_not_as_its_lock_file_says_is_left_alone() {
     assert_eq!(found.head.unwrap().seq(), 8);
 }
 
-/// A new segment names every file between it and the last record, and has room for so many.
+/// A new segment lists every file between it and the last record, and has space for only so many.
 #[test]
 fn a_chain_with_too_many_files_behind_its_last_record_is_left_alone() {
     for has_records in [true, false] {
@@ -352,7 +357,7 @@ fn a_chain_with_too_many_files_behind_its_last_record_is_left_alone() {
             if has_records {
                 killed(&mut world);
             }
-            // The file of the last record is named too.
+            // The file of the last record is listed, too.
             for number in 0..MAX_FAILED - 2 + usize::from(too_many) {
                 world.disk.replace(&format!("audit-000-{:08}.jsonl", number + 2), b"void");
             }

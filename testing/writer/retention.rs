@@ -16,7 +16,7 @@ fn keeping(segments: u32) -> Settings {
     Settings::default().retention(Retention::keep_all().max_segments(segments))
 }
 
-/// Writes so many segments with an event each.
+/// Writes this many segments with an event each.
 fn fill(world: &mut World, node: &mut Node, segments: usize) {
     for _ in 0..segments {
         node.critical(world);
@@ -58,7 +58,7 @@ fn the_oldest_segments_go_after_a_durable_prune_record() {
     node.close(&mut world);
     let chain = checked(&world);
     assert!(chain.pruned > 0 && !chain.of_kind(RecordKind::Prune).is_empty());
-    // What was pruned is known to the next run too.
+    // The next run knows what was pruned.
     let mut node = world.opened(&keeping(1));
     fill(&mut world, &mut node, 1);
     node.close(&mut world);
@@ -67,7 +67,7 @@ fn the_oldest_segments_go_after_a_durable_prune_record() {
 }
 
 #[test]
-fn a_hold_and_the_least_age_keep_everything() {
+fn a_hold_and_the_minimum_age_keep_everything() {
     let mut world = World::new(1);
     world.disk.replace("hold", b"");
     let mut node = world.opened(&keeping(1));
@@ -84,7 +84,7 @@ fn a_hold_and_the_least_age_keep_everything() {
     let mut node = world.opened(&Settings::default().retention(aged));
     fill(&mut world, &mut node, 3);
     assert_eq!(files(&world).len(), 4);
-    // The time is that of the newest record, and the mark that says that an hour went by comes behind the first look.
+    // Time is that of the newest record. The mark of the hour is written after the first look.
     node.run_for(&mut world, Duration::from_secs(2 * 3600));
     assert_eq!(files(&world), [4]);
 }
@@ -98,6 +98,7 @@ fn a_removed_file_that_comes_back_is_removed_again() {
         world.disk.snapshot().into_iter().filter(|(name, _)| name.starts_with("audit")).collect();
     fill(&mut world, &mut node, 5);
     node.close(&mut world);
+    // Every set of removed files that can come back.
     for chosen in 1..1_u32 << old.len() {
         let mut again = World::on(crate::storage::sim::SimDisk::with_files(1, &world.disk.snapshot()));
         again.now = world.now;
@@ -116,9 +117,10 @@ fn a_removed_file_that_comes_back_is_removed_again() {
     }
 }
 
-/// Files from before the first record stayed for ever: nothing that counts stands behind them.
+/// Files from before the first record once stayed for ever, because nothing that counts precedes
+/// them.
 #[test]
-fn what_was_begun_in_vain_goes_after_the_first_segment() {
+fn files_begun_in_vain_before_the_first_segment_are_removed_too() {
     let mut world = World::new(1);
     world.disk.inject(Fault::error(&[Op::SyncAll], Errno::IO).on("audit-000-"));
     assert!(world.open(&keeping(2)).is_err());
@@ -185,7 +187,7 @@ fn after_a_clock_that_jumped_ahead_nothing_is_removed_for_a_day() {
 }
 
 #[test]
-fn nothing_goes_when_the_prune_record_is_not_durable() {
+fn nothing_is_removed_while_the_prune_record_is_not_durable() {
     for op in [Op::Append, Op::SyncData] {
         for seed in 0..20 {
             let mut world = World::new(seed);
@@ -193,7 +195,7 @@ fn nothing_goes_when_the_prune_record_is_not_durable() {
             fill(&mut world, &mut node, 3);
             node.close(&mut world);
             let mut node = world.opened(&keeping(1));
-            // The open record is the first, the prune record the next.
+            // The open record comes first, the prune record next.
             world
                 .disk
                 .inject(Fault::error(&[op], Errno::IO).on("audit-000-").nth(1 + Prng::new(seed).next() % 3));
@@ -209,9 +211,9 @@ fn nothing_goes_when_the_prune_record_is_not_durable() {
     }
 }
 
-/// Where the record had failed nothing was removed for an hour.
+/// Retention once removed nothing for an hour after such a failure.
 #[test]
-fn what_could_not_be_removed_is_tried_again_after_a_minute() {
+fn a_failed_removal_is_tried_again_after_a_minute() {
     for op in [Op::SyncData, Op::Remove] {
         let mut world = filled(1, 5);
         let mut node = world.opened(&keeping(1));
@@ -227,8 +229,9 @@ fn what_could_not_be_removed_is_tried_again_after_a_minute() {
     }
 }
 
-/// The `prune` record of the log's own chain failed, and the pass over the other chains that followed
-/// forgot it: the writer had no segment and knew of no failure, so it never tried for another.
+/// The `prune` record of the own chain failed, and the following pass over the other chains
+/// overwrote that result. The writer then had no segment and knew of no failure, so it never tried
+/// another.
 #[test]
 fn a_prune_record_that_fails_does_not_leave_the_writer_without_a_segment() {
     let mut world = World::new(1);
@@ -260,7 +263,7 @@ fn a_prune_record_that_fails_does_not_leave_the_writer_without_a_segment() {
     node.close(&mut world);
 }
 
-/// Its last run did not end in order: it is recovered by an opener, not by retention.
+/// Its last run did not end in order. Such a chain is recovered by an opener, not by retention.
 #[test]
 fn a_free_chain_that_was_not_closed_is_not_shortened() {
     let mut world = World::new(1);
@@ -288,7 +291,7 @@ fn a_free_chain_that_was_not_closed_is_not_shortened() {
     assert!(world.disk.snapshot().keys().filter(|name| name.starts_with("audit-000-")).count() < 3);
 }
 
-/// What a forwarder writes when its store has this much of chain 000.
+/// Writes the position that a forwarder notes once its store has this much of chain 000.
 fn note_position(world: &World, name: &str, seq: u64, refused: Option<u64>) {
     let files = world.disk.snapshot();
     let first = files.iter().find(|(name, _)| name.starts_with("audit-000-")).unwrap().1;
@@ -301,13 +304,13 @@ fn note_position(world: &World, name: &str, seq: u64, refused: Option<u64>) {
     world.disk.replace(&format!("control/forward-{name}"), text.as_bytes());
 }
 
-/// The last record of each segment but the newest.
+/// Returns the last record of each segment but the newest.
 fn last_records(world: &World) -> Vec<u64> {
     let log = oracle::read_log(&world.disk.snapshot()).unwrap();
     log[&0].of_kind(RecordKind::Segment).iter().skip(1).map(|first| first.seq - 1).collect()
 }
 
-/// A closed log of so many segments.
+/// Creates a closed log with this many segments.
 fn filled(seed: u64, segments: usize) -> World {
     let mut world = World::new(seed);
     let mut node = world.opened(&Settings::default());
@@ -323,6 +326,8 @@ fn a_segment_stays_until_its_last_record_was_forwarded() {
     let settings = Settings::default()
         .retention(Retention::keep_all().max_segments(1).require_forwarded(["archive", "postgres"]));
     let mut node = world.opened(&settings);
+    // What each store has, the first record that the second one refused, and how many segments must
+    // be left.
     for (archive, postgres, refused, left) in [
         (0, 1 << 60, None, 5),
         (last[0] - 1, last[3], None, 5),
@@ -339,7 +344,7 @@ fn a_segment_stays_until_its_last_record_was_forwarded() {
     node.close(&mut world);
     let chain = checked(&world);
     let notices = chain.of_kind(RecordKind::Notice);
-    assert_eq!(notices.len(), 1, "told once: {}", chain.kinds());
+    assert_eq!(notices.len(), 1, "reported once: {}", chain.kinds());
     assert!(notices[0].text.contains(NoticeKind::RetentionWaits.as_str()), "{}", notices[0].text);
     assert!(notices[0].text.contains("forwarder archive"), "{}", notices[0].text);
 }
@@ -365,13 +370,14 @@ fn a_chain_that_nobody_holds_waits_too() {
     assert_eq!(files(&world), [1, 2, 3, 4]);
     node.close(&mut world);
     let chains = oracle::check(&world, Strictness::Once).unwrap();
-    let told: Vec<_> = chains[&0].of_kind(RecordKind::Notice).iter().map(|line| line.text.clone()).collect();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("chain 000 keeps") && told[1].contains("chain 001 keeps"), "{told:?}");
+    let notices: Vec<_> =
+        chains[&0].of_kind(RecordKind::Notice).iter().map(|line| line.text.clone()).collect();
+    assert_eq!(notices.len(), 2, "{notices:?}");
+    assert!(notices[0].contains("chain 000 keeps") && notices[1].contains("chain 001 keeps"), "{notices:?}");
 }
 
 #[test]
-fn a_program_without_the_setting_obeys_the_file_and_it_is_asked_before_each_removal() {
+fn a_program_without_the_setting_obeys_the_file_and_reads_it_before_each_removal() {
     let mut world = filled(1, 5);
     let last = last_records(&world);
     let mut node = world.opened(&keeping(1));
@@ -380,12 +386,12 @@ fn a_program_without_the_setting_obeys_the_file_and_it_is_asked_before_each_remo
     std::thread::scope(|scope| {
         scope.spawn(|| node.pump(&mut world));
         assert!(disk.wait_until_held(1, 10 * SECOND));
-        // It stands before the first file, and has asked.
+        // The removal of the first file is about to start, after its last check.
         disk.replace("forward-required", b"archive\n");
         disk.release();
     });
     assert_eq!(files(&world), [2, 3, 4, 5]);
-    // The `prune` record calls these removed too, and they wait none the less.
+    // The `prune` record covers these, too, and they wait nevertheless.
     for (has, left) in
         [(0, &[2, 3, 4, 5][..]), (last[1], &[3, 4, 5]), (last[3] - 1, &[4, 5]), (last[3], &[5])]
     {
@@ -396,19 +402,20 @@ fn a_program_without_the_setting_obeys_the_file_and_it_is_asked_before_each_remo
     node.close(&mut world);
     let chain = checked(&world);
     let notices = chain.of_kind(RecordKind::Notice);
-    assert_eq!(notices.len(), 1, "told once: {}", chain.kinds());
+    assert_eq!(notices.len(), 1, "reported once: {}", chain.kinds());
     let text = &notices[0].text;
     assert!(text.contains(&format!("keeps old records up to {}", last[3])), "{text}");
 }
 
-/// The log of a store that was asked, and has lost since what it had. Segments 1 to 4 of the first chain are back.
+/// Creates a log whose store was complete and has lost records since. Segments 1 to 4 of the first
+/// chain are back.
 fn removed_and_lost(keep: &Settings) -> (World, Node, Vec<u64>) {
     let mut world = filled(1, 5);
     let last = last_records(&world);
     let old = world.disk.snapshot();
     note_position(&world, "archive", last[3], None);
     let mut node = world.opened(keep);
-    // What begins now says what was removed, to those too who have not read the chain.
+    // The new first line names what was removed, also for processes that did not read the chain.
     fill(&mut world, &mut node, 1);
     assert_eq!(files(&world), [5, 6]);
     for segment in 1..5 {
@@ -425,7 +432,7 @@ fn a_removed_file_that_comes_back_stays_while_the_store_has_lost_it() {
     let (mut world, mut node, last) = removed_and_lost(&Settings::default().retention(keep));
     node.run_for(&mut world, Duration::from_secs(3700));
     assert_eq!(files(&world), [2, 3, 4, 5, 6]);
-    // A file between is missing: nobody can tell any more where the older ones end.
+    // With a file missing in between, it is unknown where the older ones end.
     world.disk.remove_behind_back("audit-000-00000003.jsonl");
     note_position(&world, "archive", last[2] - 1, None);
     node.run_for(&mut world, Duration::from_secs(3700));
@@ -439,7 +446,7 @@ fn a_removed_file_that_comes_back_stays_while_the_store_has_lost_it() {
 }
 
 #[test]
-fn a_removed_file_that_comes_back_goes_where_there_is_no_room() {
+fn a_removed_file_that_comes_back_is_removed_for_lack_of_room() {
     let keep = Retention::keep_all().max_segments(2).require_forwarded(["archive"]).unless_free_below(1000);
     let (mut world, mut node, _) = removed_and_lost(&Settings::default().retention(keep));
     note_position(&world, "archive", 0, None);
@@ -449,7 +456,7 @@ fn a_removed_file_that_comes_back_goes_where_there_is_no_room() {
     node.close(&mut world);
 }
 
-/// Neither the leftovers of a chain that nobody holds go, nor is it locked and written to.
+/// The leftovers of a chain that nobody holds stay, and the chain is neither locked nor written to.
 #[test]
 fn a_chain_that_nobody_holds_keeps_what_came_back_too() {
     let keep = Retention::keep_all().max_segments(2).require_forwarded(["archive"]);
@@ -471,12 +478,12 @@ fn a_chain_that_nobody_holds_keeps_what_came_back_too() {
     assert_eq!(files(&world), [5, 6]);
     pruner.close(&mut world);
     let chains = oracle::check(&world, Strictness::Once).unwrap();
-    let told = chains[&1].of_kind(RecordKind::Notice);
-    assert!(told.len() == 1 && told[0].text.contains("chain 000 keeps"), "{}", chains[&1].kinds());
+    let notices = chains[&1].of_kind(RecordKind::Notice);
+    assert!(notices.len() == 1 && notices[0].text.contains("chain 000 keeps"), "{}", chains[&1].kinds());
 }
 
 #[test]
-fn a_list_of_forwarders_that_cannot_be_understood_holds_everything() {
+fn a_list_of_forwarders_that_cannot_be_parsed_holds_everything() {
     for text in ["", "archive", "archive\0\0", "\0\0\0\0"] {
         let mut world = filled(1, 5);
         world.disk.replace("forward-required", text.as_bytes());
@@ -484,11 +491,16 @@ fn a_list_of_forwarders_that_cannot_be_understood_holds_everything() {
         node.run_for(&mut world, Duration::from_secs(3700));
         assert_eq!(files(&world), [1, 2, 3, 4, 5], "{text:?}");
         node.close(&mut world);
-        assert!(checked(&world).of_kind(RecordKind::Notice)[0].text.contains("forward-required is no list"));
+        assert!(
+            checked(&world).of_kind(RecordKind::Notice)[0]
+                .text
+                .contains("forward-required is not a valid list")
+        );
     }
 }
 
-/// Whatever part of the file is on the disk, it requires the name, or holds everything, or `open` did not return.
+/// Whatever part of the file is on the disk: it requires the name, or holds everything, or `open`
+/// did not return.
 #[test]
 fn a_name_is_required_as_soon_as_open_returns_whenever_the_power_fails() {
     let required = Settings::default().retention(Retention::keep_all().require_forwarded(["archive"]));
@@ -503,13 +515,14 @@ fn a_name_is_required_as_soon_as_open_returns_whenever_the_power_fails() {
             if !was_cut {
                 world.disk.power_cut();
             }
+            // Once as the crash left the file, and once after the next opener has repaired it.
             for is_required in [is_required, true] {
                 let mut pruner = world.opened(&keeping(2));
                 pruner.run_for(&mut world, SECOND);
                 pruner.close(&mut world);
                 assert!(!is_required || files(&world).starts_with(&[1]), "{nth} {applied:?}");
                 if files(&world).starts_with(&[1]) {
-                    // The next opener mends what the crash left.
+                    // The next opener repairs what the crash left.
                     world.opened(&required).close(&mut world);
                 } else {
                     break;

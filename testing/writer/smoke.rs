@@ -1,4 +1,4 @@
-//! A log that nothing bad happens to.
+//! A log without any faults.
 
 use std::{task::Waker, time::Duration};
 
@@ -59,7 +59,8 @@ fn a_quiet_log_is_marked_after_a_minute_and_every_hour() {
     assert!(marks.iter().all(|mark| mark.durable == Some(mark.seq - 1)));
 }
 
-/// How often the writer woke in a silence of this length, and looked into `control`.
+/// Counts how often the writer woke during a silence of this length, and how often it listed
+/// `control`.
 fn silence(world: &mut World, node: &mut Node, length: Duration) -> (usize, u64) {
     world.disk.record_trace();
     let end = world.now.elapsed + length;
@@ -99,7 +100,7 @@ fn a_quiet_log_beside_a_forwarder_is_marked_once_after_a_second() {
 }
 
 #[test]
-fn a_forwarder_is_looked_for_once_in_a_silence_and_never_while_events_come() {
+fn a_forwarder_is_looked_for_once_in_a_silence_and_never_while_events_arrive() {
     for mode in
         [FlushMode::default(), FlushMode::Immediate, FlushMode::Batched { size: 1000, interval: 20 * SECOND }]
     {
@@ -113,7 +114,7 @@ fn a_forwarder_is_looked_for_once_in_a_silence_and_never_while_events_come() {
         }
         let (wakes, looks) = silence(&mut world, &mut node, 59 * SECOND);
         assert_eq!((before, looks), (0, 1), "{mode}");
-        // The look and what else is due then; what was written last is synced before in some modes.
+        // The look, and what else is due then. In some modes, the last records were synced before.
         assert!((1..=2).contains(&wakes), "{mode}: {wakes}");
     }
 }
@@ -142,7 +143,7 @@ fn a_segment_ends_by_size_and_by_the_hour_and_by_request() {
 }
 
 #[test]
-fn an_hour_that_goes_back_begins_one_segment_and_no_more() {
+fn a_clock_set_back_an_hour_begins_one_segment_and_no_more() {
     let mut world = World::new(1);
     let mut node = world.opened(&Settings::default().rotation(Rotation::hourly()));
     node.routine(&mut world);
@@ -160,7 +161,7 @@ fn an_hour_that_goes_back_begins_one_segment_and_no_more() {
 }
 
 #[test]
-fn writers_at_the_same_time_have_chains_of_their_own_and_witness_each_other() {
+fn concurrent_writers_have_their_own_chains_and_witness_each_other() {
     let mut world = World::new(1);
     let settings = Settings::default();
     let mut nodes: Vec<Node> = (0..3).map(|_| world.opened(&settings)).collect();
@@ -176,7 +177,7 @@ fn writers_at_the_same_time_have_chains_of_their_own_and_witness_each_other() {
         node.run_for(&mut world, Duration::from_secs(61));
         node.close(&mut world);
     }
-    // The lowest free chain is continued.
+    // The free chain with the lowest number is continued.
     let mut again = world.opened(&settings);
     again.close(&mut world);
     let chains = checked(&world);
@@ -188,7 +189,7 @@ fn writers_at_the_same_time_have_chains_of_their_own_and_witness_each_other() {
 }
 
 #[test]
-fn an_idle_chain_that_vanishes_is_noticed_at_once() {
+fn an_idle_chain_that_vanishes_is_detected_at_once() {
     let mut world = World::new(1);
     let (mut one, mut two) = (world.opened(&Settings::default()), world.opened(&Settings::default()));
     two.critical(&mut world);
@@ -201,7 +202,7 @@ fn an_idle_chain_that_vanishes_is_noticed_at_once() {
     let log = read_log(&world.disk.snapshot()).unwrap();
     let notice = log[&0].of_kind(RecordKind::Notice)[0].text.clone();
     assert!(notice.contains("chain_missing") && notice.contains("chain 001"), "{notice}");
-    // Its number stays its own.
+    // Its number is not reused.
     let third = world.opened(&Settings::default());
     assert_eq!(third.queue.gauges.head().unwrap().chain(), 2);
     drop(node);
@@ -222,7 +223,7 @@ fn an_exclusive_log_has_one_holder_who_is_named() {
 }
 
 #[test]
-fn whoever_hears_that_the_log_is_closed_can_continue_its_chain() {
+fn once_the_log_is_reported_closed_its_chain_can_be_continued() {
     let mut world = World::new(1);
     let mut node = world.opened(&Settings::default());
     node.queue.end(Stage::Closing);
@@ -230,7 +231,7 @@ fn whoever_hears_that_the_log_is_closed_can_continue_its_chain() {
     while node.queue.stage() != Stage::Closed {
         let _ = writer.step(&world.now, Clock::hurried());
     }
-    // The writer's thread has not gone yet.
+    // The writer still exists.
     let next = world.opened(&Settings::default());
     assert_eq!(next.queue.gauges.head().unwrap().chain(), 0);
     drop(writer);
@@ -254,10 +255,12 @@ fn a_gap_stands_exactly_before_the_next_event() {
     node.queue.lose(LossReason::Panic, Severity::Critical, world.now.wall, None);
     node.run_for(&mut world, 20 * MS);
     node.close(&mut world);
-    // Not once: that counts what was emitted too, and nobody emitted what was lost above.
+    // Not `Once`: that compares with what was emitted, and the loss above was not emitted.
     let chains = oracle::check(&world, Strictness::OnceOrTwice).unwrap();
     let kinds = chains[&0].kinds();
     let critical = kinds.find("gap").unwrap();
+    // The first gap precedes the next accepted event. The second has no event to precede but
+    // `close`.
     assert_eq!(&kinds[critical..], "gap event event gap close", "{kinds}");
     let gap = &chains[&0].of_kind(RecordKind::Gap)[0].text;
     let written = chains[&0].numbers().len() - 2;
@@ -283,12 +286,13 @@ fn a_quarter_of_the_queue_is_kept_for_critical_events() {
         node.emit(&mut world, Severity::Critical, 150);
     }
     let critical = accepted(&world, Severity::Critical);
+    // Three quarters for routine events, and the rest for critical ones.
     assert!((20..30).contains(&routine) && (6..12).contains(&critical), "{routine} {critical}");
     assert!(node.queue.is_overloaded());
 }
 
 #[test]
-fn what_is_given_up_at_the_end_is_counted_as_lost() {
+fn events_given_up_at_the_end_are_counted_as_lost() {
     let mut world = World::new(1);
     let mut node = world.opened(&Settings::default());
     world.disk.inject(Fault::error(&Op::WRITES, Errno::IO).and_later());
@@ -307,12 +311,12 @@ fn what_is_given_up_at_the_end_is_counted_as_lost() {
     node.queue.fill(&mut stats);
     assert_eq!(stats.lost_total(), 6);
     assert_eq!((node.queue.stage(), node.queue.not_durable()), (Stage::Closed, 6));
-    // Who waits for them is told, and not left to the bound.
+    // A caller that waits for them gets an answer now, and not only at the bound.
     assert!(node.queue.poll_durable(6, Waker::noop()).is_ready() && !node.queue.is_durable(6));
 }
 
 #[test]
-fn numbers_of_the_log_are_right() {
+fn the_gauges_of_a_log_are_right() {
     let mut world = World::new(1);
     let mut node = world.opened(&Settings::default());
     let gauges = std::sync::Arc::clone(&node.queue.gauges);
@@ -332,7 +336,7 @@ fn numbers_of_the_log_are_right() {
     node.queue.fill(&mut stats);
     assert_eq!((stats.queued_bytes, stats.oldest_not_durable), (0, Duration::ZERO));
     assert_eq!(gauges.head().unwrap(), node.writer.as_ref().unwrap().head());
-    // A mark is the log's own and takes nothing from what events may hold.
+    // A mark is a record of the log itself and takes no space from events.
     node.run_for(&mut world, Duration::from_secs(61));
     node.routine(&mut world);
     node.run_for(&mut world, 20 * MS);
@@ -344,7 +348,7 @@ fn numbers_of_the_log_are_right() {
 }
 
 #[test]
-fn low_space_is_told_once_and_so_is_its_return() {
+fn low_space_and_its_return_are_reported_once_each() {
     let mut world = World::new(1);
     let mut settings = Settings::default();
     settings.writer.low_space = 1 << 20;
@@ -392,7 +396,7 @@ fn a_batch_is_synced_within_its_interval_when_idle_and_when_busy() {
             let next = node.pump(&mut world);
             let until = match next {
                 Next::Pause(Pause::Doze, until) => until,
-                // Routine drafts wake a sleeper.
+                // Routine drafts wake a sleeping writer.
                 Next::Pause(_, until) => until.min(world.now.elapsed + 3 * MS / 4),
                 Next::Ended => panic!("ended"),
             };
@@ -406,10 +410,10 @@ fn a_batch_is_synced_within_its_interval_when_idle_and_when_busy() {
     }
 }
 
-/// On a disk whose syncs took 50 ms, events that were queued while one ran became older than interval
-/// and sync together: their age was counted from when the writer took them. Found by `ci/faults age`.
+/// On a disk whose syncs took 50 ms, events queued during a sync became older than the interval and
+/// a sync together. Their age was counted from when the writer took them. Found by `ci/faults age`.
 #[test]
-fn what_is_queued_during_a_long_sync_ages_from_then_on() {
+fn events_queued_during_a_long_sync_age_from_then_on() {
     let mut world = World::new(1);
     let mut node = world.opened(&Settings::batched(100_000, 200 * MS));
     node.run_for(&mut world, SECOND);
@@ -425,7 +429,7 @@ fn what_is_queued_during_a_long_sync_ages_from_then_on() {
 }
 
 #[test]
-fn what_came_while_a_batch_was_written_is_served_by_its_sync() {
+fn events_that_arrive_while_a_batch_is_written_share_its_sync() {
     let mut world = World::new(1);
     let mut node = world.opened(&Settings::default());
     node.pump(&mut world);
@@ -442,7 +446,7 @@ fn what_came_while_a_batch_was_written_is_served_by_its_sync() {
 }
 
 #[test]
-fn buffers_go_round_and_what_is_durable_leaves_the_memory() {
+fn buffers_are_reused_and_durable_drafts_leave_the_memory() {
     let mut world = World::new(1);
     let mut node = world.opened(&Settings::batched(50, SECOND));
     let run = |world: &mut World, node: &mut Node| {

@@ -27,7 +27,7 @@ use crate::{
     writer::{self, Writer},
 };
 
-/// How long anything may take before it counts as a hang.
+/// The time after which anything counts as a hang.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) struct Running {
@@ -78,7 +78,7 @@ impl Running {
         self.thread.take().expect("once").join().expect("join");
     }
 
-    /// Everything emitted is recorded, or counted in a gap record.
+    /// Checks that every emitted event is recorded, or counted in a gap record.
     #[track_caller]
     fn check(&self) {
         assert_eq!(self.queue.not_durable(), 0);
@@ -110,7 +110,8 @@ pub(super) fn patient(mode: FlushMode) -> Settings {
     settings
 }
 
-/// In each round one sync is held until all threads wait: what it does not cover, few others must.
+/// In each round, one sync is held until all threads wait. The events that it does not cover must
+/// need few others.
 #[test]
 fn sixty_four_threads_share_syncs_and_none_is_forgotten() {
     const THREADS: u64 = 64;
@@ -125,7 +126,7 @@ fn sixty_four_threads_share_syncs_and_none_is_forgotten() {
                 for _ in 0..ROUNDS {
                     begin.wait();
                     log.emit(Severity::Critical, None);
-                    // It returned, so it is durable.
+                    // The call returned, so the event is durable.
                     assert!(log.queue.not_durable() < THREADS);
                     end.wait();
                 }
@@ -184,7 +185,7 @@ fn a_tiny_queue_blocks_or_drops_and_never_hangs() {
 }
 
 #[test]
-fn closing_while_threads_emit_loses_only_what_came_after() {
+fn closing_while_threads_emit_loses_only_later_events() {
     for round in 0..30 {
         let mut log = Running::start(&patient(FlushMode::default()));
         thread::scope(|scope| {
@@ -209,7 +210,7 @@ fn closing_while_threads_emit_loses_only_what_came_after() {
 }
 
 #[test]
-fn a_hung_disk_holds_nobody_longer_than_the_bound() {
+fn a_hung_disk_blocks_no_caller_longer_than_the_bound() {
     let bound = 150 * MS;
     let mut settings = patient(FlushMode::default());
     settings.queue.wait_bound = bound;
@@ -221,7 +222,7 @@ fn a_hung_disk_holds_nobody_longer_than_the_bound() {
     let took = begun.elapsed();
     assert!(took >= bound && took < bound + bound / 10 + 20 * MS, "{took:?}");
     assert!(log.queue.is_stalled());
-    // Nobody waits again.
+    // During a stall, no caller waits.
     let begun = Instant::now();
     for _ in 0..200 {
         log.emit(Severity::Critical, None);
@@ -238,13 +239,14 @@ fn a_hung_disk_holds_nobody_longer_than_the_bound() {
     log.check();
 }
 
-/// Syncs take about as long as whoever waits has patience. Each wait ends with one answer, and the log has the same.
+/// Syncs take about as long as a caller waits. Each wait ends with one answer, and the log must
+/// agree with it.
 #[test]
 fn a_timeout_that_races_with_success_is_decided_once() {
     let mut settings = Settings::default();
     settings.queue.wait_bound = MS / 2;
     let mut log = Running::start(&settings);
-    let told = Mutex::new(BTreeMap::new());
+    let answers = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
         let confirm = || {
             for _ in 0..300 {
@@ -252,8 +254,8 @@ fn a_timeout_that_races_with_success_is_decided_once() {
                 let number = log.emit(Severity::Critical, Some(&events));
                 let waiter = Waiter::Scope(&events);
                 let is_refused = log.queue.wait_until_durable(events.counts().last, waiter).is_err();
-                told.lock().unwrap().insert(number, is_refused);
-                // In a stall nobody waits, and nothing races.
+                answers.lock().unwrap().insert(number, is_refused);
+                // During a stall no caller waits, so nothing races.
                 while log.queue.is_stalled() {
                     thread::yield_now();
                 }
@@ -274,11 +276,12 @@ fn a_timeout_that_races_with_success_is_decided_once() {
     let number = |record: &Record| record.field("n").and_then(crate::Value::as_i64).unwrap().unsigned_abs();
     let named: BTreeMap<u64, bool> =
         records.filter(Record::is_event).map(|record| (number(&record), record.is_unconfirmed())).collect();
-    let told = told.into_inner().unwrap();
-    let refused = told.values().filter(|is_refused| **is_refused).count();
-    assert!(refused > 0 && refused < told.len(), "{refused} of {}: nothing raced", told.len());
-    let wrong: Vec<_> = told.iter().filter(|(number, refused)| named.get(number) != Some(refused)).collect();
-    assert!(wrong.is_empty(), "told something else: {wrong:?}");
+    let answers = answers.into_inner().unwrap();
+    let refused = answers.values().filter(|is_refused| **is_refused).count();
+    assert!(refused > 0 && refused < answers.len(), "{refused} of {}: nothing raced", answers.len());
+    let wrong: Vec<_> =
+        answers.iter().filter(|(number, refused)| named.get(number) != Some(refused)).collect();
+    assert!(wrong.is_empty(), "got another answer: {wrong:?}");
 }
 
 #[test]
@@ -313,7 +316,7 @@ fn dropping_events_never_blocks_on_a_hung_disk() {
         log.emit(Severity::Routine, None);
         slow.extend(Some(begun.elapsed()).filter(|elapsed| *elapsed > 50 * MS));
     }
-    // One that waited for the disk would make all of them wait; a busy machine makes a few.
+    // If events waited for the disk, all of them would be slow. A busy machine delays a few.
     assert!(slow.len() <= 5, "{slow:?}");
     assert!(log.stats().queued_bytes < 100_000 + 1000);
     log.disk.release();
@@ -328,7 +331,7 @@ fn a_routine_event_is_written_within_ten_milliseconds() {
     let opened = log.queue.gauges.syncs.get();
     let mut late = Vec::new();
     for round in 0..60 {
-        // Out of a doze, and out of sleep.
+        // From a doze, and from sleep.
         thread::sleep(if round % 10 == 0 { 150 * MS } else { MS * (round % 7) });
         let before = length();
         let begun = Instant::now();
@@ -341,7 +344,7 @@ fn a_routine_event_is_written_within_ten_milliseconds() {
             late.push(begun.elapsed());
         }
     }
-    // This machine is busy with other tests. A longer doze would make all of them late.
+    // The machine may be busy with other tests. A longer doze would make all of them late.
     assert!(late.len() <= 20, "{late:?}");
     assert_eq!(log.queue.gauges.syncs.get(), opened, "written, not synced");
     log.close();
@@ -358,7 +361,7 @@ impl Wake for CountedWaker {
 }
 
 #[test]
-fn tasks_that_are_polled_again_and_again_are_noted_once_and_woken() {
+fn tasks_that_are_polled_repeatedly_are_registered_once_and_woken() {
     let mut log = Running::start(&patient(FlushMode::Batched { size: 1000, interval: 3600 * SECOND }));
     log.disk.hold(Op::SyncData);
     log.disk.hold(Op::SyncAll);
@@ -398,7 +401,7 @@ fn an_idle_writer_sleeps() {
     let before = log.disk.operations();
     thread::sleep(300 * MS);
     assert_eq!(log.disk.operations(), before);
-    // And is woken by a loss alone.
+    // A loss alone wakes it.
     log.queue.lose(crate::LossReason::Panic, Severity::Routine, Timestamp::now(), None);
     let begun = Instant::now();
     while log.disk.operations() == before {

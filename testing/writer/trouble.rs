@@ -1,4 +1,4 @@
-//! One fault at a time, and what the contract says of it.
+//! One fault at a time, and the guarantees that must survive it.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 pub(super) const FIRST: &str = "audit-000-00000001.jsonl";
 pub(super) const LOCK: &str = "control/chain-000.lock";
 
-/// A log with two durable events.
+/// Creates a log with two durable events.
 pub(super) fn begun(world: &mut World) -> Node {
     begun_with(world, &Settings::default())
 }
@@ -29,7 +29,7 @@ fn begun_with(world: &mut World, settings: &Settings) -> Node {
     node
 }
 
-/// Closes and checks; everything emitted is there.
+/// Closes and checks the log. Every event that was emitted must be there.
 #[track_caller]
 pub(super) fn ended_well(world: &mut World, node: &mut Node) -> Chain {
     node.close(world);
@@ -77,8 +77,9 @@ fn a_failed_sync_is_poison_until_a_new_segment_is_durable() {
         assert!(refused < order[0] && order.is_sorted(), "{trace:?}");
         let cleared = trace.iter().rposition(|line| line == "SyncData control/chain-000.lock").unwrap();
         assert!(cleared > order[5], "cleared after the new segment is durable");
-        // Nothing more is done to the old one.
+        // The old segment is not touched again.
         let later = &trace[refused + 1..];
+        // Its state may be read, but it must be neither written nor synced.
         let touches = |line: &&String| line.ends_with("00000001.jsonl") && !line.starts_with("Stat");
         assert!(!later.iter().any(|line| touches(&line)), "{later:?}");
         assert_eq!(entry(&world), "clean");
@@ -93,7 +94,7 @@ fn nothing_is_acknowledged_while_the_poison_entry_cannot_be_cleared() {
     let mut world = World::new(1);
     let mut node = begun(&mut world);
     world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on("audit-000-00000001"));
-    // The first write says poison, the second would clear it.
+    // The first write marks the chain as poisoned, the second would clear it.
     world.disk.inject(Fault::error(&[Op::WriteAt], Errno::IO).on(LOCK).nth(2).and_later());
     node.critical(&mut world);
     node.run_for(&mut world, SECOND);
@@ -105,7 +106,7 @@ fn nothing_is_acknowledged_while_the_poison_entry_cannot_be_cleared() {
 }
 
 #[test]
-fn a_poisoned_chain_goes_on_after_its_last_durable_record_under_the_same_boot() {
+fn a_poisoned_chain_continues_after_its_last_durable_record_under_the_same_boot() {
     for reboot in [false, true] {
         let mut world = World::new(3);
         let mut node = begun(&mut world);
@@ -126,7 +127,10 @@ fn a_poisoned_chain_goes_on_after_its_last_durable_record_under_the_same_boot() 
         let mut next = world.opened(&Settings::default());
         assert!(!next.found.is_empty() && next.found.iter().all(|found| !found.damaged));
         let synced = |line: &String| line.contains("Sync") && line.contains(FIRST);
-        assert!(reboot || !world.disk.trace().iter().any(synced), "the next sync would lie");
+        assert!(
+            reboot || !world.disk.trace().iter().any(synced),
+            "another sync could succeed without the bytes"
+        );
         next.critical(&mut world);
         next.run_for(&mut world, SECOND);
         assert_eq!(entry(&world).starts_with("clean"), !reboot, "a new segment clears the entry");
@@ -164,13 +168,14 @@ fn a_failed_sync_at_the_first_record_of_an_open_is_not_forgotten() {
     ended_well(&mut world, &mut node);
 }
 
-/// What somebody does to the live segment, with an event written and not acknowledged.
+/// Changes the live segment behind the writer's back while an event is written and not acknowledged.
 fn tampered(what: impl Fn(&World), verdict: Verdict) {
     let mut world = World::new(1);
     let mut node = begun_with(&mut world, &Settings::batched(100, 500 * MS));
     node.run_for(&mut world, SECOND);
     node.routine(&mut world);
     node.run_for(&mut world, 20 * MS);
+    // Between two writes: the next write or sync must detect it.
     what(&world);
     node.routine(&mut world);
     node.run_for(&mut world, SECOND);
@@ -189,10 +194,10 @@ fn tampered(what: impl Fn(&World), verdict: Verdict) {
 fn a_live_segment_that_somebody_changes_is_left_for_a_new_one() {
     tampered(|world| assert!(world.disk.remove_behind_back(FIRST)), Verdict::Damaged);
     tampered(|world| world.disk.replace(FIRST, b"something else\n"), Verdict::Damaged);
-    // Moved away by somebody who tidies up: the open file does not show it.
+    // Moved away, as by a clean-up: the open file does not show it.
     let rename = |world: &World| world.disk.hard_link(FIRST, "old") && world.disk.remove_behind_back(FIRST);
     tampered(|world| assert!(rename(world)), Verdict::Damaged);
-    // And something else put where it was.
+    // And another file put in its place.
     let rotated = |world: &World| {
         world.disk.hard_link(FIRST, "old") && world.disk.remove_behind_back(FIRST) && {
             world.disk.replace(FIRST, b"something else\n");
@@ -206,7 +211,7 @@ fn a_live_segment_that_somebody_changes_is_left_for_a_new_one() {
 }
 
 #[test]
-fn what_is_done_to_a_new_segment_is_seen_before_anything_in_it_is_acknowledged() {
+fn tampering_with_a_new_segment_is_detected_before_anything_in_it_is_acknowledged() {
     let mut world = World::new(1);
     let mut node = begun(&mut world);
     world.disk.set_free_bytes(0);
@@ -253,11 +258,11 @@ fn a_chain_whose_lock_was_replaced_is_left_for_the_next_number() {
     }
 }
 
-/// The poison entry went to the lock that was removed. Whoever took the new lock under the same boot,
-/// an exclusive log itself too, synced the segment, was told that all is well, and acknowledged behind
-/// records that the disk never had: after the next power cut they were gone.
+/// The poison entry once went to the lock file that was removed. The next holder of the new lock under the
+/// same boot, possibly the same exclusive log, synced the segment successfully. It then acknowledged records
+/// behind others that never reached the disk: after the next power cut they were gone.
 #[test]
-fn a_segment_that_lies_is_known_to_whoever_takes_a_lock_that_was_replaced() {
+fn a_poisoned_segment_is_known_to_the_next_holder_of_a_replaced_lock() {
     for exclusive in [false, true] {
         for removed in [true, false] {
             for earlier in [true, false] {
@@ -273,12 +278,12 @@ fn a_segment_that_lies_is_known_to_whoever_takes_a_lock_that_was_replaced() {
                     }
                 };
                 if earlier {
-                    // The paths were looked at a moment ago.
+                    // The paths were checked a moment ago.
                     node.critical(&mut world);
                     node.pump(&mut world);
                     lose_lock(&world);
                 } else {
-                    // While no new segment can be made, after the entry was written.
+                    // After the entry was written, while no new segment can be created.
                     world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-").and_later());
                 }
                 world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on("audit-000-00000001"));
@@ -335,8 +340,8 @@ fn a_directory_that_was_removed_or_moved_is_made_again_without_a_restart() {
                 let chain = &chains[&u16::from(!exclusive)];
                 let numbers = chain.numbers();
                 assert!(numbers.ends_with(&[6]) && (!removed || numbers == [4, 5, 6]), "{numbers:?}");
-                // The new chain witnesses the one that is gone. An exclusive log has only one, and
-                // then nothing is left to compare with.
+                // The new chain witnesses the one that is gone. An exclusive log has only one chain, so
+                // nothing is left to compare with.
                 let expected = if exclusive { Verdict::Intact } else { Verdict::Damaged };
                 let report = crate::Verifier::new("/log").run_on(&*world.disk.process().storage()).unwrap();
                 assert_eq!(report.verdict(), expected, "{report}");
@@ -362,7 +367,7 @@ fn a_segment_that_cannot_be_synced_at_open_decides_nothing_until_the_next_boot()
         }
         error => panic!("{error}"),
     }
-    // Under the same boot it is not tried again: the second sync would lie.
+    // Not tried again under the same boot: a second sync could succeed without the bytes.
     for _ in 0..2 {
         let mut node = world.opened(&Settings::default());
         assert_eq!(node.queue.gauges.head().unwrap().chain(), 1);
@@ -446,7 +451,7 @@ fn other_chains_that_ended_without_close_are_recovered_and_closed() {
 }
 
 #[test]
-fn an_open_record_stands_before_the_recovery_it_made() {
+fn the_open_record_precedes_the_recovery_record() {
     let mut world = World::new(1);
     begun(&mut world).process.kill();
     let mut node = world.opened(&Settings::default());
@@ -467,10 +472,11 @@ fn a_close_that_fails_is_written_once() {
     }
 }
 
-/// A `recovery` record for the segment of a chain that was then left stood in the next chain, and named
-/// a segment that this one never had.
+/// The `recovery` record about a segment of a chain that was then left was written to the next chain. It
+/// named a segment that this chain never had.
 #[test]
 fn a_crash_while_a_segment_begins_never_uses_its_number_twice() {
+    // A kill at each call of a rotation.
     for nth in 1..12 {
         let mut world = World::new(nth);
         let mut node = begun(&mut world);
@@ -512,8 +518,8 @@ fn a_chain_whose_numbers_are_used_up_is_left_alone() {
     node.close(&mut world);
 }
 
-/// A seeded run found a false alarm: the sector that a power cut left behind the last durable record held
-/// an old line of the same file, and recovery took that for the record itself, put out of its place.
+/// A seeded run found a false alarm. A power cut left an old line of the same file in the sector behind the
+/// last durable record. Recovery took that line for the record itself, moved from its position.
 #[test]
 fn an_old_line_in_a_torn_tail_is_no_damage() {
     for (garbage, copied) in [(&b""[..], 2), (b"torn\n", 2), (b"torn\n", 4)] {
@@ -524,6 +530,7 @@ fn an_old_line_in_a_torn_tail_is_no_damage() {
         node.process.kill();
         drop(node);
         let bytes = world.disk.contents("audit-000-00000001.jsonl").unwrap();
+        // A copy of an earlier line of the same file, right behind the last record or behind garbage.
         let line = bytes.split_inclusive(|byte| *byte == b'\n').nth(copied).unwrap();
         world.disk.append_foreign("audit-000-00000001.jsonl", &[garbage, line].concat());
         let mut again = world.opened(&Settings::default());
@@ -532,10 +539,11 @@ fn an_old_line_in_a_torn_tail_is_no_damage() {
     }
 }
 
-/// Seeds 348,529 and 1,030,058: who found that a segment lies, and could not write that into its lock file,
-/// let go of the chain. The next opener's sync succeeded, and it believed what it read.
+/// Seeds 348,529 and 1,030,058: a process found that a segment had failed and could not write that to the
+/// lock file. It released the chain all the same. The next opener's sync succeeded, and it trusted what it
+/// read.
 #[test]
-fn a_chain_that_lies_is_not_let_go_of_where_that_cannot_be_said() {
+fn a_poisoned_chain_is_not_released_while_its_entry_cannot_be_written() {
     for can_be_said in [false, true] {
         let mut world = World::new(1);
         let mut node = begun(&mut world);
@@ -558,12 +566,12 @@ fn a_chain_that_lies_is_not_let_go_of_where_that_cannot_be_said() {
     }
 }
 
-/// Recovery had begun a segment and found no room to finish its first write. The name was never synced,
-/// the sync of the directory that failed next was of another chain, and from then on a sync hid the loss:
-/// whoever went on behind that segment lost it at the next power cut. Found by seed 3,043,523.
+/// Recovery had begun a segment and had no room to finish its first write, so its name was never synced. The
+/// next failed sync of the directory was reported to another chain, and later syncs succeeded. The process
+/// that continued behind that segment lost its records at the next power cut. Found by seed 3,043,523.
 #[test]
-fn a_chain_is_not_let_go_of_while_a_name_of_its_own_is_in_doubt() {
-    let (mut goes_on_there, mut strikes) = (false, 0);
+fn a_chain_is_not_released_while_a_name_of_its_own_is_in_doubt() {
+    let (mut is_continued, mut failures) = (false, 0);
     for failing_from in 1..8 {
         let mut world = World::new(1);
         let mut own = begun(&mut world);
@@ -573,19 +581,19 @@ fn a_chain_is_not_let_go_of_while_a_name_of_its_own_is_in_doubt() {
         }
         own.close(&mut world);
         world.disk.append_foreign("audit-001-00000001.jsonl", b"{\"seq\":");
-        // A file of which only the name is there: whoever comes next may write to it.
+        // Only the name of this file exists: the next process may write to it.
         world.disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).on("audit-001-00000002"));
         world.disk.inject(Fault::error(&[Op::SyncDir], Errno::IO).nth(failing_from).and_later());
         let opener = world.open(&Settings::default());
-        strikes += usize::from(world.disk.failures(Op::SyncDir) > 0);
+        failures += usize::from(world.disk.failures(Op::SyncDir) > 0);
         world.disk.clear_faults();
         let mut next = begun(&mut world);
-        goes_on_there |= world.disk.contents("audit-001-00000002.jsonl").is_some_and(|file| !file.is_empty());
+        is_continued |= world.disk.contents("audit-001-00000002.jsonl").is_some_and(|file| !file.is_empty());
         next.close(&mut world);
         drop(opener);
         world.disk.power_cut();
         oracle::check(&world, Strictness::Once).unwrap();
         oracle::verify(&world).unwrap();
     }
-    assert!(goes_on_there && strikes > 2, "{goes_on_there}, {strikes} times");
+    assert!(is_continued && failures > 2, "{is_continued}, {failures} times");
 }

@@ -1,4 +1,5 @@
-//! A refusal is the truth: what somebody was told is not confirmed, and is durable all the same, is named.
+//! A refusal stays true: a record that a caller was told is not confirmed, and that is durable
+//! nevertheless, is named.
 
 use super::{
     oracle::{self, Chain},
@@ -11,7 +12,7 @@ use crate::{
     storage::sim::{Errno, Fault, Op},
 };
 
-/// Closes, and checks that what was refused is named and nothing else is; returns the chains.
+/// Closes the log, and checks that exactly the refused records are named. Returns the chains.
 fn closed(world: &mut World, node: &mut Node) -> std::collections::BTreeMap<u16, Chain> {
     node.close(world);
     let chains = oracle::read_log(&world.disk.snapshot()).unwrap();
@@ -19,15 +20,15 @@ fn closed(world: &mut World, node: &mut Node) -> std::collections::BTreeMap<u16,
     chains
 }
 
-/// The ranges that the `unconfirmed` records of a chain name, as they stand there.
+/// Returns the ranges that the `unconfirmed` records of a chain name, as printed.
 fn named(chain: &Chain) -> Vec<String> {
     let ranges =
         |text: &str| text.split_once("\"records\":").unwrap().1.split_once('}').unwrap().0.to_owned();
     chain.of_kind(RecordKind::Unconfirmed).into_iter().map(|line| ranges(&line.text)).collect()
 }
 
-/// Three requests were refused with 503 while the disk was full; when space returned, their records said
-/// `outcome=allowed`, and the log was intact.
+/// Three requests were refused with 503 while the disk was full. When space returned, their records
+/// said `outcome=allowed`, and the log was intact.
 #[test]
 fn what_was_refused_while_the_disk_was_full_is_named_when_space_returns() {
     let mut world = World::new(1);
@@ -43,7 +44,7 @@ fn what_was_refused_while_the_disk_was_full_is_named_when_space_returns() {
     node.run_for(&mut world, 3 * SECOND);
     assert_eq!(durable(&node), before + 3);
     let chains = closed(&mut world, &mut node);
-    // Behind the `segment` line and the story of the new segment.
+    // Behind the `segment` line and the `recovery` record of the new segment.
     assert_eq!(named(&chains[&0]), ["[[7,7]]", "[[9,10]]"], "{:?}", chains[&0].kinds());
     let report = Verifier::new("/log").run_on(&*world.disk.process().storage()).unwrap();
     assert_eq!(report.verdict(), Verdict::Intact, "{report}");
@@ -56,7 +57,7 @@ fn what_was_refused_while_the_disk_was_full_is_named_when_space_returns() {
     assert_eq!(notes, 2, "{report}");
 }
 
-/// One in the same sync is acknowledged only behind the line that names the other.
+/// A newer event in the same sync is acknowledged only behind the line that names the refused one.
 #[test]
 fn nothing_newer_is_acknowledged_before_a_refused_record_is_named() {
     let mut world = World::new(1);
@@ -66,11 +67,11 @@ fn nothing_newer_is_acknowledged_before_a_refused_record_is_named() {
     assert!(node.refuse_the_last(&mut world).is_some());
     node.critical(&mut world);
     let before = durable(&node);
-    // The sync that covers both works; that of the line which names one does not.
+    // The sync that covers both succeeds. The write of the line that names one fails.
     world.disk.inject(Fault::error(&[Op::Append], Errno::IO).on(FIRST).nth(2));
     world.disk.inject(Fault::error(&[Op::Create], Errno::MFILE).on("audit-000-00000002"));
     node.pump(&mut world);
-    assert_eq!(durable(&node), before, "durable, and nobody is told");
+    assert_eq!(durable(&node), before, "durable, and not acknowledged");
     node.run_for(&mut world, 2 * SECOND);
     assert_eq!(durable(&node), before + 2);
     let chains = closed(&mut world, &mut node);
@@ -78,7 +79,7 @@ fn nothing_newer_is_acknowledged_before_a_refused_record_is_named() {
 }
 
 #[test]
-fn a_refusal_that_comes_behind_the_sync_and_before_anybody_is_told_has_one_winner() {
+fn a_refusal_between_a_sync_and_its_acknowledgement_has_one_winner() {
     let mut world = World::new(1);
     let mut node = begun(&mut world);
     node.critical(&mut world);
@@ -104,11 +105,11 @@ fn records_are_named_by_the_numbers_with_which_they_are_written_again() {
     world.disk.inject(Fault::error(&[Op::SyncData], Errno::IO).on(FIRST));
     node.run_for(&mut world, 2 * SECOND);
     let chains = closed(&mut world, &mut node);
-    // They were 5 and 6; a `segment` line and the story came between.
+    // They were 5 and 6. A `segment` line and a `recovery` record came in between.
     assert_eq!(named(&chains[&0]), ["[[8,8]]"]);
 }
 
-/// A chain is left in which a refused event was written.
+/// Makes the log leave a chain in which a refused event was written.
 fn moved(world: &mut World, before: impl FnOnce(&World)) -> Node {
     let mut node = begun(world);
     node.emit(world, Severity::Routine, 40);
@@ -124,7 +125,7 @@ fn moved(world: &mut World, before: impl FnOnce(&World)) -> Node {
 }
 
 #[test]
-fn a_change_of_chain_names_the_place_in_both() {
+fn a_change_of_chain_names_the_position_in_both() {
     let mut world = World::new(1);
     let mut node = moved(&mut world, |_| {});
     let chains = closed(&mut world, &mut node);
@@ -135,7 +136,7 @@ fn a_change_of_chain_names_the_place_in_both() {
 }
 
 #[test]
-fn nobody_else_gets_a_number_that_was_named_in_a_chain_that_was_left() {
+fn no_other_record_gets_a_number_that_was_named_in_a_chain_that_was_left() {
     let mut world = World::new(1);
     let mut node = moved(&mut world, |_| {});
     node.close(&mut world);
@@ -159,12 +160,12 @@ fn what_cannot_be_made_durable_in_a_chain_that_is_left_is_void_there() {
 }
 
 #[test]
-fn who_stops_waiting_without_being_told_anything_names_nothing() {
+fn a_wait_that_is_dropped_without_an_answer_names_nothing() {
     let mut world = World::new(1);
     let mut node = begun(&mut world);
     let ticket = node.queue.accepted() + 1;
     node.emit(&mut world, Severity::Routine, 40);
-    // A future that is dropped.
+    // As a future that is dropped.
     assert!(node.queue.poll_durable(ticket, std::task::Waker::noop()).is_pending());
     node.run_for(&mut world, 2 * SECOND);
     let chains = closed(&mut world, &mut node);
@@ -172,11 +173,12 @@ fn who_stops_waiting_without_being_told_anything_names_nothing() {
 }
 
 #[test]
-fn many_ranges_stand_in_several_records() {
+fn many_ranges_take_several_records() {
     let mut world = World::new(1);
     let mut settings = Settings::batched(u32::MAX, 3600 * SECOND);
     settings.queue.bytes = 64 << 20;
     let mut node = world.opened(&settings);
+    // Every second event is refused, so the ranges cannot be merged.
     for _ in 0..1_500 {
         node.emit(&mut world, Severity::Routine, 1);
         node.refuse_the_last(&mut world).unwrap();

@@ -1,4 +1,4 @@
-//! What the public types promise beside what they do.
+//! Properties of the public types: `Send` and `Sync`, `Debug`, and the data that they carry.
 
 use std::time::{Duration, SystemTime};
 
@@ -43,7 +43,7 @@ fn everything_can_be_sent_to_another_thread() {
     is_shared::<ConfirmError<u8>>();
 }
 
-/// What a program prints of itself must not spill the trail, nor wait for a lock that emitters hold.
+/// What a program prints about itself must not leak the audit trail, nor wait for a lock that emitters hold.
 #[test]
 fn debug_is_short_and_shows_no_content() {
     const SECRET: &str = "what-nobody-should-see";
@@ -78,7 +78,7 @@ fn debug_is_short_and_shows_no_content() {
     }
 }
 
-/// Each wait can be moved to another task, and begins with the call.
+/// Each wait can be moved to another task, and starts with the call.
 #[test]
 fn async_forms_borrow_nothing() {
     let (_dir, path) = fresh();
@@ -100,7 +100,7 @@ fn async_forms_borrow_nothing() {
     drop(log);
     let head = runtime.block_on(runtime.spawn(closing)).unwrap().unwrap();
     assert_eq!(verify(&path).unwrap().heads(), [head]);
-    // A closed log says so, at once.
+    // A closed log returns an error at once.
     let log = AuditLog::open(&path).unwrap();
     let rotating = log.clone();
     log.close().unwrap();
@@ -109,12 +109,12 @@ fn async_forms_borrow_nothing() {
     assert_eq!(error.path(), Some(log.path()));
 }
 
-/// A notice has a time, and says whether it is for somebody.
+/// A notice has a time, and states whether somebody must act.
 #[test]
 fn notices_say_when_and_whether_somebody_must_act() {
     let (_dir, path) = fresh();
     drop(AuditLog::open(&path).unwrap());
-    // A copy without its control files.
+    // As for a copy without its control files.
     std::fs::remove_dir_all(path.join("control")).unwrap();
     let before = SystemTime::now();
     let log = AuditLog::open(&path).unwrap();
@@ -151,7 +151,7 @@ fn a_report_has_its_chains_as_data() {
 }
 
 #[test]
-fn a_value_is_what_it_is_and_prints_as_such() {
+fn a_value_has_its_type_and_prints_as_json() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     with_layer(&log, || {

@@ -1,4 +1,4 @@
-//! What a child process of a test does. Its test does nothing unless a role is given.
+//! The roles of child processes of tests. The one test here does nothing unless a role is given.
 
 use std::{
     io::Write as _,
@@ -18,14 +18,14 @@ fn entry() {
     let arguments = std::env::var("AUDIT_TEST_ARGUMENTS").unwrap();
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
     match role.as_str() {
-        "confirm" => confirm_for_ever(&log, arguments[0].parse().unwrap()),
+        "confirm" => confirm_until_killed(&log, arguments[0].parse().unwrap()),
         "emit" => emit(&log, arguments[0], arguments[1].parse().unwrap()),
         "churn" => churn(&log, arguments[0].parse().unwrap()),
         "hold" => hold(&log),
         "exit" => exit_without_close(&log),
         "secrets" => keep_secrets(&log),
-        "again" => open_and_close_again_and_again(&log),
-        "mute" => say_something_nobody_reads(&log),
+        "again" => open_and_close_repeatedly(&log),
+        "mute" => print_to_a_full_pipe(&log),
         "remove" => crate::removal::play(&log),
         "global" => crate::global::play(arguments[0], &log),
         "traces" => crate::traces::play(arguments[0], &log),
@@ -38,7 +38,7 @@ fn entry() {
 }
 
 /// Confirms events on some threads until it is killed, and prints each receipt.
-fn confirm_for_ever(log: &Path, threads: usize) {
+fn confirm_until_killed(log: &Path, threads: usize) {
     let log = AuditLog::builder(log).rotation(Rotation::never().max_bytes(256 << 10)).open().unwrap();
     let out = Mutex::new(std::io::stdout());
     std::thread::scope(|scope| {
@@ -83,7 +83,7 @@ fn emit(log: &Path, mode: &str, events: u32) {
     log.close().unwrap();
 }
 
-/// Writes for some milliseconds, in small segments of which only a few are kept, and closes.
+/// Writes for some milliseconds to small segments, of which only a few are kept, and closes.
 fn churn(log: &Path, milliseconds: u64) {
     let log = AuditLog::builder(log)
         .rotation(Rotation::never().max_bytes(64 << 10))
@@ -114,7 +114,7 @@ fn hold(log: &Path) {
     std::thread::sleep(Duration::from_secs(600));
 }
 
-/// Ends in the middle of things.
+/// Exits without closing the log.
 fn exit_without_close(log: &Path) {
     let log = AuditLog::open(log).unwrap();
     with_layer(&log, || {
@@ -124,12 +124,12 @@ fn exit_without_close(log: &Path) {
     });
 }
 
-/// Begins and ends logs in every way, and counts what the process holds: as much after many as after a few.
-fn open_and_close_again_and_again(path: &Path) {
+/// Opens and closes logs in every way, and checks that the process holds no more resources after many than after a few.
+fn open_and_close_repeatedly(path: &Path) {
     let count = |of: &str| std::fs::read_dir(format!("/proc/self/{of}")).unwrap().count();
     let held = || {
         let mut before = (count("task"), count("fd"));
-        // A thread that was joined is seen a moment longer.
+        // A thread that was joined is visible in /proc for a moment longer.
         for _ in 0..50 {
             std::thread::sleep(Duration::from_millis(2));
             before = before.min((count("task"), count("fd")));
@@ -150,7 +150,7 @@ fn open_and_close_again_and_again(path: &Path) {
             }
             log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")).unwrap();
         });
-        // Nobody else gets it, and a path that is none leaves nothing either.
+        // An opener that is refused, and one with an unusable path, leave nothing open either.
         AuditLog::builder(path).exclusive(true).open().unwrap_err();
         AuditLog::open("/proc/version/log").unwrap_err();
         assert_eq!(tracing_audit::verify(path).unwrap().verdict(), tracing_audit::Verdict::Intact);
@@ -166,12 +166,12 @@ fn open_and_close_again_and_again(path: &Path) {
     assert!(many.0 <= few.0 && many.1 <= few.1, "threads and descriptors: {few:?}, then {many:?}");
 }
 
-/// What is withheld, in this test. It stands in the program, and must stand nowhere else.
+/// The secret to be withheld. It is in this program, and must appear nowhere else.
 pub(crate) const SECRET: &str = "correct-horse-battery-staple";
 
-/// Hands the layer a secret in every way in which a value comes, and prints what the log gives back.
+/// Passes a secret to the layer in every form of a value, and prints what the log returns.
 fn keep_secrets(log: &Path) {
-    /// A value that cannot be shown, and tells why.
+    /// A value that fails to format, and reveals why.
     struct Broken;
 
     impl std::fmt::Debug for Broken {
@@ -210,10 +210,10 @@ fn keep_secrets(log: &Path) {
     log.close().unwrap();
 }
 
-/// Has a line to print while standard error takes nothing.
-fn say_something_nobody_reads(log: &Path) {
+/// Makes the log print a line while standard error blocks.
+fn print_to_a_full_pipe(log: &Path) {
     std::thread::spawn(|| {
-        // Fills the pipe, and then stands in `write` with the lock of standard error.
+        // Fills the pipe, and then blocks in `write` while holding the lock of standard error.
         std::io::stderr().lock().write_all(&vec![b'.'; 1 << 20])
     });
     std::thread::sleep(Duration::from_millis(200));

@@ -1,4 +1,4 @@
-//! `confirm_future`: what counts for it, and what it says when the future is done.
+//! `confirm_future`: which events it covers, and its result when the future is done.
 
 use std::{
     future::{Future, poll_fn},
@@ -21,7 +21,7 @@ use crate::{
     support::{events, fresh, wait_for, with_layer},
 };
 
-/// A mode in which only a critical event or somebody who waits brings a sync.
+/// Returns a mode in which only a critical event or a waiting caller causes a sync.
 fn only_critical() -> FlushMode {
     FlushMode::Hybrid {
         batch_size: u32::MAX,
@@ -30,7 +30,7 @@ fn only_critical() -> FlushMode {
     }
 }
 
-/// Lets whoever polls go on to something else, once.
+/// Returns `Pending` once, so that whoever polls can do something else.
 async fn pause() {
     let mut paused = false;
     poll_fn(|context| {
@@ -47,7 +47,7 @@ fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The place of the only event with this action.
+/// Returns the position of the only event with this action.
 #[track_caller]
 fn receipt_of(log: &AuditLog, action: &str) -> Receipt {
     let mut events = events(log.path());
@@ -57,7 +57,7 @@ fn receipt_of(log: &AuditLog, action: &str) -> Receipt {
 }
 
 #[track_caller]
-/// How often the disk was synced, beyond what opening did.
+/// Returns the number of syncs after opening.
 fn syncs(log: &AuditLog, at_open: u64) -> u64 {
     log.stats().syncs - at_open
 }
@@ -89,14 +89,14 @@ fn events_of_the_future_queue_and_one_sync_serves_them_all_at_its_end() {
         let (output, receipt) = block_on(future).unwrap();
         assert_eq!((output, syncs(&log, at_open), log.stats().durable), (7, 1, 3));
         assert_eq!(receipt, receipt_of(&log, "third"));
-        // Outside the macro waits by itself again.
+        // Outside of the future, the macro waits again.
         audit_critical!(action = "outside", actor = "mia");
         assert_eq!(log.stats().durable, 4);
     });
 }
 
 #[test]
-fn an_error_has_the_output_and_a_future_that_emitted_nothing_is_easy_to_let_pass() {
+fn an_error_has_the_output_and_a_future_that_emitted_nothing_can_be_allowed() {
     fn with_question_mark(log: &AuditLog) -> Result<&'static str, Error> {
         let (output, _receipt) = block_on(log.confirm_future(async { "an answer" }))?;
         Ok(output)
@@ -120,7 +120,7 @@ fn an_error_has_the_output_and_a_future_that_emitted_nothing_is_easy_to_let_pass
     let printed = format!("{:?}", nothing());
     assert!(printed.contains("NothingToConfirm") && !printed.contains("an answer"), "{printed}");
 
-    // What was lost is not nothing.
+    // A lost event is not the same as no event.
     log.close().unwrap();
     let refused = with_layer(&log, || run(|| audit!(action = "a", actor = "b"))).unwrap_err();
     assert_eq!(refused.output, "an answer");
@@ -167,14 +167,14 @@ fn futures_that_are_polled_in_turn_on_one_thread_do_not_mix() {
         assert!(matches!(refused, Error::Lost { lost: 1, .. }), "{refused}");
         log.close().unwrap();
     });
-    // Who was told that one was lost was told so of the other.
+    // The caller was told that one event is lost, so the other one is named unconfirmed.
     let named: Vec<_> = events(&path).into_iter().filter(Record::is_unconfirmed).collect();
     assert!(matches!(named.as_slice(), [only] if only.action() == Some("of vetoed")), "{named:?}");
     verify(&path).unwrap().ensure_intact().unwrap();
 }
 
 #[test]
-fn what_is_confirmed_inside_counts_outside_where_it_is_polled() {
+fn an_inner_confirm_counts_for_the_scope_in_which_it_is_polled() {
     let (_dir, path) = fresh();
     let log = AuditLog::builder(&path).flush_mode(lazy()).open().unwrap();
     with_layer(&log, || {
@@ -182,7 +182,7 @@ fn what_is_confirmed_inside_counts_outside_where_it_is_polled() {
             pause().await;
             audit!(action, actor = "mia");
         };
-        // Of each form inside of it.
+        // Every form of `confirm` inside of it.
         let outer = log.confirm_future(async {
             let ((), inner) = log.confirm_future(emit("1")).await.unwrap();
             assert_eq!(inner, receipt_of(&log, "1"));
@@ -194,7 +194,7 @@ fn what_is_confirmed_inside_counts_outside_where_it_is_polled() {
         // Inside of `confirm`.
         let outer = log.confirm(|| assert!(block_on(log.confirm_future(emit("4"))).is_ok()));
         assert_eq!(outer.unwrap(), receipt_of(&log, "4"));
-        // Made outside, and polled in there: once outside before, so that what is around it changes.
+        // Created outside and polled inside, but polled once outside first, so that its outer scope changes.
         let mut made_outside = log.confirm_future(async {
             audit!(action = "alone", actor = "mia");
             emit("5").await;
@@ -203,7 +203,7 @@ fn what_is_confirmed_inside_counts_outside_where_it_is_polled() {
         let ((inner, ()), outer) =
             block_on(log.confirm_future(async { (made_outside.await.unwrap().1, ()) })).unwrap();
         assert_eq!((inner, outer), (receipt_of(&log, "5"), inner));
-        // Made and begun in there, and taken out.
+        // Created and started inside, and moved out.
         let mut taken = None;
         let outer = log.confirm_future(async {
             let mut inner = log.confirm_future(async {
@@ -222,7 +222,7 @@ fn what_is_confirmed_inside_counts_outside_where_it_is_polled() {
 }
 
 #[test]
-fn an_inner_loss_counts_for_the_outer_one_and_nothing_that_was_before() {
+fn an_inner_loss_counts_for_the_outer_scope_but_not_one_before_it() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     let subscriber = tracing_subscriber::registry().with(Vetoes).with(log.layer());
@@ -247,7 +247,7 @@ fn an_inner_loss_counts_for_the_outer_one_and_nothing_that_was_before() {
 }
 
 #[test]
-fn each_log_has_futures_of_its_own() {
+fn a_future_covers_the_events_of_its_own_log_only() {
     let ((_dir, path), (_other_dir, other_path)) = (fresh(), fresh());
     let one = AuditLog::builder(&path).flush_mode(only_critical()).open().unwrap();
     let two = AuditLog::builder(&other_path).flush_mode(only_critical()).open().unwrap();
@@ -258,7 +258,7 @@ fn each_log_has_futures_of_its_own() {
             pause().await;
         });
         assert!(poll(&mut of_one).is_pending());
-        assert_eq!((one.stats().durable, two.stats().durable), (0, 1), "the other log waits as ever");
+        assert_eq!((one.stats().durable, two.stats().durable), (0, 1), "the other log still waits");
         assert_eq!(block_on(of_one).unwrap().1, receipt_of(&one, "1"));
         let of_both = one.confirm_future(two.confirm_future(async {
             pause().await;
@@ -269,7 +269,7 @@ fn each_log_has_futures_of_its_own() {
     });
 }
 
-/// A guard that emits when it is dropped.
+/// A guard that emits an event when it is dropped.
 struct Guard(&'static str);
 
 impl Drop for Guard {
@@ -278,7 +278,7 @@ impl Drop for Guard {
     }
 }
 
-/// A future with a guard beside what it polls, so that the guard is there as long as the future itself.
+/// A future with a guard beside the inner future, so that the guard lives as long as the future itself.
 struct Guarded<F>(F, #[expect(dead_code, reason = "for its end")] Guard);
 
 impl<F: Future + Unpin> Future for Guarded<F> {
@@ -290,7 +290,7 @@ impl<F: Future + Unpin> Future for Guarded<F> {
 }
 
 #[test]
-fn what_the_future_emits_as_it_goes_counts_too() {
+fn events_emitted_while_the_future_is_dropped_count_too() {
     let (_dir, path) = fresh();
     let log = AuditLog::builder(&path).flush_mode(only_critical()).open().unwrap();
     let at_open = log.stats().syncs;
@@ -302,9 +302,9 @@ fn what_the_future_emits_as_it_goes_counts_too() {
     });
 }
 
-/// With a mode that would never come to it, the sync must have been asked for.
+/// This mode never syncs by itself here, so dropping the future must have requested the sync.
 #[test]
-fn a_future_that_is_dropped_names_nothing_and_is_synced_soon() {
+fn a_dropped_future_names_no_record_and_its_events_are_synced_soon() {
     let (_dir, path) = fresh();
     let log = AuditLog::builder(&path).flush_mode(lazy()).open().unwrap();
     with_layer(&log, || {
@@ -329,7 +329,7 @@ fn a_future_that_is_dropped_names_nothing_and_is_synced_soon() {
 }
 
 #[test]
-fn a_panic_of_the_future_is_passed_on_and_leaves_no_scope_behind() {
+fn a_panic_of_the_future_is_propagated_and_leaves_no_scope_behind() {
     let (_dir, path) = fresh();
     let log = AuditLog::builder(&path).flush_mode(only_critical()).open().unwrap();
     with_layer(&log, || {
@@ -348,7 +348,7 @@ fn a_panic_of_the_future_is_passed_on_and_leaves_no_scope_behind() {
 }
 
 #[test]
-fn a_future_that_is_polled_again_when_it_was_ready_says_so() {
+fn polling_a_finished_future_panics_with_a_message() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     let mut future = log.confirm_future(std::future::ready(1));
@@ -357,9 +357,9 @@ fn a_future_that_is_polled_again_when_it_was_ready_says_so() {
     assert!(panicked.downcast_ref::<&str>().unwrap().contains("polled again"));
 }
 
-/// Why docs/confirm.md warns against it.
+/// The reason for the warning in docs/confirm.md.
 #[test]
-fn an_instrumented_task_keeps_its_actor_and_a_guard_that_is_held_over_an_await_gives_it_away() {
+fn an_instrumented_task_keeps_its_actor_but_a_guard_held_across_an_await_leaks_it() {
     use tracing::Instrument as _;
     async fn work(action: &'static str) {
         pause().await;
@@ -388,10 +388,10 @@ fn an_instrumented_task_keeps_its_actor_and_a_guard_that_is_held_over_an_await_g
     assert_eq!(actors, ["mia", "noor", "mia", "mia"], "the fourth has no actor of its own");
 }
 
-/// Each thread polls each future once, and all of them emit beside it: the thread-local scope must neither stay behind
-/// nor be missed.
+/// Each thread polls each future once, and all threads emit other events beside it. The thread-local scope must neither
+/// stay behind nor be missing.
 #[test]
-fn a_future_may_be_polled_by_another_thread_each_time() {
+fn a_future_may_be_polled_by_a_different_thread_each_time() {
     const THREADS: usize = 4;
     const ROUNDS: usize = 5;
     type Task = ConfirmFuture<Pin<Box<dyn Future<Output = usize> + Send>>>;
@@ -407,7 +407,7 @@ fn a_future_may_be_polled_by_another_thread_each_time() {
     let (_dir, path) = fresh();
     let log = AuditLog::builder(&path).flush_mode(lazy()).open().unwrap();
     let futures = 40;
-    // A ring: each thread hands on what it polled, and ends those that have been everywhere.
+    // A ring: each thread passes on what it polled, and finishes the futures that have visited all threads.
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| mpsc::channel::<Task>()).unzip();
     for task in 0..futures {
         senders[task % THREADS].send(log.confirm_future(Box::pin(work(task)))).unwrap();
@@ -436,7 +436,7 @@ fn a_future_may_be_polled_by_another_thread_each_time() {
                 })
             })
             .collect();
-        // Where one of them fails, the others must not wait for it.
+        // If one thread fails, the others must not wait for it.
         drop(senders);
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
@@ -449,9 +449,9 @@ fn a_future_may_be_polled_by_another_thread_each_time() {
     }
 }
 
-/// The same under a runtime that moves tasks as it likes, with critical events beside them that wait by themselves.
+/// The same under a runtime that moves tasks between threads, beside critical events that wait on their own.
 #[test]
-fn tasks_of_a_runtime_with_several_threads_are_told_of_their_own_events() {
+fn tasks_of_a_multithreaded_runtime_get_receipts_of_their_own_events() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     let dispatch = tracing::Dispatch::new(tracing_subscriber::registry().with(log.layer()));
@@ -507,7 +507,7 @@ fn what_a_spawned_task_emits_does_not_count() {
     });
 }
 
-/// On a disk that hangs until it is told to go on. Whoever waits is told so at the bound, which `stats` counts.
+/// With a disk that hangs until it is healed. A waiting caller gets an error at the bound, which `stats` counts.
 #[cfg(feature = "fault-injection")]
 mod hanging {
     use tracing_audit::Faults;
@@ -550,7 +550,7 @@ mod hanging {
     }
 
     #[test]
-    fn what_is_not_durable_within_the_bound_is_an_error_with_the_output_and_is_named() {
+    fn events_not_durable_within_the_bound_are_an_error_with_the_output_and_are_named() {
         let (_dir, path) = fresh();
         let (log, faults) = open(&path);
         with_layer(&log, || {
@@ -564,7 +564,7 @@ mod hanging {
                 assert!(refused.output == number && refused.error.is_timeout(), "{refused}");
             }
             faults.heal();
-            // While the log is stalled nobody waits, so first it must see that the disk is back.
+            // While the log is stalled nothing waits, so it must first detect that the disk is back.
             wait_for("the disk", || log.flush().is_ok());
             block_on(log.confirm_future(async { audit!(action = "confirmed", actor = "mia") })).unwrap();
         });

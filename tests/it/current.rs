@@ -1,4 +1,4 @@
-//! `AuditLog::current`: the log behind the subscriber of the calling thread.
+//! `AuditLog::current`: finding the log through the subscriber of the calling thread.
 
 use tracing::{
     Dispatch, Instrument as _, Subscriber, dispatcher::with_default, instrument::WithSubscriber as _,
@@ -10,7 +10,7 @@ use tracing_subscriber::{
 
 use crate::support::{child, events, fresh, with_layer};
 
-/// The directory of the log that is found.
+/// Returns the directory of the log that is found.
 fn found() -> Option<std::path::PathBuf> {
     AuditLog::current().map(|log| log.path().to_owned())
 }
@@ -21,24 +21,24 @@ fn check(subscriber: impl Subscriber + Send + Sync + 'static, expected: Option<&
     assert_eq!(with_default(&Dispatch::new(subscriber), found), expected);
 }
 
-/// A layer of somebody else.
+/// Returns a layer that has nothing to do with audit logs.
 fn quiet<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> + Send + Sync {
     fmt::layer().with_writer(std::io::sink)
 }
 
-/// A library knows nothing of the log that it confirms in.
+/// Confirms an event as a library does, which was not given a log.
 fn of_a_library(actor: &str) -> Result<(), Error> {
     let audit = AuditLog::current().expect("a log");
     audit.confirm(|| tracing::info!(target: "audit", action = "key.export", actor)).map(drop)
 }
 
 #[test]
-fn a_library_confirms_without_being_handed_a_log() {
+fn a_library_confirms_without_being_given_a_log() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     with_layer(&log, || of_a_library("mia")).unwrap();
     assert_eq!((log.stats().durable, events(&path)[0].actor()), (1, Some("mia")));
-    // In spans, and in a subscriber that is inside another one.
+    // In spans, and in a subscriber inside another one.
     with_layer(&log, || {
         tracing::info_span!("request", actor = "tom").in_scope(|| {
             tracing::subscriber::with_default(registry(), || assert_eq!(found(), None));
@@ -50,7 +50,7 @@ fn a_library_confirms_without_being_handed_a_log() {
 }
 
 #[test]
-fn a_log_is_found_in_every_stack_that_can_be_looked_through() {
+fn a_log_is_found_in_every_stack_that_can_be_searched() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     check(registry().with(log.layer()), Some(&log));
@@ -67,7 +67,7 @@ fn a_log_is_found_in_every_stack_that_can_be_looked_through() {
         registry().with(quiet().with_filter(reload::Layer::new(LevelFilter::INFO).0)).with(log.layer()),
         Some(&log),
     );
-    // What the documentation says is not found.
+    // The documented cases in which the log is not found.
     check(registry().with(reload::Layer::new(log.layer()).0), None);
     check(registry().with(quiet()), None);
     check(registry(), None);
@@ -75,7 +75,7 @@ fn a_log_is_found_in_every_stack_that_can_be_looked_through() {
 }
 
 #[test]
-fn of_two_logs_the_one_that_was_added_last_is_found() {
+fn of_two_logs_the_one_added_last_is_found() {
     let ((_first_dir, first), (_second_dir, second)) = (fresh(), fresh());
     let (first, second) = (AuditLog::open(first).unwrap(), AuditLog::open(second).unwrap());
     check(registry().with(first.layer()).with(second.layer()), Some(&second));
@@ -84,7 +84,7 @@ fn of_two_logs_the_one_that_was_added_last_is_found() {
 }
 
 #[test]
-fn a_log_is_found_in_tasks_that_take_their_subscriber_along() {
+fn a_log_is_found_in_tasks_that_carry_their_subscriber() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
@@ -101,7 +101,7 @@ fn a_log_is_found_in_tasks_that_take_their_subscriber_along() {
     assert_eq!(events(&path).len(), 1);
 }
 
-/// The subscriber lives on, and must keep no log open.
+/// The subscriber outlives the log, and must not keep it open.
 #[test]
 fn a_subscriber_keeps_no_log_open() {
     let (_dir, path) = fresh();
@@ -112,7 +112,7 @@ fn a_subscriber_keeps_no_log_open() {
         audit!(action = "before", actor = "b");
         let borrowed = AuditLog::current().unwrap();
         drop(log);
-        // A handle that was found is a handle like any other.
+        // A handle found this way keeps the log open like any other.
         borrowed.confirm(|| audit!(action = "borrowed", actor = "b")).unwrap();
         drop(borrowed);
         assert_eq!(found(), None);
@@ -133,7 +133,7 @@ fn a_closed_log_is_found_and_refuses() {
     assert_eq!(events(&path).len(), 0);
 }
 
-/// What the child of a test does.
+/// Plays the role of the child process.
 pub(crate) fn play(path: &std::path::Path) {
     let log = AuditLog::open(path).unwrap();
     registry().with(log.layer()).init();

@@ -1,4 +1,4 @@
-//! Settings from data, and what is told and found as data: the feature `serde`.
+//! The feature `serde`: settings from data, and counters, reports and records as data.
 
 use std::{collections::HashMap, fs, path::Path, time::Duration};
 
@@ -9,7 +9,7 @@ use tracing_audit::{
     Severity, Verdict, verify,
 };
 
-use crate::support::{fresh, open_and_hear, records, segments, wait_for, with_layer};
+use crate::support::{fresh, open_with_notices, records, segments, wait_for, with_layer};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,7 +18,7 @@ struct Settings {
     audit: Config,
 }
 
-/// The settings in docs/settings.md, with an environment on top, read as that page reads them.
+/// Reads the settings of docs/settings.md as that page does, with environment variables that override them.
 fn settings(environment: &[(&str, &str)]) -> Result<Settings, config::ConfigError> {
     let page = include_str!("../../docs/settings.md");
     let block = page.split("```toml\n").find(|block| block.contains("[audit]")).unwrap();
@@ -48,9 +48,9 @@ fn the_settings_of_the_document_open_a_log() {
     assert_eq!(event.severity(), Some(Severity::Critical));
 }
 
-/// Everything in the environment is text.
+/// In the environment, every value is text.
 #[test]
-fn the_environment_is_on_top() {
+fn the_environment_overrides_the_file() {
     let settings = settings(&[
         ("PAYMENTS_LISTEN", "[::1]:80"),
         ("PAYMENTS_AUDIT__DIR", "elsewhere"),
@@ -115,7 +115,7 @@ fn json(value: impl Serialize) -> Json {
 }
 
 #[test]
-fn a_record_serialises_as_the_object_that_its_line_is() {
+fn a_record_serialises_as_the_object_in_its_line() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     with_layer(&log, || {
@@ -137,7 +137,8 @@ fn a_record_serialises_as_the_object_that_its_line_is() {
         let serialised = serde_json::to_string(&record).unwrap();
         let parsed = |text: &str| serde_json::from_str::<Json>(text).unwrap();
         assert_eq!(parsed(&serialised), parsed(record.as_json()));
-        // The order too, which a map of JSON forgets: lines without escapes are the same byte for byte.
+        // The order too, which `serde_json::Value` does not keep: without escapes, the output equals the line byte for
+        // byte.
         if record.as_json().contains('\\') {
             let place = |name: &str| serialised.find(name).unwrap();
             assert!(place("zebra") < place("apple") && place("apple") < place("_hash"), "{serialised}");
@@ -172,7 +173,7 @@ fn heads_receipts_digests_and_names_are_their_text() {
 }
 
 #[test]
-fn a_report_says_as_data_what_it_says_as_text() {
+fn a_report_has_the_same_content_as_data_and_as_text() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     with_layer(&log, || tracing::info!(target: "audit", action = "a", actor = "mia"));
@@ -210,7 +211,7 @@ fn a_report_says_as_data_what_it_says_as_text() {
 #[test]
 fn counters_and_notices_serialise_under_their_names_and_units() {
     let (_dir, path) = fresh();
-    let (log, _) = open_and_hear(&path);
+    let (log, _) = open_with_notices(&path);
     with_layer(&log, || tracing::warn!(target: "audit", action = "auth.failure", actor = "mia"));
     wait_for("the sync", || log.stats().durable > 0);
     log.close().unwrap();
@@ -221,7 +222,7 @@ fn counters_and_notices_serialise_under_their_names_and_units() {
     assert_eq!((&data["accepted_critical"], &data["lost"]), (&json(1), &expected));
     assert_eq!(data["last_sync_duration_seconds"], json(stats.last_sync.as_secs_f64()));
     assert_eq!(data["oldest_not_durable_seconds"], json(stats.oldest_not_durable.as_secs_f64()));
-    // Every plain counter and gauge has the unit in its name that its metric has.
+    // The name of every plain counter and gauge has the same unit as its metric.
     let members = data.as_object().unwrap();
     stats.for_each(|name, labels, value| {
         let short = name.strip_prefix("tracing_audit_").unwrap();
@@ -231,7 +232,7 @@ fn counters_and_notices_serialise_under_their_names_and_units() {
     });
     drop(log);
 
-    // An earlier run that did not end in order is told of when the log is opened.
+    // An earlier run that did not end cleanly is reported when the log is opened.
     let segment = &segments(&path)[0];
     let mut lines = fs::read_to_string(segment).unwrap();
     lines.push_str("{\"torn");

@@ -1,4 +1,5 @@
-//! Logs that an earlier version wrote: they verify as they did for it, and are continued. `tests/fixtures/first-format/README.md` says how each was made.
+//! Logs written by an earlier version: they verify as they did then, and can be continued.
+//! `tests/fixtures/first-format/README.md` describes how each was created.
 
 use std::{
     collections::BTreeMap,
@@ -12,16 +13,16 @@ use tracing_audit::{AuditLog, Head, Verdict, read, verify};
 
 use crate::support::with_layer;
 
-/// A log, what the version that wrote it said of it, and what becomes of it.
+/// A log, the verdict of the version that wrote it, and the result of continuing it.
 struct Fixture {
     name: &'static str,
     verdict: Verdict,
     records: u64,
     events: u64,
     heads: &'static [&'static str],
-    /// The chain and number of the first record of the next run, also where earlier records are written again.
-    goes_on: (u16, u64),
-    /// What it is after that run.
+    /// The chain and number of the first record of the next run, which may be an earlier record that is written again.
+    continues_at: (u16, u64),
+    /// The verdict after that run.
     after: Verdict,
 }
 
@@ -32,7 +33,7 @@ const FIXTURES: &[Fixture] = &[
         records: 8,
         events: 5,
         heads: &["000/8:b28cd071389b11acb047c3c1741e038e78002a46d44d32ef9c931a5224d71c75"],
-        goes_on: (0, 9),
+        continues_at: (0, 9),
         after: Verdict::Damaged,
     },
     Fixture {
@@ -45,7 +46,7 @@ const FIXTURES: &[Fixture] = &[
             "001/16:cf478dc2a643f6d9d20e348105bd83fbce508f5c1b3668f59c4979e5f11d3623",
             "002/8:38267ee69b3adea6386a242c0dc99ee427a7fba9699e5c6a46f58a9501d8de7b",
         ],
-        goes_on: (0, 24),
+        continues_at: (0, 24),
         after: Verdict::Intact,
     },
     Fixture {
@@ -58,7 +59,7 @@ const FIXTURES: &[Fixture] = &[
             "001/5:59e3bd36a7642f56c754c8c0b3cd2355a455fe7dded4c0c04f5e5d14115da7fd",
             "002/5:f99269f58480d6d9b3a600f2256520918fc1d75ee3e5091c89fdf0734e5b68fb",
         ],
-        goes_on: (0, 9),
+        continues_at: (0, 9),
         after: Verdict::Intact,
     },
     Fixture {
@@ -67,7 +68,7 @@ const FIXTURES: &[Fixture] = &[
         records: 15,
         events: 10,
         heads: &["000/15:a99cb2157b1c62fbfd23b1f07246d2eb5c3831a92ff2a00bebd5a4fbe69d1f51"],
-        goes_on: (0, 16),
+        continues_at: (0, 16),
         after: Verdict::Intact,
     },
     Fixture {
@@ -76,7 +77,7 @@ const FIXTURES: &[Fixture] = &[
         records: 7,
         events: 5,
         heads: &["000/5:e36fa07050bf95bedfe01880830bc822d192c57f93e1516bd67221ffe762f520"],
-        goes_on: (0, 8),
+        continues_at: (0, 8),
         after: Verdict::Intact,
     },
     Fixture {
@@ -85,7 +86,7 @@ const FIXTURES: &[Fixture] = &[
         records: 14,
         events: 9,
         heads: &["000/15:be24e514b6731f1ab34b84ec2d594567f465c9759d207e695f3205abf5072af3"],
-        goes_on: (0, 16),
+        continues_at: (0, 16),
         after: Verdict::Damaged,
     },
     Fixture {
@@ -94,7 +95,7 @@ const FIXTURES: &[Fixture] = &[
         records: 17,
         events: 9,
         heads: &["000/18:d30b8ea8ca87b3d610f4efa02ec29e981f380f7602445dbed2b977fc5e18b5ff"],
-        goes_on: (0, 19),
+        continues_at: (0, 19),
         after: Verdict::Damaged,
     },
     Fixture {
@@ -103,7 +104,7 @@ const FIXTURES: &[Fixture] = &[
         records: 18,
         events: 13,
         heads: &["000/18:cf62319bfd71ceb42026749d7bc9963d8b80fc17c91047b4e36faae930ffdd69"],
-        goes_on: (0, 19),
+        continues_at: (0, 19),
         after: Verdict::Intact,
     },
     Fixture {
@@ -112,7 +113,7 @@ const FIXTURES: &[Fixture] = &[
         records: 17,
         events: 10,
         heads: &["000/44:58d973fd6485bac4c87416679a9556ac46ec31b3a57bb66d48d604cd5ecc61cb"],
-        goes_on: (0, 45),
+        continues_at: (0, 45),
         after: Verdict::Intact,
     },
     Fixture {
@@ -121,7 +122,7 @@ const FIXTURES: &[Fixture] = &[
         records: 15,
         events: 10,
         heads: &["000/15:e07a3efc97a2a8999e695fd4ceab5769fb2e749f132cd90225b640333131c238"],
-        goes_on: (0, 16),
+        continues_at: (0, 16),
         after: Verdict::Intact,
     },
     Fixture {
@@ -130,7 +131,7 @@ const FIXTURES: &[Fixture] = &[
         records: 1,
         events: 0,
         heads: &[],
-        goes_on: (0, 2),
+        continues_at: (0, 2),
         after: Verdict::Intact,
     },
     Fixture {
@@ -139,7 +140,7 @@ const FIXTURES: &[Fixture] = &[
         records: 0,
         events: 0,
         heads: &[],
-        goes_on: (0, 1),
+        continues_at: (0, 1),
         after: Verdict::Intact,
     },
     Fixture {
@@ -148,7 +149,7 @@ const FIXTURES: &[Fixture] = &[
         records: 6,
         events: 2,
         heads: &["000/4:1780ffce7258113bdb822b090bd31f4a4f0c44e1e59beb2f3be9c2b21726e301"],
-        goes_on: (0, 7),
+        continues_at: (0, 7),
         after: Verdict::Intact,
     },
     Fixture {
@@ -157,7 +158,7 @@ const FIXTURES: &[Fixture] = &[
         records: 14,
         events: 7,
         heads: &["000/14:a11018e9a256ec3980cb458c8428f7fdfb13e684e1e94d6039174056d26bd09b"],
-        goes_on: (0, 15),
+        continues_at: (0, 15),
         after: Verdict::Intact,
     },
     Fixture {
@@ -166,7 +167,7 @@ const FIXTURES: &[Fixture] = &[
         records: 11,
         events: 9,
         heads: &["000/4:1780ffce7258113bdb822b090bd31f4a4f0c44e1e59beb2f3be9c2b21726e301"],
-        goes_on: (0, 12),
+        continues_at: (0, 12),
         after: Verdict::Intact,
     },
     Fixture {
@@ -175,7 +176,7 @@ const FIXTURES: &[Fixture] = &[
         records: 8,
         events: 6,
         heads: &["000/4:342ac91bba3ff30d4defda2f59b3ebbf4a91365c3bf0c5764b5867dd97f71665"],
-        goes_on: (0, 9),
+        continues_at: (0, 9),
         after: Verdict::Intact,
     },
     Fixture {
@@ -184,7 +185,7 @@ const FIXTURES: &[Fixture] = &[
         records: 11,
         events: 9,
         heads: &["000/4:1780ffce7258113bdb822b090bd31f4a4f0c44e1e59beb2f3be9c2b21726e301"],
-        goes_on: (0, 12),
+        continues_at: (0, 12),
         after: Verdict::Intact,
     },
     Fixture {
@@ -193,7 +194,7 @@ const FIXTURES: &[Fixture] = &[
         records: 7,
         events: 5,
         heads: &["000/5:1dc2ba9c16a158c8b6e26c9170ea55096ab4cab2a3a8e8b12afbd595f4654fce"],
-        goes_on: (0, 8),
+        continues_at: (0, 8),
         after: Verdict::Intact,
     },
     Fixture {
@@ -202,7 +203,7 @@ const FIXTURES: &[Fixture] = &[
         records: 16,
         events: 10,
         heads: &["000/16:11b9a9b50e5b7a2384b5180b9b2549302f49a8c9cae104a9df61afb15dba0cdd"],
-        goes_on: (0, 17),
+        continues_at: (0, 17),
         after: Verdict::Intact,
     },
     Fixture {
@@ -211,12 +212,12 @@ const FIXTURES: &[Fixture] = &[
         records: 16,
         events: 10,
         heads: &["000/16:a49eb6b2d17731341705204addb0c360e8badfc7c2eea77974f032cfa255a773"],
-        goes_on: (0, 17),
+        continues_at: (0, 17),
         after: Verdict::Intact,
     },
 ];
 
-/// A copy with the modes of a log, which git does not keep.
+/// Copies a fixture, with the permissions of a log, which git does not keep.
 fn copy_of(name: &str) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("log");
@@ -239,7 +240,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/first-format")
 }
 
-/// What can be read of a log, damaged or not: the durable records, and all heads.
+/// Returns what can be read of a log, damaged or not: the durable records, and all heads.
 fn durable_of(log: &Path) -> (BTreeMap<(u16, u64), Head>, Vec<Head>) {
     let records: Vec<_> = read(log).unwrap().filter_map(Result::ok).collect();
     let durable = records.iter().filter(|record| !record.is_provisional());
@@ -277,15 +278,16 @@ fn logs_of_the_first_format_verify_as_before_and_are_continued() {
         }
         let first =
             all_after.iter().find(|head| head.chain() == receipt.chain() && !all_before.contains(head));
-        let goes_on = first.map(|head| (head.chain(), head.seq()));
-        if goes_on != Some(fixture.goes_on) {
-            offences.push(format!("{name}: goes on at {goes_on:?} instead of {:?}", fixture.goes_on));
+        let continues_at = first.map(|head| (head.chain(), head.seq()));
+        if continues_at != Some(fixture.continues_at) {
+            offences
+                .push(format!("{name}: continues at {continues_at:?} instead of {:?}", fixture.continues_at));
         }
         let report = verify(&path).unwrap();
         if report.verdict() != fixture.after {
             offences.push(format!("{name}: {report} instead of {}", fixture.after));
         }
-        // What the files had stays as it is, void or not.
+        // The bytes of the files stay unchanged, void or not.
         for file in fs::read_dir(fixtures().join(name)).unwrap().map(|entry| entry.unwrap().path()) {
             if file.is_file() {
                 let now = fs::read(path.join(file.file_name().unwrap())).unwrap();
@@ -296,7 +298,7 @@ fn logs_of_the_first_format_verify_as_before_and_are_continued() {
     assert!(offences.is_empty(), "{}", offences.join("\n"));
 }
 
-/// A fixture that nobody expects anything of tests nothing.
+/// A fixture without an entry in the table would test nothing.
 #[test]
 fn every_fixture_is_in_the_table() {
     let mut names: Vec<String> = fs::read_dir(fixtures())

@@ -1,5 +1,5 @@
-//! What forwarders beside a log require: that segments stay until they are forwarded, and that the last records are
-//! marked as durable soon.
+//! What forwarders require of a log: segments stay until they are forwarded, and the last records are soon marked
+//! durable.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use tracing_audit::{AuditLog, Error, NoticeKind, Reader, Retention, verify};
 
 use crate::support::{fresh, independent_verdict, lines_of, segments, wait_for, with_layer};
 
-/// Begins so many segments, each with an event.
+/// Begins `times` segments, each with an event.
 fn rotate(log: &AuditLog, times: usize) {
     for _ in 0..times {
         with_layer(log, || log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")))
@@ -20,7 +20,7 @@ fn rotate(log: &AuditLog, times: usize) {
     }
 }
 
-/// A closed log of five segments.
+/// Creates a closed log of five segments.
 fn fill(path: &Path) {
     let log = AuditLog::open(path).unwrap();
     rotate(&log, 4);
@@ -28,12 +28,12 @@ fn fill(path: &Path) {
     assert_eq!(segments(path).len(), 5);
 }
 
-/// Opens the log with these limits, which applies them, and closes it. Returns how many segments are left, and how often
-/// it was told that some wait.
+/// Opens the log with these limits, which applies them, and closes it. Returns the number of segments left, and the
+/// number of notices that some wait.
 #[track_caller]
 fn apply(path: &Path, retention: &Retention) -> (usize, u64) {
     let log = AuditLog::builder(path).retention(retention.clone()).open().unwrap();
-    // Behind this the writer has been through its round.
+    // After this, the writer has completed a pass.
     log.flush().unwrap();
     log.close().unwrap();
     let report = verify(path).unwrap();
@@ -46,14 +46,14 @@ fn keep_one() -> Retention {
     Retention::keep_all().max_segments(1)
 }
 
-/// The last record of a segment, counted from 0.
+/// Returns the number of the last record of a segment, with segments counted from 0.
 fn last_record(path: &Path, segment: usize) -> u64 {
     let text = fs::read_to_string(&segments(path)[segment]).unwrap();
     let seq = text.lines().last().unwrap().strip_prefix("{\"seq\":").unwrap();
     seq.split_once(',').unwrap().0.parse().unwrap()
 }
 
-/// What a forwarder writes when its store has this much of chain 000.
+/// Writes what a forwarder writes when its store has this much of chain 000.
 fn note_position(path: &Path, name: &str, seq: u64, refused: Option<u64>) {
     let text = fs::read_to_string(&segments(path)[0]).unwrap();
     let id = text.split_once("\"id\":\"").unwrap().1.split_once('"').unwrap().0;
@@ -65,7 +65,7 @@ fn note_position(path: &Path, name: &str, seq: u64, refused: Option<u64>) {
 }
 
 #[test]
-fn a_segment_goes_when_every_named_store_has_all_of_it() {
+fn retention_removes_a_segment_once_every_named_store_has_all_of_it() {
     let (_dir, path) = fresh();
     fill(&path);
     let keep = keep_one().require_forwarded(["archive", "postgres"]);
@@ -90,7 +90,7 @@ fn a_segment_goes_when_every_named_store_has_all_of_it() {
 }
 
 #[test]
-fn what_cannot_be_read_is_not_forwarded() {
+fn an_unreadable_position_counts_as_not_forwarded() {
     let (_dir, path) = fresh();
     fill(&path);
     let keep = keep_one().require_forwarded(["archive"]);
@@ -99,7 +99,7 @@ fn what_cannot_be_read_is_not_forwarded() {
         fs::write(&position, text).unwrap();
         assert_eq!(apply(&path, &keep), (5, 1), "{text}");
     }
-    // Of another chain.
+    // The position is of another chain.
     note_position(&path, "archive", 1 << 40, None);
     let text = fs::read_to_string(&position).unwrap();
     let (before, id) = text.split_once("\": { \"chain\"").unwrap();
@@ -112,20 +112,20 @@ fn what_cannot_be_read_is_not_forwarded() {
 }
 
 #[test]
-fn a_program_without_the_setting_obeys_the_directory() {
+fn a_program_without_the_setting_obeys_the_file_in_the_directory() {
     let (_dir, path) = fresh();
     fill(&path);
     let required = path.join("forward-required");
     apply(&path, &Retention::keep_all().require_forwarded(["postgres"]));
     assert_eq!(fs::read_to_string(&required).unwrap(), "postgres\n");
     assert_eq!(apply(&path, &keep_one()), (5, 1));
-    // Names are added, and never taken out.
+    // Names are added, but never removed.
     apply(&path, &Retention::keep_all().require_forwarded(["archive", "postgres"]));
     apply(&path, &Retention::keep_all().require_forwarded(["archive"]));
     assert_eq!(fs::read_to_string(&required).unwrap(), "postgres\narchive\n");
     note_position(&path, "archive", last_record(&path, 1), None);
     assert_eq!(apply(&path, &keep_one()), (5, 1));
-    // Somebody lifts one requirement, and then the other.
+    // An operator lifts one requirement, and then the other.
     fs::write(&required, "archive\n").unwrap();
     assert_eq!(apply(&path, &keep_one()), (3, 1));
     fs::remove_file(&required).unwrap();
@@ -134,7 +134,7 @@ fn a_program_without_the_setting_obeys_the_directory() {
 }
 
 #[test]
-fn a_list_that_cannot_be_understood_is_a_hold_until_it_is_mended() {
+fn a_list_that_cannot_be_parsed_is_a_hold_until_it_is_fixed() {
     let (_dir, path) = fresh();
     fill(&path);
     let required = path.join("forward-required");
@@ -142,7 +142,7 @@ fn a_list_that_cannot_be_understood_is_a_hold_until_it_is_mended() {
     for text in ["", "\n", "post", "post\ngres", "# nobody\n", "Postgres\n", "post\r\n", "\0\0\0\0", &large] {
         fs::write(&required, text).unwrap();
         assert_eq!(apply(&path, &keep_one()), (5, 1), "{text:?}");
-        // Not even where there is no room: nobody knows who would miss it.
+        // Not even if space is low, because it is unknown who would miss the records.
         assert_eq!(fs::read_to_string(&required).unwrap(), text);
         let roomy = Retention::keep_all().require_forwarded(["archive"]);
         apply(&path, &roomy);
@@ -185,7 +185,7 @@ fn a_list_that_cannot_be_written_is_an_error_of_open() {
 }
 
 #[test]
-fn the_names_of_a_process_count_also_when_somebody_removes_the_list() {
+fn the_names_of_a_process_apply_even_after_the_list_is_deleted() {
     let (_dir, path) = fresh();
     let log = AuditLog::builder(&path).retention(keep_one().require_forwarded(["archive"])).open().unwrap();
     fs::remove_file(path.join("forward-required")).unwrap();
@@ -195,7 +195,7 @@ fn the_names_of_a_process_count_also_when_somebody_removes_the_list() {
 }
 
 #[test]
-fn what_waits_goes_where_there_is_no_room() {
+fn retention_removes_waiting_segments_when_space_is_low() {
     let (_dir, path) = fresh();
     fill(&path);
     let keep = keep_one().require_forwarded(["archive"]);
@@ -203,7 +203,7 @@ fn what_waits_goes_where_there_is_no_room() {
     fs::write(path.join("hold"), "").unwrap();
     assert_eq!(apply(&path, &keep.clone().unless_free_below(u64::MAX)), (5, 0));
     fs::remove_file(path.join("hold")).unwrap();
-    // The other limits hold.
+    // The other limits still apply.
     let three =
         Retention::keep_all().max_segments(3).require_forwarded(["archive"]).unless_free_below(u64::MAX);
     assert_eq!(apply(&path, &three), (3, 0));
@@ -212,7 +212,7 @@ fn what_waits_goes_where_there_is_no_room() {
 }
 
 #[test]
-fn that_segments_wait_is_told_once_until_none_does() {
+fn one_notice_is_given_until_no_segment_waits() {
     let (_dir, path) = fresh();
     let keep = keep_one().require_forwarded(["archive"]);
     let log = AuditLog::builder(&path).retention(keep).open().unwrap();
@@ -237,7 +237,7 @@ fn that_segments_wait_is_told_once_until_none_does() {
 }
 
 #[test]
-fn settings_that_nobody_can_obey_are_refused() {
+fn settings_that_cannot_be_met_are_refused() {
     let (_dir, path) = fresh();
     let long = "a".repeat(33);
     for name in ["", "Archive", "a b", "a/b", "../a", "a_b", "a,b", &long] {
@@ -252,9 +252,9 @@ fn settings_that_nobody_can_obey_are_refused() {
     assert!(!path.exists());
 }
 
-/// A forwarder hands on durable records only, and nothing but a later record says that the last one is.
+/// A forwarder passes on only durable records, and only a later record states that the last one is durable.
 #[test]
-fn the_last_event_before_a_silence_is_seen_as_durable_within_three_seconds() {
+fn the_last_event_before_a_pause_is_seen_as_durable_within_three_seconds() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     fs::write(path.join("control/forward-archive"), "").unwrap();

@@ -1,5 +1,5 @@
-//! Events from where none are expected, with a *global* subscriber: it hears what is emitted while it
-//! works, in destructors and in every thread, where a scoped one is deaf. Each in a process of its own.
+//! Events from unexpected places, with a *global* subscriber. It gets events emitted while it works, in destructors and
+//! in every thread, which a scoped one does not. Each scenario runs in its own process.
 
 use std::{
     cell::RefCell,
@@ -27,13 +27,13 @@ use crate::support::{
     assert_all_present, child, events, fresh, independent_verdict, receipts, records, segments, wait_for,
 };
 
-/// What `abort` ends a process with.
+/// The signal of `abort`.
 const SIGABRT: i32 = 6;
 
-/// How long a child may take before it counts as hanging.
+/// How long a child may run before it counts as hanging.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Emits while it is formatted, and when it is dropped.
+/// Emits events while it is formatted, and when it is dropped.
 struct Talkative(&'static str);
 
 impl fmt::Debug for Talkative {
@@ -57,7 +57,7 @@ impl Drop for Talkative {
     }
 }
 
-/// A layer of somebody else that emits when a span closes.
+/// A third-party layer that emits an event when a span closes.
 struct Closing;
 
 impl<S: Subscriber> Layer<S> for Closing {
@@ -77,7 +77,7 @@ fn opened(builder: Builder) -> AuditLog {
     log
 }
 
-/// What the child of a test does.
+/// Plays the role of the child process.
 pub(crate) fn play(scenario: &str, path: &Path) {
     let builder = AuditLog::builder(path);
     match scenario {
@@ -88,7 +88,7 @@ pub(crate) fn play(scenario: &str, path: &Path) {
         "thread-local" => thread_local_destructor(&opened(builder)),
         "panic" => panics(&opened(builder)),
         "abort" => {
-            // What `panic = "abort"` does: the hook runs, and nothing returns from the panic.
+            // As with `panic = "abort"`: the hook runs, and the panic never returns.
             std::panic::set_hook(Box::new(|_| std::process::abort()));
             panics(&opened(builder));
         }
@@ -102,7 +102,7 @@ pub(crate) fn play(scenario: &str, path: &Path) {
             emit_both(LOG.get_or_init(|| opened(builder)));
         }
         "fork" => forks(&opened(builder)),
-        "fork-inside" => forks_inside(&opened(builder)),
+        "fork-inside" => forks_inside_confirm(&opened(builder)),
         "current-thread" => current_thread(builder),
         "early" => early(&builder.open().unwrap()),
         "abort-closed" => {
@@ -116,12 +116,12 @@ pub(crate) fn play(scenario: &str, path: &Path) {
             let bound = Duration::from_millis(500);
             let log = opened(builder.on_failure(OnFailure::Abort).wait_bound(bound));
             emit_both(&log);
-            // No directory can be made where a file is, so the log cannot go on.
+            // The directory cannot be created again where a file is, so the log cannot continue.
             fs::remove_dir_all(path).unwrap();
             fs::write(path, "").unwrap();
             audit_critical!(action = "never", actor = "b");
         }
-        "rotate" => rotate_for_ever(&opened(builder)),
+        "rotate" => rotate_until_killed(&opened(builder)),
         "restart" => restart(builder),
         "twice" => {
             let log = builder.open().unwrap();
@@ -133,7 +133,7 @@ pub(crate) fn play(scenario: &str, path: &Path) {
     }
 }
 
-/// A service that is killed: it opens the log, sets up its subscriber as everybody does, and works.
+/// Runs a service that is killed: it opens the log, installs its subscriber in the usual way, and works.
 fn restart(builder: Builder) {
     static TOLD: AtomicU64 = AtomicU64::new(0);
     let log = builder
@@ -180,7 +180,7 @@ fn classifier(builder: Builder) {
     assert_eq!(log.stats().lost_total(), 10, "{:?}", log.stats());
 }
 
-/// The notice closure emits, also while the queue is full and every emitter waits.
+/// Emits events from the notice closure, even while the queue is full and every emitter waits.
 fn notice(builder: Builder, on_full: OnFull) {
     let log = builder
         .on_full(on_full)
@@ -255,7 +255,7 @@ fn emit_both(_: &AuditLog) {
 fn forks(log: &AuditLog) {
     log.confirm(|| audit!(action = "before", actor = "b")).unwrap();
     if let fork::Fork::Child = fork::fork().unwrap() {
-        // No assertions here: a panic would run the test harness twice.
+        // No assertions here: a panic would run the test harness a second time.
         audit_critical!(action = "child", actor = "b", value = ?Talkative("child"));
         let refused = log.confirm(|| audit!(action = "child", actor = "b")).is_err();
         std::process::exit(i32::from(!refused));
@@ -266,8 +266,8 @@ fn forks(log: &AuditLog) {
     log.close().unwrap();
 }
 
-/// In the middle of what is to be confirmed, with the timer thread of the parent running.
-fn forks_inside(log: &AuditLog) {
+/// Forks inside of `confirm` and its async forms, while the timer thread of the parent is running.
+fn forks_inside_confirm(log: &AuditLog) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let in_child = |refused: bool| {
         println!("\n@@{}", if refused { "refused" } else { "confirmed" });
@@ -292,7 +292,7 @@ fn forks_inside(log: &AuditLog) {
         in_child(matches!(confirmed.map_err(Error::from), Err(Error::Forked { .. })));
     }
     confirmed.unwrap();
-    // In the middle of the wait. What it then polls was accepted by a queue that is not served here.
+    // Forks during the wait. The event was accepted by a queue that is not served in the child.
     let mut waiting = log.confirm_async(|| audit!(action = "shared", actor = "b"));
     let (mut polls, begun) = (0, Instant::now());
     let confirmed = runtime.block_on(std::future::poll_fn(|context| {
@@ -305,7 +305,7 @@ fn forks_inside(log: &AuditLog) {
         if polls == 1 { Poll::Pending } else { polled }
     }));
     if forked.get() {
-        // It is polled again and again, so it would end at its bound at the latest.
+        // The future is polled repeatedly, so it would end at its bound at the latest.
         let at_once = begun.elapsed() < Duration::from_secs(3);
         in_child(at_once && matches!(confirmed, Err(Error::Forked { .. })));
     }
@@ -334,7 +334,7 @@ fn current_thread(builder: Builder) {
     assert_eq!(log.stats().lost_total(), 0, "{:?}", log.stats());
 }
 
-/// A thread without a subscriber meets a call site first, while the only subscriber is a scoped one.
+/// Lets a thread without a subscriber reach a call site first, while the only subscriber is a scoped one.
 fn early(log: &AuditLog) {
     fn emit() {
         audit!(action = "early", actor = "b");
@@ -349,13 +349,13 @@ fn early(log: &AuditLog) {
     );
     log.ensure_attached().unwrap();
     emit();
-    // Where there is no subscriber, asking changes nothing for the threads that have one.
+    // On a thread without a subscriber, the check must not disable call sites for the others.
     std::thread::scope(|scope| scope.spawn(|| log.ensure_attached().unwrap_err()).join().unwrap());
     emit();
     log.close().unwrap();
 }
 
-fn rotate_for_ever(log: &AuditLog) {
+fn rotate_until_killed(log: &AuditLog) {
     for number in 0_u64.. {
         let receipt = log.confirm(|| audit!(action = "a", actor = "b", number)).unwrap();
         println!("\n@{receipt}");
@@ -363,11 +363,11 @@ fn rotate_for_ever(log: &AuditLog) {
     }
 }
 
-/// Runs a scenario to its end, which must come.
+/// Runs a scenario to its end, and fails if it hangs.
 #[track_caller]
 fn run(scenario: &str, path: &Path) -> Output {
     let mut process = child("global", path, &[scenario]).stderr(Stdio::piped()).spawn().unwrap();
-    // Read while it runs, so that it never waits for us.
+    // Read while it runs, so that the child never blocks on a full pipe.
     let (mut out, mut err) = (process.stdout.take().unwrap(), process.stderr.take().unwrap());
     let read = |pipe: &mut dyn std::io::Read| {
         let mut bytes = Vec::new();
@@ -403,7 +403,7 @@ fn actions(path: &Path) -> Vec<String> {
     events(path).iter().map(|event| event.action().unwrap_or("-").to_owned()).collect()
 }
 
-/// What the gap records of a log tell: critical and routine.
+/// Returns the losses in the gap records of a log: critical and routine.
 fn told(path: &Path) -> (i64, i64) {
     let records = records(path);
     let gaps = records.iter().filter_map(|record| record.get("gap"));
@@ -419,7 +419,7 @@ fn intact(path: &Path) {
 }
 
 #[test]
-fn events_inside_formatting_are_counted_and_those_of_drop_and_on_close_recorded() {
+fn events_emitted_while_formatting_are_counted_and_those_of_drop_and_on_close_recorded() {
     let (_dir, path) = fresh();
     runs_well("nested", &path);
     assert_eq!(actions(&path), ["outer", "in.span", "closed", "dropped"]);
@@ -430,7 +430,7 @@ fn events_inside_formatting_are_counted_and_those_of_drop_and_on_close_recorded(
         events[0].as_json()
     );
     assert_eq!(events[1].actor(), Some("a"));
-    // `audit_critical!` inside is counted as what it is.
+    // `audit_critical!` inside is counted as critical.
     assert_eq!(told(&path), (1, 3));
     intact(&path);
 }
@@ -444,7 +444,7 @@ fn events_of_a_classifier_are_counted() {
 }
 
 #[test]
-fn a_notice_closure_that_emits_stops_nobody_even_when_the_queue_is_full() {
+fn a_notice_closure_that_emits_blocks_no_one_even_when_the_queue_is_full() {
     for scenario in ["notice", "notice-full"] {
         let (_dir, path) = fresh();
         let output = String::from_utf8(runs_well(scenario, &path).stdout).unwrap();
@@ -458,7 +458,7 @@ fn a_notice_closure_that_emits_stops_nobody_even_when_the_queue_is_full() {
 }
 
 #[test]
-fn a_destructor_of_a_thread_local_is_heard() {
+fn an_event_of_a_thread_local_destructor_is_recorded() {
     let (_dir, path) = fresh();
     runs_well("thread-local", &path);
     assert_eq!(actions(&path), ["outer", "dropped"]);
@@ -466,7 +466,7 @@ fn a_destructor_of_a_thread_local_is_heard() {
 }
 
 #[test]
-fn a_panic_in_debug_costs_its_own_value_only() {
+fn a_panic_in_debug_loses_only_its_own_value() {
     let (_dir, path) = fresh();
     runs_well("panic", &path);
     assert_eq!(actions(&path), ["before", "outer", "after"]);
@@ -484,10 +484,10 @@ fn a_panic_in_debug_costs_its_own_value_only() {
     intact(&path);
 }
 
-/// Where a panic ends the process, it ends in the macro: what was durable is there, the log tells
-/// that its run did not end in order, and the next run goes on.
+/// If a panic aborts the process, it does so inside the macro. Durable records stay, the log shows that the run did not
+/// end cleanly, and the next run continues it.
 #[test]
-fn a_panic_that_aborts_the_process_leaves_a_log_that_goes_on() {
+fn a_panic_that_aborts_the_process_leaves_a_log_that_can_be_continued() {
     let (_dir, path) = fresh();
     assert!(!run("abort", &path).status.success());
     assert_eq!(verify(&path).unwrap().verdict(), Verdict::Unclean);
@@ -496,9 +496,9 @@ fn a_panic_that_aborts_the_process_leaves_a_log_that_goes_on() {
     intact(&path);
 }
 
-/// The application wants to end rather than to go on without its trail.
+/// With `OnFailure::Abort`, an application chooses to end rather than to continue without its audit trail.
 #[test]
-fn a_critical_event_that_cannot_be_recorded_ends_the_process_where_it_shall() {
+fn a_critical_event_that_cannot_be_recorded_aborts_the_process_if_so_configured() {
     for scenario in ["abort-closed", "abort-failing"] {
         let (_dir, path) = fresh();
         let output = run(scenario, &path);
@@ -513,11 +513,11 @@ fn a_critical_event_that_cannot_be_recorded_ends_the_process_where_it_shall() {
 }
 
 #[test]
-fn exit_and_the_end_of_main_lose_nothing_that_was_critical() {
+fn exit_and_the_end_of_main_lose_no_critical_event() {
     for scenario in ["exit", "return"] {
         let (_dir, path) = fresh();
         runs_well(scenario, &path);
-        // The critical event took the one before it along; the one behind it had 10 ms to be written.
+        // The sync of the critical event covered the one before it; the one after it had 10 ms to be written.
         assert_eq!(actions(&path)[..2], ["routine", "critical"], "{scenario}");
         assert_eq!(verify(&path).unwrap().verdict(), Verdict::Unclean, "{scenario}");
         AuditLog::open(&path).unwrap().close().unwrap();
@@ -534,9 +534,9 @@ fn parent_and_forked_child_both_emit_and_only_the_parent_is_in_its_log() {
     intact(&path);
 }
 
-/// A task that waited in the child waited for ever: neither the writer nor the timer is there.
+/// A task in the child once waited for ever, because neither the writer nor the timer exists there.
 #[test]
-fn who_is_forked_in_the_middle_of_a_confirm_is_told_so() {
+fn a_child_forked_in_the_middle_of_a_confirm_gets_an_error() {
     let (_dir, path) = fresh();
     let output = runs_well("fork-inside", &path);
     let output = String::from_utf8_lossy(&output.stdout);
@@ -546,9 +546,9 @@ fn who_is_forked_in_the_middle_of_a_confirm_is_told_so() {
     intact(&path);
 }
 
-/// The one thread of the runtime waits for room, and the writer needs nothing of it.
+/// The only thread of the runtime waits for room, and the writer must not depend on it.
 #[test]
-fn a_runtime_of_one_thread_may_wait_for_room() {
+fn a_single_threaded_runtime_may_wait_for_room() {
     let (_dir, path) = fresh();
     let output = runs_well("current-thread", &path);
     assert_all_present(&path, &receipts(&output.stdout));
@@ -556,9 +556,9 @@ fn a_runtime_of_one_thread_may_wait_for_room() {
     intact(&path);
 }
 
-/// Such a call site was silent for ever, and the log still said that it was attached.
+/// Such a call site was silent for ever, and the log still reported that it was attached.
 #[test]
-fn ensure_attached_wakes_call_sites_that_were_met_too_early() {
+fn ensure_attached_enables_call_sites_that_were_reached_too_early() {
     let (_dir, path) = fresh();
     runs_well("early", &path);
     assert_eq!(actions(&path), ["early", "early"]);
@@ -566,7 +566,7 @@ fn ensure_attached_wakes_call_sites_that_were_met_too_early() {
 }
 
 #[test]
-fn sigterm_while_segments_are_begun_loses_nothing_that_was_confirmed() {
+fn sigterm_while_segments_are_begun_loses_no_confirmed_event() {
     let (_dir, path) = fresh();
     let mut confirmed = Vec::new();
     for round in 0..12 {
@@ -591,10 +591,9 @@ fn segments_of(path: &Path) -> usize {
     if fs::exists(path).unwrap() { segments(path).len() } else { 0 }
 }
 
-/// The subscriber, and with it the layer, is dropped on a thread that never saw it.
-/// What opening has to tell was once told before there was a subscriber: 2 of 20 restarts were heard of.
+/// Notices of opening were once given before there was a subscriber: only 2 of 20 restarts logged them.
 #[test]
-fn notices_of_opening_reach_the_subscriber_that_is_installed_afterwards() {
+fn notices_of_opening_reach_a_subscriber_installed_afterwards() {
     let (_dir, path) = fresh();
     runs_well("restart", &path);
     for restart in 0..20 {
@@ -603,9 +602,9 @@ fn notices_of_opening_reach_the_subscriber_that_is_installed_afterwards() {
     }
 }
 
-/// Every event was once recorded twice, and nobody told.
+/// Every event was once recorded twice, without an error.
 #[test]
-fn a_layer_that_is_attached_twice_is_told_of() {
+fn a_layer_that_is_attached_twice_is_an_error() {
     let (_dir, path) = fresh();
     let output = String::from_utf8(runs_well("twice", &path).stdout).unwrap();
     let said = output.lines().find_map(|line| line.strip_prefix('@')).unwrap();
@@ -623,7 +622,7 @@ fn a_layer_may_be_dropped_on_another_thread() {
         let span = tracing::info_span!("s", actor = "b");
         span.in_scope(|| tracing::info!(target: "audit", action = "a"));
     });
-    // The handle first: what the layer holds does not keep the log open.
+    // The handle first: the layer does not keep the log open.
     drop(log);
     std::thread::spawn(move || drop(dispatch)).join().unwrap();
     assert_eq!(actions(&path), ["a"]);

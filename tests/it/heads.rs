@@ -1,4 +1,4 @@
-//! Heads that are handed out while a log is written.
+//! Heads passed to `on_head` while a log is written.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ fn confirm(log: &AuditLog) -> Receipt {
     with_layer(log, || log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b"))).unwrap()
 }
 
-/// A log, and the heads that it handed out.
+/// Opens a log, and returns it with the heads passed to its closure.
 fn open(path: &Path) -> (AuditLog, Arc<Mutex<Vec<Head>>>) {
     let heads = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&heads);
@@ -27,7 +27,7 @@ fn open(path: &Path) -> (AuditLog, Arc<Mutex<Vec<Head>>>) {
 }
 
 #[test]
-fn each_new_head_is_handed_out_once_and_the_last_one_at_close() {
+fn each_new_head_is_given_once_and_the_last_one_at_close() {
     let (_dir, path) = fresh();
     let (log, heads) = open(&path);
     wait_for("the first head", || *heads.lock().unwrap() == [log.head()]);
@@ -39,7 +39,7 @@ fn each_new_head_is_handed_out_once_and_the_last_one_at_close() {
     let heads = heads.lock().unwrap();
     assert_eq!(heads.last(), Some(&last), "close does not return before the last head was given");
     assert!(heads.windows(2).all(|pair| pair[0].seq() < pair[1].seq()), "each once: {heads:?}");
-    // They are good, and show what a log alone cannot.
+    // They are valid, and reveal a cut that the log alone cannot.
     let check = |head| Verifier::new(&path).expect_head(head).run().unwrap().ensure_intact();
     heads.iter().for_each(|head| check(*head).unwrap());
     let live = &segments(&path)[0];
@@ -50,7 +50,7 @@ fn each_new_head_is_handed_out_once_and_the_last_one_at_close() {
 }
 
 #[test]
-fn the_last_head_is_handed_out_however_the_log_ends() {
+fn the_last_head_is_given_however_the_log_ends() {
     let ends: [fn(AuditLog); 3] = [
         |log| assert_eq!(log.close().unwrap(), log.head()),
         drop,
@@ -62,7 +62,7 @@ fn the_last_head_is_handed_out_however_the_log_ends() {
     for end in ends {
         let (_dir, path) = fresh();
         let (sender, heads) = mpsc::channel();
-        // An hour: nothing but the end makes it speak.
+        // An interval of an hour, so that only the end of the log causes a call.
         let log = AuditLog::builder(&path)
             .on_head(Duration::from_secs(3600), move |head| sender.send(head).unwrap())
             .open()
@@ -71,13 +71,13 @@ fn the_last_head_is_handed_out_however_the_log_ends() {
         end(log);
         let last = heads.try_recv().unwrap();
         assert_eq!(last, crate::support::records(&path).last().unwrap().head());
-        // The closure goes with the log.
+        // The closure is dropped with the log.
         assert_eq!(heads.recv(), Err(mpsc::RecvError));
     }
 }
 
 #[test]
-fn a_closure_that_panics_is_given_the_next_head_too() {
+fn a_closure_that_panics_gets_the_next_head_too() {
     let (_dir, path) = fresh();
     let (sender, heads) = mpsc::channel();
     let log = AuditLog::builder(&path)
@@ -96,7 +96,7 @@ fn a_closure_that_panics_is_given_the_next_head_too() {
 }
 
 #[test]
-fn a_closure_that_never_returns_holds_nobody_up() {
+fn a_closure_that_never_returns_does_not_block_close() {
     let (_dir, path) = fresh();
     let (entered, is_in) = mpsc::channel();
     let (release, stays) = mpsc::channel::<()>();
@@ -106,7 +106,7 @@ fn a_closure_that_never_returns_holds_nobody_up() {
         .wait_bound(bound)
         .on_head(SOON, move |_| {
             entered.send(()).unwrap();
-            // Until the test ends.
+            // Blocks until the test ends.
             stays.lock().unwrap().recv().ok();
         })
         .open()
@@ -114,7 +114,7 @@ fn a_closure_that_never_returns_holds_nobody_up() {
     is_in.recv().unwrap();
     let receipt = confirm(&log);
     let begun = Instant::now();
-    // The log is closed all the same, and that took no longer than anything may.
+    // The log is closed nevertheless, within the wait bound.
     let last = log.close().unwrap();
     assert!(last.seq() > receipt.seq());
     assert!(begun.elapsed() < bound * 10, "{:?}", begun.elapsed());

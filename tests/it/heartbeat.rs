@@ -1,4 +1,4 @@
-//! What a sync does to the other tasks of the thread that asked for it.
+//! What a sync does to the other tasks on the thread that waits for it.
 
 use std::{
     path::Path,
@@ -15,22 +15,22 @@ use tracing_subscriber::prelude::*;
 
 use crate::support::{child, fresh, run, skip};
 
-/// How much longer each sync takes.
+/// The delay added to each sync.
 const SYNC: Duration = Duration::from_millis(500);
 
-/// The longest gap that a task may see that wants to run each five milliseconds.
+/// The longest acceptable gap for a task that runs every 5 ms.
 const GAP: Duration = Duration::from_millis(20);
 
-/// How often it is tried, for a gap can also come from a machine that is busy.
+/// The number of rounds, because a busy machine can cause a gap too.
 const ROUNDS: usize = 30;
 
-/// A library that knows nothing of this log.
+/// Emits a critical event, as a library does that knows nothing of this log.
 fn of_a_library() {
     tracing::error!(target: "audit", action = "key.denied", actor = "mallory");
 }
 
-/// The longest gap between two beats of a task, on the only thread of a runtime, while another task does this work, and
-/// how long that took.
+/// Returns the longest gap between two beats of a task, on the only thread of a runtime, while another task does this
+/// work, and how long the work took.
 async fn measure(work: impl Future<Output = ()> + Send + 'static) -> (Duration, Duration) {
     let done = Arc::new(AtomicBool::new(false));
     let is_done = Arc::clone(&done);
@@ -48,7 +48,7 @@ async fn measure(work: impl Future<Output = ()> + Send + 'static) -> (Duration, 
         let begun = Instant::now();
         work.await;
         let took = begun.elapsed();
-        // It has not beaten yet since the work was done.
+        // The heartbeat needs time for its first beat after the work.
         tokio::time::sleep(Duration::from_millis(20)).await;
         took
     });
@@ -57,7 +57,7 @@ async fn measure(work: impl Future<Output = ()> + Send + 'static) -> (Duration, 
     (beats.await.unwrap(), took.unwrap())
 }
 
-/// What the child of the test does: measures each form, so many times, or until the machine was idle for once.
+/// Plays the role of the child process: measures each form for a number of rounds, or until one round meets an idle machine.
 pub(crate) fn beat(path: &Path) {
     let log = AuditLog::open(path).unwrap();
     tracing_subscriber::registry().with(log.layer()).init();
@@ -83,7 +83,7 @@ pub(crate) fn beat(path: &Path) {
     log.close().unwrap();
 }
 
-/// Of the lines of one form: the longest gap and how long the work took, in each round.
+/// Parses the lines of one form: the longest gap and the time of the work, in each round.
 fn figures(output: &str, form: &str) -> Vec<(Duration, Duration)> {
     let lines =
         output.lines().filter_map(|line| line.strip_prefix('@')?.strip_prefix(form)?.strip_prefix(' '));
@@ -91,12 +91,12 @@ fn figures(output: &str, form: &str) -> Vec<(Duration, Duration)> {
     lines.map(|line| line.split_once(' ').unwrap()).map(|(gap, took)| (micros(gap), micros(took))).collect()
 }
 
-/// A critical event in a task stopped everything else on its thread for as long as the sync took.
+/// A critical event in a task blocked everything else on its thread for the duration of the sync.
 #[test]
-fn a_sync_stops_a_heartbeat_beside_a_plain_macro_and_not_beside_confirm_future() {
+fn a_sync_blocks_other_tasks_beside_a_plain_macro_but_not_beside_confirm_future() {
     if !run("strace", &["-V"]) {
         return skip(
-            "a_sync_stops_a_heartbeat_beside_a_plain_macro_and_not_beside_confirm_future",
+            "a_sync_blocks_other_tasks_beside_a_plain_macro_but_not_beside_confirm_future",
             "strace is not installed",
         );
     }

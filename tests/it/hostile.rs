@@ -1,4 +1,4 @@
-//! A directory in which somebody has put things, and names that somebody else chose.
+//! A directory with hostile content, and hostile names.
 
 use std::{
     ffi::OsStr,
@@ -15,7 +15,7 @@ use tracing_audit::{AuditLog, Error, NoticeKind, Verdict, verify};
 use crate::{
     children::SECRET,
     support::{
-        child, events, fresh, is_root, lines_of, open_and_hear, receipts, run, segments, skip, wait_for,
+        child, events, fresh, is_root, lines_of, open_with_notices, receipts, run, segments, skip, wait_for,
         with_layer,
     },
 };
@@ -28,14 +28,14 @@ fn emit(log: &AuditLog, action: &str) {
     with_layer(log, || log.confirm(|| tracing::info!(target: "audit", action, actor = "b")).unwrap());
 }
 
-/// A log with one closed run.
+/// Creates a log with one closed run.
 fn a_log(path: &Path) {
     let log = AuditLog::open(path).unwrap();
     emit(&log, "first");
     log.close().unwrap();
 }
 
-/// In a process of its own: the umask is the process's.
+/// In a child process, because the umask belongs to the process.
 #[test]
 fn files_are_private_under_every_umask() {
     for umask in ["000", "022", "077"] {
@@ -56,7 +56,7 @@ fn files_are_private_under_every_umask() {
     }
 }
 
-/// What can lie at a name.
+/// What can be in the place of a file of the log.
 const OBSTACLES: [&str; 5] = ["symlink", "dangling symlink", "hard link", "fifo", "directory"];
 
 fn put(obstacle: &str, at: &Path, precious: &Path) {
@@ -72,10 +72,10 @@ fn put(obstacle: &str, at: &Path, precious: &Path) {
     }
 }
 
-/// Whatever lies at a name of ours is not opened for writing, not followed, and not changed; and
-/// nothing waits for the other end of a pipe.
+/// Anything in the place of a file of the log is not opened for writing, not followed, and not changed. Opening never
+/// blocks on a pipe.
 #[test]
-fn obstacles_at_our_names_are_refused_or_passed_over() {
+fn obstacles_at_the_names_of_our_files_are_refused_or_skipped() {
     for obstacle in OBSTACLES {
         for name in
             ["audit-000-00000001.jsonl", "audit-000-00000002.jsonl", "control/chain-000.lock", "control"]
@@ -126,12 +126,12 @@ fn obstacles_at_our_names_are_refused_or_passed_over() {
     }
 }
 
-/// A link to the live file somewhere else would show there what is written here. It was once only
-/// noticed by the next opener.
+/// A hard link to the live segment would expose new records in another place. It was once noticed only by the next
+/// opener.
 #[test]
 fn a_second_name_of_the_live_segment_is_noticed_before_the_next_acknowledgement() {
     let (dir, path) = fresh();
-    let (log, notices) = open_and_hear(&path);
+    let (log, notices) = open_with_notices(&path);
     emit(&log, "before");
     let copy = dir.path().join("copy");
     fs::hard_link(&segments(&path)[0], &copy).unwrap();
@@ -144,24 +144,24 @@ fn a_second_name_of_the_live_segment_is_noticed_before_the_next_acknowledgement(
     assert!(lines_of(&path, "notice")[0].contains("second name"), "{:?}", lines_of(&path, "notice"));
     assert!(events(&path).iter().map(|event| event.action().unwrap()).eq(["before", "after", "later"]));
     verify(&path).unwrap().ensure_intact().unwrap();
-    // What was written until it was noticed does not count.
+    // The other name gets only what was written until the link was noticed.
     assert!(fs::metadata(&copy).unwrap().len() - length < 2000);
 }
 
-/// It was once continued without a word. The permission is somebody's decision, and stays.
+/// Such a segment was once continued silently. The permission is somebody's decision, so it is kept.
 #[test]
-fn a_segment_that_everybody_can_read_is_told() {
+fn a_segment_that_everybody_can_read_gives_a_notice() {
     let (_dir, path) = fresh();
     a_log(&path);
     fs::set_permissions(&segments(&path)[0], Permissions::from_mode(0o644)).unwrap();
-    let (log, notices) = open_and_hear(&path);
+    let (log, notices) = open_with_notices(&path);
     wait_for("the notice", || notices.lock().unwrap().contains(&NoticeKind::SegmentExposed));
     emit(&log, "second");
     log.close().unwrap();
     assert!(lines_of(&path, "notice")[0].contains("\"code\":\"segment_exposed\""));
     assert_eq!((segments(&path).len(), mode(&segments(&path)[0])), (1, 0o644));
     verify(&path).unwrap().ensure_intact().unwrap();
-    // A file that others can write to is no evidence, and not continued.
+    // A file that others can write to is not evidence, and is not continued.
     fs::set_permissions(&segments(&path)[0], Permissions::from_mode(0o646)).unwrap();
     let error = AuditLog::open(&path).unwrap_err();
     assert!(
@@ -170,9 +170,9 @@ fn a_segment_that_everybody_can_read_is_told() {
     );
 }
 
-/// Files are opened below a directory that is held open: who swaps a parent gets nothing.
+/// Files are opened below a directory handle, so swapping a parent has no effect.
 #[test]
-fn a_parent_that_is_swapped_does_not_redirect_the_writer() {
+fn a_swapped_parent_does_not_redirect_the_writer() {
     let dir = tempfile::tempdir().unwrap();
     let (parent, decoy) = (dir.path().join("parent"), dir.path().join("decoy"));
     let path = parent.join("log");
@@ -182,7 +182,7 @@ fn a_parent_that_is_swapped_does_not_redirect_the_writer() {
     emit(&log, "before");
     fs::rename(&parent, dir.path().join("moved")).unwrap();
     symlink(&decoy, &parent).unwrap();
-    // The directory at the path is not one that may be used, so nothing is confirmed in it.
+    // The directory at the path is insecure now, so nothing may be confirmed in it.
     with_layer(&log, || {
         for _ in 0..3 {
             drop(log.confirm(|| tracing::info!(target: "audit", action = "after", actor = "b")));
@@ -196,7 +196,7 @@ fn a_parent_that_is_swapped_does_not_redirect_the_writer() {
     assert_ne!(verify(&moved).unwrap().verdict(), Verdict::Damaged);
 }
 
-/// Names that people configure end up in records or in paths, and nowhere else.
+/// Configured names end up in records or in paths, and nowhere else.
 #[test]
 fn configured_names_are_taken_literally() {
     let dir = tempfile::tempdir().unwrap();
@@ -212,7 +212,7 @@ fn configured_names_are_taken_literally() {
         assert_eq!(open.lines().count(), 1);
     }
     assert!(dir.path().join("b/control").exists(), "`..` means what it means to the system");
-    // No name of the system has a NUL, and no byte is lost that is no Unicode.
+    // A path cannot contain a NUL, and bytes that are not Unicode are kept.
     let nul = dir.path().join(OsStr::from_bytes(b"a\0b"));
     assert!(matches!(AuditLog::open(&nul), Err(Error::Io { .. })), "{:?}", AuditLog::open(&nul));
     let odd = dir.path().join(OsStr::from_bytes(b"odd\xFF"));
@@ -220,9 +220,9 @@ fn configured_names_are_taken_literally() {
     verify(&odd).unwrap().ensure_intact().unwrap();
 }
 
-/// What `copytruncate` does: copy, and cut the original while it is written to.
+/// As `copytruncate` of logrotate does: copies the file, and truncates the original while it is written.
 #[test]
-fn copytruncate_is_noticed_and_what_it_took_is_missed() {
+fn copytruncate_is_noticed_and_its_loss_is_detected() {
     let (dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     emit(&log, "before");
@@ -231,12 +231,12 @@ fn copytruncate_is_noticed_and_what_it_took_is_missed() {
     fs::OpenOptions::new().write(true).open(live).unwrap().set_len(0).unwrap();
     emit(&log, "after");
     log.close().unwrap();
-    assert!(lines_of(&path, "notice").iter().any(|line| line.contains("was cut")));
+    assert!(lines_of(&path, "notice").iter().any(|line| line.contains("was truncated")));
     assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged);
 }
 
 #[test]
-fn a_live_segment_that_is_renamed_is_left() {
+fn a_renamed_live_segment_is_abandoned() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     emit(&log, "before");
@@ -247,13 +247,13 @@ fn a_live_segment_that_is_renamed_is_left() {
         !segments(&path).is_empty()
     });
     log.close().unwrap();
-    assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged, "the renamed file is missed");
+    assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged, "the missing file is detected");
     fs::rename(live.with_extension("jsonl.1"), &live).unwrap();
     let report = verify(&path).unwrap();
     report.ensure_intact().unwrap_or_else(|error| panic!("{error}\n{report}"));
 }
 
-/// As root, who alone can make a file of somebody else.
+/// Needs root, which alone can create a file of another user.
 #[test]
 fn a_file_of_another_owner_is_not_written_to() {
     let name = "a_file_of_another_owner_is_not_written_to";
@@ -285,7 +285,7 @@ fn a_file_of_another_owner_is_not_written_to() {
     });
     log.close().unwrap();
     assert_eq!(fs::metadata(&segment).unwrap().len(), length, "nothing was written to it");
-    // A directory of somebody else.
+    // A directory of another user.
     let (_dir, path) = fresh();
     fs::create_dir(&path).unwrap();
     std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
@@ -293,7 +293,7 @@ fn a_file_of_another_owner_is_not_written_to() {
     assert!(error.to_string().contains("another user"), "{error}");
 }
 
-/// Looks for a text in every file below a directory.
+/// Returns every file below a directory that contains a text.
 fn files_with(text: &[u8], dir: &Path) -> Vec<PathBuf> {
     let entries: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     let (dirs, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|path| path.is_dir());
@@ -302,9 +302,9 @@ fn files_with(text: &[u8], dir: &Path) -> Vec<PathBuf> {
     found.chain(dirs.iter().flat_map(|dir| files_with(text, dir))).collect()
 }
 
-/// In a process of its own, so that all that it prints can be searched too: notices, panics, receipts.
+/// In a child process, so that its output can be searched too: notices, panics, receipts.
 #[test]
-fn a_secret_is_found_nowhere() {
+fn a_secret_appears_nowhere() {
     let (dir, path) = fresh();
     let output = child("secrets", &path, &[]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -314,21 +314,21 @@ fn a_secret_is_found_nowhere() {
         let is_there = printed.windows(secret.len()).any(|part| part == secret);
         assert!(!is_there, "{}", String::from_utf8_lossy(printed));
     }
-    // What is no secret is there, so the search can find something.
+    // What is not secret is found, so the search works.
     assert_eq!(files_with(b"plainly-visible", dir.path()), segments(&path));
     assert_eq!(receipts(&output.stdout).len(), 1);
     let line = &lines_of(&path, "event")[0];
     assert_eq!(line.matches("[redacted]").count(), 7, "{line}");
 }
 
-/// A process without any privilege: what it may write it writes, what it may not is an error.
+/// A process without privileges writes where it may, and gets an error where it may not.
 #[test]
 fn a_process_without_privileges_writes_its_own_log_and_no_other() {
     let name = "a_process_without_privileges_writes_its_own_log_and_no_other";
     if !is_root() || !run("setpriv", &["--version"]) {
         return skip(name, "it needs root and setpriv to become nobody");
     }
-    // The program itself may lie where nobody else can read.
+    // The test program may be in a directory that others cannot read.
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
@@ -352,7 +352,7 @@ fn a_process_without_privileges_writes_its_own_log_and_no_other() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(fs::metadata(&segments(&log)[0]).unwrap().uid(), 65534);
     verify(&log).unwrap().ensure_intact().unwrap();
-    // Root's log is none of its business, and root does not write to theirs.
+    // It cannot write to root's log. And root does not write to its log.
     let roots = dir.path().join("roots");
     a_log(&roots);
     let before = fs::read(&segments(&roots)[0]).unwrap();

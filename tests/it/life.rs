@@ -1,5 +1,5 @@
-//! What a program does to itself while it has a log open, as daemons do when they start: it closes its descriptors,
-//! goes into another root, becomes another user. Each in a process of its own.
+//! What a program may do to itself while a log is open, as daemons do at startup: close its descriptors, change its
+//! root, change its user. Each scenario runs in its own process.
 
 use std::{
     fs::{self, File},
@@ -19,11 +19,11 @@ use std::{
 use tracing_audit::{AuditLog, Error, Health, NoticeKind, Verdict, read, verify};
 
 use crate::support::{
-    child, events, fresh, independent_verdict, is_root, lines_of, open_and_hear, segments, skip, wait_for,
-    with_layer,
+    child, events, fresh, independent_verdict, is_root, lines_of, open_with_notices, segments, skip,
+    wait_for, with_layer,
 };
 
-/// What the child of a test does. What goes wrong is written to a file: there may be nothing to print to.
+/// Plays the role of the child process. Failures are written to a file, because there may be no stream to print to.
 pub(crate) fn play(scenario: &str, path: &Path) {
     let said = path.with_extension("said");
     std::panic::set_hook(Box::new(move |panic| {
@@ -59,12 +59,12 @@ fn emit(log: &AuditLog, action: &str) -> Result<tracing_audit::Receipt, Error> {
     with_layer(log, || log.confirm(|| tracing::info!(target: "audit", action, actor = "b")))
 }
 
-/// The number of each open descriptor, and what it is.
+/// Returns the number of each open descriptor, and what it refers to.
 fn descriptors() -> Vec<(RawFd, PathBuf)> {
     let entries = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
     let entries: Vec<PathBuf> = entries.collect();
     let number = |entry: &Path| entry.file_name().unwrap().to_str().unwrap().parse().unwrap();
-    // The one that listed them is closed by now.
+    // The descriptor that listed them is closed by now, so its link cannot be read.
     entries.iter().filter_map(|entry| Some((number(entry), fs::read_link(entry).ok()?))).collect()
 }
 
@@ -78,7 +78,7 @@ fn keeps_off_the_standard_streams(log: &Path) {
 
 // ---- Descriptors 0 to 2.
 
-/// Prints all the time, to whatever these numbers are, while the log opens files of every kind.
+/// Prints continuously to these descriptors, whatever they are, while the log opens files of every kind.
 fn without_standard_streams(path: &Path, numbers: std::ops::RangeInclusive<RawFd>) {
     let close = || numbers.clone().for_each(|number| nix::unistd::close(number).unwrap());
     close();
@@ -97,7 +97,7 @@ fn without_standard_streams(path: &Path, numbers: std::ops::RangeInclusive<RawFd
             log.rotate().unwrap();
         }
         keeps_off_the_standard_streams(path);
-        // Another chain, in a directory that is opened anew.
+        // Makes the log take another chain, for which it opens the directory again.
         fs::remove_file(path.join("control/chain-000.lock")).unwrap();
         wait_for("the next chain", || emit(&log, "a").unwrap().chain() == 1);
         keeps_off_the_standard_streams(path);
@@ -110,7 +110,7 @@ fn without_standard_streams(path: &Path, numbers: std::ops::RangeInclusive<RawFd
 }
 
 #[test]
-fn what_is_printed_to_closed_standard_streams_never_lands_in_the_log() {
+fn output_to_closed_standard_streams_never_ends_up_in_the_log() {
     for scenario in ["without-standard-streams", "without-standard-error"] {
         let (_dir, path) = fresh();
         runs_well(scenario, &path);
@@ -127,7 +127,7 @@ fn what_is_printed_to_closed_standard_streams_never_lands_in_the_log() {
 
 // ---- Every descriptor.
 
-/// What takes the numbers that were closed.
+/// What occupies the closed descriptor numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Taken {
     Sockets,
@@ -139,12 +139,12 @@ enum Taken {
 fn closes_everything(path: &Path, taken: Taken, exclusive: bool) {
     let log = AuditLog::builder(path).exclusive(exclusive).open().unwrap();
     emit(&log, "before").unwrap();
-    // Written, and not durable.
+    // Written, but not durable.
     with_layer(&log, || tracing::info!(target: "audit", action = "meanwhile", actor = "b"));
     std::thread::sleep(Duration::from_millis(50));
     let most = descriptors().iter().map(|(number, _)| *number).max().unwrap();
     (3..=most).for_each(|number| nix::unistd::close(number).unwrap_or_default());
-    // As many as there were, so that each of our numbers is taken.
+    // As many as there were, so that each number of the log is reused.
     let beside = path.parent().unwrap().join("beside");
     fs::create_dir(&beside).unwrap();
     let (mut sockets, mut files) = (Vec::new(), Vec::new());
@@ -163,12 +163,12 @@ fn closes_everything(path: &Path, taken: Taken, exclusive: bool) {
     emit(&log, "after").unwrap();
     log.rotate().unwrap();
     emit(&log, "later").unwrap();
-    assert_eq!(log.health(), Health::Tampered, "somebody was at its files");
-    assert_eq!(log.head().chain(), u16::from(!exclusive), "the lock of the chain was let go of");
+    assert_eq!(log.health(), Health::Tampered, "its files were changed");
+    assert_eq!(log.head().chain(), u16::from(!exclusive), "the lock of the chain was lost");
     log.close().unwrap();
     let left = descriptors().into_iter().find(|(_, file)| file.starts_with(path));
     assert_eq!(left, None, "nothing is left open");
-    // And nothing of the program was closed.
+    // The log has closed nothing of the program.
     assert!(files.iter().all(|file| file.metadata().is_ok()));
     for (one, other) in &mut sockets {
         for end in [&mut *one, &mut *other] {
@@ -179,7 +179,7 @@ fn closes_everything(path: &Path, taken: Taken, exclusive: bool) {
         one.write_all(b"still open").unwrap();
     }
     if taken == Taken::Directories {
-        assert_eq!(fs::read_dir(&beside).unwrap().count(), 0, "something was made in another directory");
+        assert_eq!(fs::read_dir(&beside).unwrap().count(), 0, "something was created in another directory");
     }
     for mut file in files.into_iter().filter(|_| taken == Taken::Files) {
         let mut text = String::new();
@@ -189,7 +189,7 @@ fn closes_everything(path: &Path, taken: Taken, exclusive: bool) {
 }
 
 #[test]
-fn a_program_that_closes_all_descriptors_gets_no_audit_line_anywhere_else() {
+fn a_program_that_closes_all_descriptors_gets_no_audit_line_in_another_file() {
     for scenario in ["sockets", "files", "directories", "nothing"] {
         let (_dir, path) = fresh();
         runs_well(scenario, &path);
@@ -205,7 +205,7 @@ fn a_program_that_closes_all_descriptors_gets_no_audit_line_anywhere_else() {
     }
 }
 
-/// The second handle has the same files at the same numbers: for the first one nothing seemed to have changed.
+/// Opens a second handle, with the same files at the same numbers, so that to the first one nothing seems changed.
 fn closes_everything_and_opens_again(path: &Path) {
     let first = AuditLog::open(path).unwrap();
     emit(&first, "before").unwrap();
@@ -221,7 +221,7 @@ fn closes_everything_and_opens_again(path: &Path) {
     }
     assert_eq!((second.head().chain(), first.head().chain()), (0, 1));
     assert_eq!((second.health(), first.health()), (Health::Healthy, Health::Tampered));
-    // And what it closes is nothing of the other one.
+    // Closing the first handle does not close files of the second.
     first.close().unwrap();
     emit(&second, "second").unwrap();
     second.rotate().unwrap();
@@ -240,7 +240,7 @@ fn a_program_that_closes_all_descriptors_and_opens_the_log_again_writes_two_chai
 
 // ---- Another root.
 
-/// Everything below a directory.
+/// Returns everything below a directory.
 fn tree(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -254,7 +254,7 @@ fn tree(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The path of the log leads to another directory there, as good as the one that was opened.
+/// Creates a jail, in which the path of the log leads to another directory.
 fn jail_of(path: &Path) -> PathBuf {
     let jail = path.with_extension("jail");
     let inside = jail.join(path.strip_prefix("/").unwrap());
@@ -282,19 +282,19 @@ fn goes_into_a_jail(path: &Path) {
     assert_eq!(log.health(), Health::Healthy);
     assert!(log.stats().free_bytes > 0 && log.stats().notices.is_empty(), "{:?}", log.stats());
     log.close().unwrap();
-    assert_eq!(tree(Path::new("/")), before, "something was made in the jail");
+    assert_eq!(tree(Path::new("/")), before, "something was created in the jail");
 }
 
 #[test]
-fn a_program_that_goes_into_a_jail_keeps_its_log_and_makes_nothing_in_the_jail() {
-    let name = "a_program_that_goes_into_a_jail_keeps_its_log_and_makes_nothing_in_the_jail";
+fn a_program_that_enters_a_jail_keeps_its_log_and_creates_nothing_in_the_jail() {
+    let name = "a_program_that_enters_a_jail_keeps_its_log_and_creates_nothing_in_the_jail";
     if !is_root() {
         return skip(name, "only root can change its root");
     }
     for is_there_too in [false, true] {
         let (_dir, path) = fresh();
         if is_there_too {
-            // A log of somebody else at the same path.
+            // A log of another program at the same path.
             let inside = jail_of(&path).join(path.strip_prefix("/").unwrap());
             AuditLog::open(inside).unwrap().close().unwrap();
         }
@@ -315,12 +315,12 @@ fn is_removed_while_in_a_jail(path: &Path) {
     println!("\n@inside");
     wait_for("the next chain", || emit(&log, "after").is_ok_and(|receipt| receipt.chain() == 1));
     log.close().unwrap();
-    assert_eq!(tree(Path::new("/")), before, "something was made in the jail");
+    assert_eq!(tree(Path::new("/")), before, "something was created in the jail");
 }
 
 #[test]
-fn a_log_that_is_removed_while_its_program_is_in_a_jail_is_made_again_where_it_was() {
-    let name = "a_log_that_is_removed_while_its_program_is_in_a_jail_is_made_again_where_it_was";
+fn a_log_that_is_removed_while_its_program_is_in_a_jail_is_recreated_in_place() {
+    let name = "a_log_that_is_removed_while_its_program_is_in_a_jail_is_recreated_in_place";
     if !is_root() {
         return skip(name, "only root can change its root");
     }
@@ -331,10 +331,10 @@ fn a_log_that_is_removed_while_its_program_is_in_a_jail_is_made_again_where_it_w
     let status = process.wait().unwrap();
     assert!(status.success(), "{:?}", fs::read_to_string(path.with_extension("said")));
     assert!(events(&path).iter().any(|event| event.action() == Some("after")));
-    assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged, "what was removed is missed");
+    assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged, "the removal is detected");
 }
 
-/// There is no way back to the directory, so the log says that it cannot record.
+/// Closes everything where the directory cannot be reached any more, so that the log cannot record.
 fn closes_everything_in_a_jail(path: &Path) {
     let jail = jail_of(path);
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -354,7 +354,7 @@ fn closes_everything_in_a_jail(path: &Path) {
     assert_eq!(log.health(), Health::Failing);
     let error = log.close().unwrap_err().to_string();
     assert!(error.contains(path.to_str().unwrap()), "{error}");
-    assert_eq!(tree(Path::new("/")), before, "something was made in the jail");
+    assert_eq!(tree(Path::new("/")), before, "something was created in the jail");
     let told = told.lock().unwrap();
     let message =
         told.iter().find(|(kind, _)| *kind == NoticeKind::Failing).map(|(_, message)| message.as_str());
@@ -367,8 +367,8 @@ fn closes_everything_in_a_jail(path: &Path) {
 }
 
 #[test]
-fn a_program_in_a_jail_that_closes_all_descriptors_is_told_that_nothing_is_recorded() {
-    let name = "a_program_in_a_jail_that_closes_all_descriptors_is_told_that_nothing_is_recorded";
+fn a_program_in_a_jail_that_closes_all_descriptors_gets_an_error() {
+    let name = "a_program_in_a_jail_that_closes_all_descriptors_gets_an_error";
     if !is_root() {
         return skip(name, "only root can change its root");
     }
@@ -385,9 +385,9 @@ fn a_program_in_a_jail_that_closes_all_descriptors_is_told_that_nothing_is_recor
     }
 }
 
-/// Its parents were once made again, wherever the path led.
+/// Its parents were once created again, wherever the path led.
 #[test]
-fn a_log_that_is_removed_with_its_parent_is_not_made_again() {
+fn a_log_that_is_removed_with_its_parent_is_not_recreated() {
     let (dir, _) = fresh();
     let path = dir.path().join("parent/log");
     let told = Arc::new(Mutex::new(String::new()));
@@ -400,7 +400,7 @@ fn a_log_that_is_removed_with_its_parent_is_not_made_again() {
     emit(&log, "before").unwrap();
     fs::remove_dir_all(dir.path().join("parent")).unwrap();
     wait_for("the failure", || emit(&log, "after").is_err() && log.health() == Health::Failing);
-    // Nor where somebody else made it.
+    // Nor where somebody else created the parent again.
     fs::create_dir(dir.path().join("parent")).unwrap();
     assert!(emit(&log, "after").is_err());
     assert!(log.close().is_err());
@@ -420,12 +420,12 @@ fn wait_for_line(process: &mut std::process::Child, line: &str) {
     assert!(is_said, "the child ended: {said:?}");
 }
 
-/// It was followed to where its path led, and written to there.
+/// The log once followed its path to another directory, and wrote there.
 #[test]
-fn a_log_whose_parent_was_moved_is_written_where_it_was_opened() {
+fn a_log_whose_parent_was_moved_stays_in_the_directory_that_was_opened() {
     let dir = tempfile::tempdir().unwrap();
     let (parent, moved) = (dir.path().join("parent"), dir.path().join("moved"));
-    let (log, _) = open_and_hear(&parent.join("log"));
+    let (log, _) = open_with_notices(&parent.join("log"));
     emit(&log, "before").unwrap();
     fs::rename(&parent, &moved).unwrap();
     let begun = Instant::now();
@@ -446,13 +446,13 @@ fn becomes_another_user(path: &Path) {
     emit(&log, "before").unwrap();
     nix::unistd::setgid(65534.into()).unwrap();
     nix::unistd::setuid(65534.into()).unwrap();
-    // What is open goes on.
+    // Open files keep working.
     emit(&log, "after").unwrap();
     assert_eq!(log.health(), Health::Healthy);
-    // Asked for, and not waited for.
+    // Requested, but not waited for.
     drop(log.rotate_async());
     wait_for("the failure", || log.health() == Health::Degraded);
-    // It is tried again each second.
+    // Retried every second.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(2500) {
         emit(&log, "degraded").unwrap();
@@ -469,8 +469,8 @@ fn becomes_another_user(path: &Path) {
 }
 
 #[test]
-fn a_program_that_becomes_another_user_is_told_once_that_it_cannot_rotate_and_why() {
-    let name = "a_program_that_becomes_another_user_is_told_once_that_it_cannot_rotate_and_why";
+fn a_program_that_becomes_another_user_gets_one_notice_that_it_cannot_rotate_and_why() {
+    let name = "a_program_that_becomes_another_user_gets_one_notice_that_it_cannot_rotate_and_why";
     if !is_root() {
         return skip(name, "only root can become somebody else");
     }
@@ -480,11 +480,12 @@ fn a_program_that_becomes_another_user_is_told_once_that_it_cannot_rotate_and_wh
     assert_eq!(segments(&path).len(), 1);
     let told = lines_of(&path, "notice");
     assert_eq!(told.len(), 1, "{told:?}");
-    for words in ["cannot create", "user 0 opened the log", "is user 65534 since", "the old segment goes on"]
+    for words in
+        ["cannot create", "user 0 opened the log", "is now user 65534", "the old segment stays in use"]
     {
         assert!(told[0].contains(words), "{words}: {}", told[0]);
     }
-    // What the notice says helps.
+    // The advice of the notice works.
     fs::set_permissions(path.parent().unwrap(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     assert!(crate::support::run("chown", &["-R", "65534:65534", path.to_str().unwrap()]));
     let status = process.wait().unwrap();

@@ -1,4 +1,4 @@
-//! Opening, rotating, keeping, closing, and ending in odd ways.
+//! Opening, rotating, retaining and closing, and unusual ways to end.
 
 use std::{fmt, fs, time::Duration};
 
@@ -10,7 +10,7 @@ use tracing_audit::{
 use crate::support::{child, events, fresh, independent_verdict, lines_of, records, segments, with_layer};
 
 #[test]
-fn the_chain_goes_on_over_restarts_and_rotations() {
+fn the_chain_continues_across_restarts_and_rotations() {
     let (_dir, path) = fresh();
     let mut last = 0;
     for run in 0..5 {
@@ -33,7 +33,7 @@ fn the_chain_goes_on_over_restarts_and_rotations() {
 }
 
 #[test]
-fn a_log_rolls_by_size_and_removes_what_retention_says_and_no_more() {
+fn a_log_rotates_by_size_and_removes_exactly_what_retention_allows() {
     let (_dir, path) = fresh();
     let emit = |log: &AuditLog, events: u32| {
         with_layer(log, || {
@@ -53,7 +53,7 @@ fn a_log_rolls_by_size_and_removes_what_retention_says_and_no_more() {
     assert!(before.iter().all(|segment| fs::metadata(segment).unwrap().len() <= 64 << 10));
     verify(&path).unwrap().ensure_intact().unwrap();
 
-    // While a hold exists nothing goes.
+    // Nothing is removed while a hold exists.
     let keep = Retention::keep_all().max_segments(3);
     fs::write(path.join("hold"), "").unwrap();
     let log = builder().retention(keep.clone()).open().unwrap();
@@ -62,7 +62,7 @@ fn a_log_rolls_by_size_and_removes_what_retention_says_and_no_more() {
     assert!(segments(&path).len() > before.len());
     fs::remove_file(path.join("hold")).unwrap();
 
-    // Nor what is young.
+    // Nor anything that is too young.
     let log = builder().retention(keep.clone().min_age(Duration::from_secs(3600))).open().unwrap();
     emit(&log, 100);
     log.close().unwrap();
@@ -78,14 +78,14 @@ fn a_log_rolls_by_size_and_removes_what_retention_says_and_no_more() {
     report.ensure_intact().unwrap_or_else(|error| panic!("{error}\n{report}"));
     assert_eq!(independent_verdict(&path), 0);
 
-    // Without the record, a missing start is damage.
+    // Without a prune record for it, a missing start is damage.
     fs::remove_file(&after[0]).unwrap();
     assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged);
     assert_eq!(independent_verdict(&path), 1);
 }
 
 #[test]
-fn close_is_for_all_clones_and_says_the_same_twice() {
+fn close_applies_to_all_clones_and_returns_the_same_head_twice() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     let clone = log.clone();
@@ -113,7 +113,7 @@ fn close_is_for_all_clones_and_says_the_same_twice() {
 }
 
 #[test]
-fn the_last_handle_dropped_closes() {
+fn dropping_the_last_handle_closes_the_log() {
     let (_dir, path) = fresh();
     let log = AuditLog::builder(&path)
         .flush_mode(FlushMode::Batched { size: u32::MAX, interval: Duration::from_secs(3600) })
@@ -129,7 +129,7 @@ fn the_last_handle_dropped_closes() {
 }
 
 #[test]
-fn logs_that_were_closed_leave_no_thread_and_no_descriptor() {
+fn closed_logs_leave_no_thread_and_no_descriptor() {
     let (_dir, path) = fresh();
     let output = child("again", &path, &[]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -154,10 +154,10 @@ impl fmt::Debug for Panicking {
 }
 
 #[test]
-fn events_inside_debug_and_panics_in_debug_are_survived_and_counted() {
+fn an_event_or_panic_inside_debug_does_not_lose_the_outer_event() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
-    // The global subscriber re-enters layers where a scoped one drops: both must hold.
+    // A global subscriber re-enters layers where a scoped one drops the event. Both must work.
     with_layer(&log, || {
         tracing::info!(target: "audit", action = "outer", actor = "b", inner = ?Chatty);
         tracing::info!(target: "audit", action = "outer", actor = "b", before = 1, bad = ?Panicking);
@@ -181,7 +181,7 @@ fn a_forked_child_writes_nothing_to_its_parents_log() {
         let before = fs::read(&segments(&path)[0]).unwrap();
         match fork::fork().unwrap() {
             fork::Fork::Child => {
-                // No assertions here: a panic would run the test harness twice.
+                // No assertions here: a panic would run the test harness a second time.
                 tracing::info!(target: "audit", action = "child", actor = "b");
                 audit_critical!(action = "child", actor = "b");
                 let refused = log.confirm(|| audit!(action = "child", actor = "b")).is_err();
@@ -197,7 +197,7 @@ fn a_forked_child_writes_nothing_to_its_parents_log() {
                     status = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
                     status.is_empty() || status.contains(") Z ")
                 });
-                // The exit code is the last field of the process's line, shifted by eight.
+                // The exit code is the last field of the line (proc_pid_stat(5)), shifted by eight bits.
                 if let Some(code) = status.split_whitespace().last() {
                     assert_eq!(code, "0", "the child found something wrong");
                 }

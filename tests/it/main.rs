@@ -1,7 +1,7 @@
 //! The promises of the library, on real directories and with real processes.
 //!
-//! Tests that need mounts or strace say so when they cannot run, and `.ci/run` fails when there are
-//! any: see `support::skip`.
+//! A test that needs mounts or strace reports when it cannot run, and `.ci/run` fails if there are any: see
+//! `support::skip`.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,10 +1,10 @@
-//! What the example `metrics` serves, as Prometheus reads it.
+//! The output of the example `metrics`, checked as Prometheus reads it.
 
 use std::process::Command;
 
 use crate::support::skip;
 
-/// What the example printed of each answer: status line, headers and body. `cargo test` builds it with the tests.
+/// Returns the answers that the example printed: status line, headers and body. `cargo test` builds it with the tests.
 fn answers(test: &str) -> Option<Vec<String>> {
     let tests = std::env::current_exe().unwrap();
     let program = tests.ancestors().nth(2).unwrap().join("examples/metrics");
@@ -40,11 +40,11 @@ fn the_example_serves_health_and_metrics() {
     }
 }
 
-/// <https://prometheus.io/docs/instrumenting/exposition_formats/>: the head of a metric once and before its values,
-/// each value a double.
+/// <https://prometheus.io/docs/instrumenting/exposition_formats/>: the head of a metric comes once and before its
+/// values, and each value is a double.
 #[test]
-fn the_metrics_keep_to_the_text_format() {
-    let Some(answers) = answers("the_metrics_keep_to_the_text_format") else { return };
+fn the_metrics_follow_the_text_format() {
+    let Some(answers) = answers("the_metrics_follow_the_text_format") else { return };
     let mut heads = Vec::new();
     let mut lines = body(&answers[1]).lines();
     while let Some(line) = lines.next() {

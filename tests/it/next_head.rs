@@ -23,12 +23,12 @@ fn emit(log: &AuditLog) {
 }
 
 #[test]
-fn a_wait_for_the_next_head_ends_with_it_and_hurries_nothing() {
+fn a_wait_for_the_next_head_ends_with_it_and_causes_no_sync() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(&dir);
     let known = log.head();
     assert_eq!(log.next_head(known, SHORT), None);
-    // Batched for an hour: a wait does not make it durable.
+    // Batched for an hour: waiting for a head does not cause a sync.
     emit(&log);
     assert_eq!(log.next_head(known, SHORT), None);
     assert_eq!(log.head(), known);
@@ -43,7 +43,7 @@ fn a_wait_for_the_next_head_ends_with_it_and_hurries_nothing() {
     let (head, ended) = waiting.join().unwrap();
     assert_eq!(head, Some(log.head()));
     assert!(ended.saturating_duration_since(flushed) < Duration::from_secs(5));
-    // One that has passed is told at once.
+    // A head that is already there is returned at once.
     assert_eq!(log.next_head(known, Duration::ZERO), head);
     let last = log.close().unwrap();
     assert_eq!(log.next_head(last, LONG), None);
@@ -57,14 +57,14 @@ async fn tasks_wait_too() {
     let known = log.head();
     assert_eq!(log.next_head_async(known, SHORT).await.unwrap(), known);
     let waiting = tokio::spawn(log.next_head_async(known, LONG));
-    // Two that are woken together, in one task.
+    // Two waits that are woken together, in one task.
     let (first, second) = (log.next_head_async(known, LONG), log.next_head_async(known, LONG));
     emit(&log);
     log.flush_async().await.unwrap();
     let (first, second) = tokio::join!(first, second);
     let head = log.head();
     assert_eq!((first.unwrap(), second.unwrap(), waiting.await.unwrap().unwrap()), (head, head, head));
-    // One that is dropped takes no other's waker along.
+    // Dropping one wait does not drop the waker of another.
     let dropped = log.next_head_async(head, LONG);
     let kept = tokio::spawn(log.next_head_async(head, LONG));
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Where a log lies: on which file system, below which parents, by which name; and who else may read it.
+//! The location of a log: its file system, its parents, its name, and who else may read it.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use tracing_audit::{AuditLog, Error, verify};
 
 use crate::support::{child, fresh, is_root, run, segments, skip, with_layer};
 
-/// What the child of a test does: says what came of it.
+/// Plays the role of the child process, and prints the result.
 pub(crate) fn play(scenario: &str, path: &Path) {
     match scenario {
         "open" => match AuditLog::open(path) {
@@ -35,13 +35,13 @@ pub(crate) fn play(scenario: &str, path: &Path) {
     }
 }
 
-/// The command of a child, with another program before it.
+/// Returns the command of a child with another program in front of it.
 fn behind(program: &[&str], command: &Command) -> Command {
     let own = command.get_program().to_str().unwrap();
     copied_behind(&[program, &[own]].concat(), command)
 }
 
-/// The same, where a copy of the child's program stands behind the other one.
+/// Returns the same command, with a copy of the child's program.
 fn copied_behind(program: &[&str], command: &Command) -> Command {
     let mut whole = Command::new(program[0]);
     whole.args(&program[1..]).args(command.get_args());
@@ -61,10 +61,10 @@ fn said(output: &Output) -> Vec<String> {
 
 // ---- Parents.
 
-/// A volume below a directory of the system itself, which has nothing to sync.
+/// A volume below a directory of the system itself, which cannot be synced.
 #[test]
-fn a_parent_that_cannot_be_synced_is_no_reason_to_refuse_what_lies_in_it() {
-    let name = "a_parent_that_cannot_be_synced_is_no_reason_to_refuse_what_lies_in_it";
+fn a_parent_that_cannot_be_synced_does_not_prevent_a_log_below_it() {
+    let name = "a_parent_that_cannot_be_synced_does_not_prevent_a_log_below_it";
     let mount = "mount -t tmpfs -o mode=0700 tmpfs /proc/fs && exec \"$@\"";
     let enter = ["unshare", "--mount", "sh", "-c", mount, "sh"];
     if !run(enter[0], &[&enter[1..], &["true"]].concat()) {
@@ -74,7 +74,7 @@ fn a_parent_that_cannot_be_synced_is_no_reason_to_refuse_what_lies_in_it() {
         let opened = behind(&enter, &child("place", Path::new(path), &["open"])).output().unwrap();
         assert_eq!(said(&opened)[0], "opened", "{path}");
     }
-    // What we did make must be made durable.
+    // Parents that we create must be made durable.
     let inject = ["strace", "-f", "-o", "/dev/null", "-e", "inject=fsync:error=EINVAL:when=1+"];
     if !run("strace", &["-V"]) {
         return skip(name, "it needs strace");
@@ -84,11 +84,11 @@ fn a_parent_that_cannot_be_synced_is_no_reason_to_refuse_what_lies_in_it() {
     assert_eq!(said(&opened), [format!("cannot create the log directory {}", path.display())]);
 }
 
-/// Whoever made a parent may have died before its name was durable: then the whole log can be lost.
+/// The process that created a parent may have died before its name was durable. The whole log could then be lost.
 #[test]
-fn the_names_of_all_parents_are_made_durable_whoever_made_them() {
+fn the_names_of_all_parents_are_made_durable_whoever_created_them() {
     if !run("strace", &["-V"]) {
-        return skip("the_names_of_all_parents_are_made_durable_whoever_made_them", "it needs strace");
+        return skip("the_names_of_all_parents_are_made_durable_whoever_created_them", "it needs strace");
     }
     for made_before in [0, 1, 2, 3] {
         let (dir, _) = fresh();
@@ -121,18 +121,18 @@ fn a_symlink_is_refused_however_many_slashes_follow_it() {
         assert!(error.to_string().contains("symlink"), "{name}: {error}");
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "{name}");
     }
-    // What is none has slashes too.
+    // A path that is not a symlink may have trailing slashes too.
     for name in ["log/", "log//.", "log/../log/"] {
         AuditLog::open(dir.path().join(name)).unwrap().close().unwrap();
     }
     verify(&elsewhere).unwrap().ensure_intact().unwrap();
 }
 
-// ---- File systems. The system is made to give another name for the one that there is.
+// ---- File systems. strace makes the kernel report another file system type.
 
 #[test]
-fn file_systems_that_cannot_keep_a_log_are_refused_and_say_why() {
-    let name = "file_systems_that_cannot_keep_a_log_are_refused_and_say_why";
+fn unsuitable_file_systems_are_refused_with_the_reason() {
+    let name = "unsuitable_file_systems_are_refused_with_the_reason";
     let (_dir, path) = fresh();
     let on = |magic: u32| {
         let inject = format!("inject=fstatfs:poke_exit=@arg2={:016x}", u64::from(magic).swap_bytes());
@@ -158,21 +158,21 @@ fn file_systems_that_cannot_keep_a_log_are_refused_and_say_why() {
         assert!(said.starts_with("refusing to "), "{magic:x}: {said}");
         assert!(said.contains(kind) && said.contains(words), "{magic:x}: {said}");
     }
-    // Nothing is left behind on one where nothing is private.
+    // No file is left on a file system where nothing is private.
     fs::remove_dir_all(&path).unwrap();
     on(0x4D44);
     assert!(!path.exists());
 }
 
-/// A volume that somebody forgot: the log is inside of the container.
+/// A volume was forgotten, so the log is inside the container.
 #[test]
-fn a_log_on_overlayfs_is_told() {
+fn a_log_on_overlayfs_gives_a_notice() {
     let (dir, _) = fresh();
     let name = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     for part in ["lower", "store", "merged"] {
         fs::create_dir(name(part)).unwrap();
     }
-    // An overlay needs an upper layer that is none itself.
+    // An overlay needs an upper layer that is not an overlay itself.
     let mount = format!(
         "mount -t tmpfs tmpfs {store} && mkdir {store}/upper {store}/work && mount -t overlay overlay -o \
          lowerdir={lower},upperdir={store}/upper,workdir={store}/work {merged} && exec \"$@\"",
@@ -182,7 +182,7 @@ fn a_log_on_overlayfs_is_told() {
     );
     let enter = ["unshare", "--mount", "sh", "-c", &mount, "sh"];
     if !run(enter[0], &[&enter[1..], &["true"]].concat()) {
-        return skip("a_log_on_overlayfs_is_told", "it needs an overlay of its own");
+        return skip("a_log_on_overlayfs_gives_a_notice", "it needs an overlay of its own");
     }
     let log = dir.path().join("merged/log");
     let opened = behind(&enter, &child("place", &log, &["open"])).output().unwrap();
@@ -191,13 +191,13 @@ fn a_log_on_overlayfs_is_told() {
     assert!(said[1].starts_with("volatile_filesystem: the log is on overlayfs"), "{said:?}");
 }
 
-/// Where it is not known whether the machine was restarted, that is said at once.
+/// A system on which restarts cannot be detected gives a notice at once.
 #[test]
-fn a_system_without_a_boot_id_is_told() {
+fn a_system_without_a_boot_id_gives_a_notice() {
     let hide = "mount -t tmpfs tmpfs /proc/sys/kernel/random && exec \"$@\"";
     let enter = ["unshare", "--mount", "sh", "-c", hide, "sh"];
     if !run(enter[0], &[&enter[1..], &["true"]].concat()) {
-        return skip("a_system_without_a_boot_id_is_told", "it needs a mount of its own");
+        return skip("a_system_without_a_boot_id_gives_a_notice", "it needs a mount of its own");
     }
     let (_dir, path) = fresh();
     let said = said(&behind(&enter, &child("place", &path, &["open"])).output().unwrap());
@@ -208,16 +208,16 @@ fn a_system_without_a_boot_id_is_told() {
 
 // ---- Readers.
 
-/// A group that may read cannot hold the lock of a chain, and is told all the same whether a writer does.
+/// A member of the group cannot hold the lock of a chain, but can still see whether a writer does.
 #[test]
-fn a_reader_of_the_group_checks_a_live_log_without_an_alarm_and_cannot_hold_its_lock() {
-    let name = "a_reader_of_the_group_checks_a_live_log_without_an_alarm_and_cannot_hold_its_lock";
+fn a_reader_of_the_group_verifies_a_live_log_without_false_alarm_and_cannot_hold_its_lock() {
+    let name = "a_reader_of_the_group_verifies_a_live_log_without_false_alarm_and_cannot_hold_its_lock";
     if !is_root() || !run("setpriv", &["--version"]) {
         return skip(name, "it needs root and setpriv to become nobody");
     }
     let (dir, path) = fresh();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    // The programs themselves may lie where nobody else can read.
+    // The test programs may be in a directory that others cannot read.
     fs::copy(std::env::current_exe().unwrap(), at("program")).unwrap();
     fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/verify.py"), at("verify.py")).unwrap();
     for path in [at("program"), at("verify.py"), at("")] {
@@ -233,7 +233,7 @@ fn a_reader_of_the_group_checks_a_live_log_without_an_alarm_and_cannot_hold_its_
     };
     let python = |enter: &[&str]| {
         let mut command = Command::new(enter[0]);
-        // A shell passes over what the user may not run.
+        // A shell skips programs that the user may not run.
         command.args(&enter[1..]).args(["sh", "-c", "python3 \"$@\"", "sh", &at("verify.py")]).arg(&path);
         command.current_dir("/").output().unwrap().status.code()
     };
@@ -251,10 +251,10 @@ fn a_reader_of_the_group_checks_a_live_log_without_an_alarm_and_cannot_hold_its_
     assert_eq!((live[0].as_str(), is_unasked(&live)), ("intact", false), "{live:?}");
     assert!(live.iter().any(|line| line.starts_with("noted_head: ")), "{live:?}");
     assert_eq!(python(&nobody), Some(0));
-    // The system does not tell everybody.
+    // /proc/locks does not show all locks to everybody.
     let unseen = check(&elsewhere);
     assert_eq!((unseen[0].as_str(), is_unasked(&unseen)), ("unclean", true), "{unseen:?}");
-    // Nobody knows why: a lock that nobody holds is not shown either.
+    // The reason is unknown: /proc/locks does not show a free lock either.
     let words = "since its lock could not be read, and /proc/locks does not show a lock on it";
     assert!(unseen.iter().any(|line| line.starts_with("lock: ") && line.ends_with(words)), "{unseen:?}");
     assert_eq!(python(&elsewhere), Some(3));
@@ -262,14 +262,14 @@ fn a_reader_of_the_group_checks_a_live_log_without_an_alarm_and_cannot_hold_its_
     let closed = check(&elsewhere);
     assert_eq!((closed[0].as_str(), is_unasked(&closed)), ("intact", true), "{closed:?}");
 
-    // Nor can it be asked where `control` is closed.
+    // Nor can the lock be checked if `control` cannot be read.
     fs::set_permissions(path.join("control"), fs::Permissions::from_mode(0o700)).unwrap();
     let shut = check(&nobody);
     assert_eq!((shut[0].as_str(), is_unasked(&shut)), ("intact", true), "{shut:?}");
     let heads = "noted_head: the noted heads of the chains, since `control` cannot be read";
     assert!(shut.iter().any(|line| line == heads), "{shut:?}");
 
-    // What the version before left open is closed.
+    // The permissions that an earlier version left open are removed.
     fs::set_permissions(&lock, fs::Permissions::from_mode(0o640)).unwrap();
     AuditLog::builder(&path).group_readable(true).open().unwrap().close().unwrap();
     assert_eq!(fs::metadata(&lock).unwrap().mode() & 0o777, 0o600);

@@ -1,4 +1,4 @@
-//! Several processes, one log.
+//! Several processes on one log.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -28,14 +28,14 @@ fn four_processes_with_random_kills_lose_nothing_confirmed() {
         let victim = usize::try_from(next(4)).unwrap();
         all.extend(std::mem::replace(&mut running[victim], Confirming::start(&log, 2)).kill());
     }
-    // While they still write: no false alarm.
+    // Verifying while they still write gives no false alarm.
     let report = verify(&log).unwrap();
     assert_ne!(report.verdict(), Verdict::Damaged, "{report}");
     all.extend(running.into_iter().flat_map(Confirming::kill));
     assert_all_present(&log, &all);
     let chains: std::collections::BTreeSet<u16> = all.iter().map(Receipt::chain).collect();
     assert!(chains.len() >= 4, "{chains:?}");
-    // One opener puts every chain in order.
+    // One opener recovers every chain.
     AuditLog::open(&log).unwrap().close().unwrap();
     let report = verify(&log).unwrap();
     report.ensure_intact().unwrap_or_else(|error| panic!("{error}\n{report}"));
@@ -44,7 +44,7 @@ fn four_processes_with_random_kills_lose_nothing_confirmed() {
 }
 
 #[test]
-fn a_second_exclusive_opener_is_told_who_holds_the_log() {
+fn a_second_exclusive_opener_learns_which_process_holds_the_log() {
     let (_dir, log) = fresh();
     let mut holder = child("hold", &log, &[]).spawn().unwrap();
     let mut line = String::new();
@@ -55,7 +55,7 @@ fn a_second_exclusive_opener_is_told_who_holds_the_log() {
     }
     let error = AuditLog::builder(&log).exclusive(true).open().unwrap_err();
     assert!(matches!(error, Error::Locked { pid: Some(pid), .. } if pid == holder.id()), "{error}");
-    // Who does not insist gets a chain of its own.
+    // An opener without `exclusive` gets its own chain.
     let other = AuditLog::open(&log).unwrap();
     assert_eq!(other.head().chain(), 1);
     other.close().unwrap();
@@ -68,7 +68,7 @@ fn a_second_exclusive_opener_is_told_who_holds_the_log() {
 }
 
 #[test]
-fn a_stopped_process_costs_the_others_nothing() {
+fn a_stopped_process_does_not_delay_the_others() {
     let (_dir, log) = fresh();
     let stopped = Confirming::start(&log, 2).begun();
     assert!(crate::support::run("kill", &["-STOP", &stopped.process.id().to_string()]));
@@ -84,7 +84,7 @@ fn a_stopped_process_costs_the_others_nothing() {
 }
 
 #[test]
-fn logs_of_one_process_have_chains_of_their_own_and_witness_each_other() {
+fn logs_of_one_process_have_separate_chains_and_witness_each_other() {
     let (_dir, path) = fresh();
     let first = AuditLog::open(&path).unwrap();
     let second = AuditLog::open(&path).unwrap();
@@ -97,20 +97,20 @@ fn logs_of_one_process_have_chains_of_their_own_and_witness_each_other() {
     verify(&path).unwrap().ensure_intact().unwrap();
     assert_eq!(events(&path).len(), 2);
 
-    // Each is continued by the next opener, lowest first.
+    // Each chain is continued by the next opener, lowest number first.
     let again = AuditLog::open(&path).unwrap();
     assert_eq!(again.head().chain(), 0);
     again.close().unwrap();
     assert_eq!(lines_of(&path, "open").len(), 3);
 
-    // A whole chain cannot vanish unnoticed.
+    // Removing a whole chain is detected.
     let gone: Vec<_> =
         segments(&path).into_iter().filter(|path| path.to_str().unwrap().contains("audit-001")).collect();
     assert_eq!(gone.len(), 1);
     std::fs::remove_file(&gone[0]).unwrap();
     let report = verify(&path).unwrap();
     assert_eq!(report.verdict(), Verdict::Damaged, "{report}");
-    // The other chain says so, and its own lock file.
+    // Both the other chain and its own lock file name it.
     assert_eq!(report.count(FindingKind::MissingChain), 2);
     assert_eq!(independent_verdict(&path), 1);
 }

@@ -17,7 +17,7 @@ use crate::support::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A mode that syncs only when somebody waits.
+/// Returns a mode that syncs only when a caller waits.
 pub(crate) fn lazy() -> FlushMode {
     FlushMode::Batched { size: u32::MAX, interval: HOUR }
 }
@@ -36,7 +36,7 @@ fn what_was_confirmed_survives_sigkill() {
     let report = verify(&log).unwrap();
     assert_eq!(report.verdict(), Verdict::Unclean, "{report}");
     assert_eq!(independent_verdict(&log), 3);
-    // The next opener puts it in order.
+    // The next opener recovers it.
     let reopened = AuditLog::open(&log).unwrap();
     assert!(!reopened.recovery().is_clean());
     reopened.close().unwrap();
@@ -45,11 +45,11 @@ fn what_was_confirmed_survives_sigkill() {
     assert_eq!(independent_verdict(&log), 0);
 }
 
-/// A mode that never syncs must turn this red: the system calls are counted, not our own counters.
+/// Must fail if a mode never syncs: it counts system calls, not our own counters.
 #[test]
-fn every_flush_mode_syncs_as_often_as_it_says() {
+fn every_flush_mode_syncs_as_often_as_documented() {
     if !run("strace", &["-V"]) {
-        return skip("every_flush_mode_syncs_as_often_as_it_says", "strace is not installed");
+        return skip("every_flush_mode_syncs_as_often_as_documented", "strace is not installed");
     }
     let syncs = |mode: &str, events: u32| {
         let (dir, log) = fresh();
@@ -104,7 +104,7 @@ fn immediate_and_critical_return_when_durable_and_others_when_queued() {
 }
 
 #[test]
-fn a_routine_event_is_written_within_moments_and_synced_at_its_interval() {
+fn a_routine_event_is_written_soon_and_synced_at_its_interval() {
     let (_dir, path) = fresh();
     let interval = Duration::from_millis(300);
     let log =
@@ -119,7 +119,7 @@ fn a_routine_event_is_written_within_moments_and_synced_at_its_interval() {
         let elapsed = begun.elapsed();
         assert!(elapsed >= interval / 2 && elapsed < interval * 3, "synced after {elapsed:?}");
 
-        // Busy: the age of the oldest is bounded all the same.
+        // The age of the oldest record is limited even under load.
         let before = log.stats().syncs;
         let begun = Instant::now();
         let mut oldest = Duration::ZERO;
@@ -173,14 +173,14 @@ fn confirm_waits_in_every_mode_and_names_the_last_event() {
         assert_eq!(events.last().unwrap().head(), receipt.head());
         assert_eq!(events.last().unwrap().action(), Some("auth.failure"));
         assert_eq!(receipt.to_string().parse::<tracing_audit::Receipt>().unwrap(), receipt);
-        // What was emitted outside came before, so it is durable too; the sync was one for all.
+        // The outer event came first, so it is durable too, with the same sync.
         assert_eq!(log.stats().syncs, opened + 1);
     });
 }
 
 /// `segments` of a new log, which has one, was 0.
 #[test]
-fn counters_begin_with_what_opening_did() {
+fn counters_include_the_work_of_opening() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     let stats = log.stats();
@@ -191,13 +191,13 @@ fn counters_begin_with_what_opening_did() {
     log.close().unwrap();
     let log = AuditLog::open(&path).unwrap();
     let stats = log.stats();
-    assert_eq!((stats.segments, stats.syncs), (0, 1), "it goes on in the segment that is there");
+    assert_eq!((stats.segments, stats.syncs), (0, 1), "it continues the existing segment");
     log.close().unwrap();
     assert_eq!(log.stats().syncs, 2, "`close` is a write of its own");
 }
 
 #[test]
-fn an_inner_confirm_counts_for_the_outer_one() {
+fn an_event_of_an_inner_confirm_counts_for_the_outer_one() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     with_layer(&log, || {
@@ -224,7 +224,7 @@ fn confirming_nothing_is_an_error() {
         });
         assert!(matches!(elsewhere, Err(Error::NothingToConfirm { .. })), "{elsewhere:?}");
     });
-    // Without a subscriber nothing arrives either.
+    // Without a subscriber, no event arrives either.
     assert!(log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b")).is_err());
 }
 
@@ -237,7 +237,7 @@ fn a_panic_in_confirm_reaches_the_caller_and_leaves_no_scope_behind() {
             log.confirm(|| panic!("of the application"))
         }));
         assert!(panicked.is_err());
-        // Outside a scope the macro waits by itself.
+        // Outside a scope, the macro waits again.
         tracing::info!(target: "audit", action = "a", actor = "b");
         assert_eq!(log.stats().durable, 1);
     });
@@ -266,7 +266,7 @@ fn the_async_forms_need_no_runtime() {
     let (_dir, path) = fresh();
     let log = AuditLog::builder(&path).flush_mode(lazy()).open().unwrap();
     let receipt = with_layer(&log, || {
-        // The closure runs at the call; the future is `Send` and may be awaited anywhere.
+        // The closure runs during the call. The future is `Send` and may be awaited anywhere.
         let future = log.confirm_async(|| tracing::info!(target: "audit", action = "a", actor = "b"));
         std::thread::spawn(move || block_on(future)).join().unwrap().unwrap()
     });
@@ -307,7 +307,7 @@ fn the_async_forms_do_not_block_a_current_thread_runtime() {
     assert!(log.stats().syncs < 40, "tasks share syncs too: {}", log.stats().syncs);
 }
 
-/// A layer nearer to the registry that vetoes what it is told to.
+/// A layer nearer to the registry that vetoes events with the target `audit::vetoed`.
 pub(crate) struct Vetoes;
 
 impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Vetoes {
@@ -320,7 +320,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Vetoes {
     }
 }
 
-/// A review showed `confirm` saying yes although a layer behind ours had vetoed one of its events.
+/// `confirm` once succeeded although a layer below had vetoed one of its events.
 #[test]
 fn confirm_is_an_error_when_one_of_its_events_was_vetoed() {
     use tracing_subscriber::prelude::*;

@@ -1,4 +1,4 @@
-//! Readings of real directories that others write to, rotate and prune.
+//! Reading real directories while others write, rotate and prune.
 
 use std::{
     collections::BTreeMap,
@@ -10,19 +10,19 @@ use tracing_audit::{AuditLog, FlushMode, ReadItem, ReadItems, Reader, Record, Ro
 
 use crate::support::{child, fresh, segments, with_layer};
 
-/// What a follower saw of a log.
+/// What a follower has seen of a log.
 #[derive(Default)]
 struct Seen {
     /// The last record of each chain.
     last: BTreeMap<u16, Record>,
     records: u64,
-    /// The last missing record of each chain, and how many there are.
+    /// The last missing record of each chain, and the number of gaps.
     missing: BTreeMap<u16, u64>,
     gaps: u64,
 }
 
 impl Seen {
-    /// Takes in an item: each record follows the last of its chain, by number and by hash, or a gap stands between.
+    /// Checks an item: each record follows the last of its chain by number and by hash, unless a gap is between them.
     fn take(&mut self, item: ReadItem) {
         match item {
             ReadItem::Record(record) => {
@@ -49,7 +49,7 @@ impl Seen {
         }
     }
 
-    /// Reads on until it has the last record of each chain.
+    /// Reads until it has the last record of each chain.
     fn read_to(&mut self, items: &mut ReadItems, ends: &BTreeMap<u16, u64>) {
         let begun = Instant::now();
         while self
@@ -70,14 +70,14 @@ fn follow(log: &Path) -> ReadItems {
     Reader::new(log).durable_only(true).follow(true).items().unwrap()
 }
 
-/// What this process holds in memory, see `proc_pid_status(5)`.
+/// Returns the resident memory of this process, see `proc_pid_status(5)`.
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
 }
 
-/// Some seconds; longer with `AUDIT_FOLLOW_SECONDS`.
+/// Takes 3 s, or as many seconds as `AUDIT_FOLLOW_SECONDS` has.
 #[test]
 fn a_follower_gets_every_durable_record_once_while_four_processes_write_rotate_and_prune() {
     let seconds = std::env::var("AUDIT_FOLLOW_SECONDS").ok().and_then(|text| text.parse().ok());
@@ -85,7 +85,7 @@ fn a_follower_gets_every_durable_record_once_while_four_processes_write_rotate_a
     let (_dir, log) = fresh();
     AuditLog::open(&log).unwrap().close().unwrap();
     let (mut items, mut lazy) = (follow(&log), follow(&log));
-    // This one sees nothing of what comes until all is over, and so gets what retention left.
+    // This follower reads nothing until everything is over, and so gets only what retention left.
     let mut late = Seen::default();
     late.take(lazy.next().unwrap().unwrap());
     let begun = Instant::now();
@@ -102,7 +102,7 @@ fn a_follower_gets_every_durable_record_once_while_four_processes_write_rotate_a
         if begun.elapsed() > length / 5 {
             early.get_or_insert_with(resident_kib);
         }
-        // One is killed again and again, and its chain recovered by whoever comes next.
+        // One writer is killed repeatedly, and its chain recovered by the next opener.
         if begun.elapsed() > Duration::from_millis(700) * (kills + 1) {
             let mut killed = std::mem::replace(&mut writers[0], start());
             killed.kill().unwrap();
@@ -111,7 +111,7 @@ fn a_follower_gets_every_durable_record_once_while_four_processes_write_rotate_a
         }
     }
     if let (Some(early), Some(_)) = (early, seconds) {
-        // Beside other tests of this process it says nothing.
+        // Only in a run of its own: beside other tests of this process, the figure means nothing.
         let late = resident_kib();
         println!("resident: {early} KiB after a fifth of the time, {late} KiB at the end");
         assert!(late < early + (16 << 10), "{early} KiB, then {late} KiB");
@@ -119,7 +119,7 @@ fn a_follower_gets_every_durable_record_once_while_four_processes_write_rotate_a
     for mut writer in writers {
         assert!(writer.wait().unwrap().success());
     }
-    // Puts every chain in order.
+    // Recovers every chain.
     AuditLog::open(&log).unwrap().close().unwrap();
     let mut ends = BTreeMap::new();
     let mut begins = BTreeMap::new();
@@ -143,9 +143,9 @@ fn a_follower_gets_every_durable_record_once_while_four_processes_write_rotate_a
     }
 }
 
-/// 4 MiB; with `AUDIT_LARGE_LOG_MIB` a log of that size, which prints how long it takes to begin.
+/// With 4 MiB, or a log of `AUDIT_LARGE_LOG_MIB`, for which it also checks the time to find the first record.
 #[test]
-fn the_place_to_begin_is_found_in_a_large_log() {
+fn the_starting_position_is_found_quickly_in_a_large_log() {
     let mib: Option<u64> = std::env::var("AUDIT_LARGE_LOG_MIB").ok().and_then(|text| text.parse().ok());
     let (_dir, path) = fresh();
     let hour = Duration::from_secs(3600);
@@ -176,7 +176,7 @@ fn the_place_to_begin_is_found_in_a_large_log() {
         }
         times.sort();
         println!("{what}: median {:?}, most {:?}", times[4], times[8]);
-        // All of this log is younger than the ten minutes that a time begins early.
+        // Starting at a time reads from ten minutes earlier, which is all of this log.
         let is_far = mib.is_none() || what == "since a time";
         assert!(is_far || times[4] < Duration::from_millis(50), "{what}: {times:?}");
         first

@@ -1,4 +1,4 @@
-//! What README and the documents tell people to type is typed here, as it stands there.
+//! Runs the commands of the README and the other documents exactly as printed there.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,7 @@ use tracing_audit::{AuditLog, Head, Verifier, verify};
 
 use crate::support::{events, records, segments, skip, wait_for, with_layer};
 
-/// The documents that have recipes, as they lie in the repository.
+/// The documents with recipes, as paths in the repository.
 const DOCUMENTS: [(&str, &str); 5] = [
     ("README.md", include_str!("../../README.md")),
     ("docs/reading.md", include_str!("../../docs/reading.md")),
@@ -24,7 +24,7 @@ const DOCUMENTS: [(&str, &str); 5] = [
     ("docs/durability.md", include_str!("../../docs/durability.md")),
 ];
 
-/// A block of code in a document, with the word behind its fence.
+/// A code block in a document, with the language after its fence.
 struct Block {
     document: &'static str,
     language: &'static str,
@@ -45,7 +45,7 @@ fn blocks() -> Vec<Block> {
     blocks
 }
 
-/// The blocks for a shell that read a log.
+/// Returns the shell blocks that read a log.
 fn recipes() -> Vec<Block> {
     let mut blocks = blocks();
     blocks.retain(|block| matches!(block.language, "sh" | "bash" | "shell" | "console"));
@@ -53,7 +53,7 @@ fn recipes() -> Vec<Block> {
     blocks
 }
 
-/// The one recipe that has these words.
+/// Returns the only recipe that contains these words.
 #[track_caller]
 fn recipe(words: &str) -> Block {
     let mut found = recipes();
@@ -62,7 +62,7 @@ fn recipe(words: &str) -> Block {
     found.remove(0)
 }
 
-/// Where the recipes say that the log is: `audit-log` in the working directory.
+/// Creates a working directory for recipes, in which the log is `audit-log`.
 fn workplace() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("audit-log");
@@ -81,7 +81,7 @@ fn tear(segment: &Path) {
     .unwrap();
 }
 
-/// Two chains and a rotation; a line is torn in the middle of the log, and one at its end.
+/// Creates a log with two chains and a rotation, with one torn line in the middle and one at the end.
 fn torn_log(path: &Path) {
     let log = AuditLog::open(path).unwrap();
     (0..3).for_each(|number| emit(&log, &format!("first.{number}")));
@@ -99,7 +99,7 @@ fn torn_log(path: &Path) {
 }
 
 #[track_caller]
-fn type_in(recipe: &Block, dir: &Path) -> String {
+fn run_recipe(recipe: &Block, dir: &Path) -> String {
     let shell = if recipe.language == "bash" { "bash" } else { "sh" };
     let output = Command::new(shell).args(["-euc", &recipe.text]).current_dir(dir).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -107,14 +107,14 @@ fn type_in(recipe: &Block, dir: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What a text would be if every head in it had the same hash.
+/// Returns a text with the hash of every head in it replaced by `…`.
 fn without_hashes(text: &str) -> String {
     heads_in(text)
         .iter()
         .fold(text.trim_end().to_owned(), |text, head| text.replace(&head.hash().to_string(), "…"))
 }
 
-/// That the program is the one in the README is a check of tests/tidy.rs.
+/// tests/tidy.rs checks that this is the program in the README.
 #[test]
 fn the_readme_shows_what_its_program_prints() {
     let (_dir, path) = workplace();
@@ -140,9 +140,9 @@ fn the_readme_shows_what_its_program_prints() {
     assert_eq!(without_hashes(&printed), without_hashes(shown));
 }
 
-/// A recipe that no test types may be wrong for years.
+/// A recipe without a test could be wrong for years.
 #[test]
-fn every_recipe_that_reads_a_log_is_known_here() {
+fn every_recipe_that_reads_a_log_has_a_test() {
     let known = ["sed -n 2p", "sed -n 3p", "jq", "while"];
     for block in recipes() {
         let count = known.iter().filter(|words| block.text.contains(**words)).count();
@@ -153,7 +153,7 @@ fn every_recipe_that_reads_a_log_is_known_here() {
     }
 }
 
-/// It once ended at the first torn line, after five of nine events.
+/// The recipe once stopped at the first torn line, after five of nine events.
 #[test]
 fn the_recipe_for_jq_reads_past_torn_lines() {
     if Command::new("jq").arg("--version").output().is_err() {
@@ -161,7 +161,7 @@ fn the_recipe_for_jq_reads_past_torn_lines() {
     }
     let (dir, path) = workplace();
     torn_log(&path);
-    let printed = type_in(&recipe("jq"), dir.path());
+    let printed = run_recipe(&recipe("jq"), dir.path());
     let printed: BTreeSet<Vec<&str>> = printed.lines().map(|line| line.split('\t').collect()).collect();
     let events = events(&path);
     let expected: BTreeSet<Vec<&str>> = events
@@ -177,15 +177,15 @@ fn the_recipes_for_a_hash_print_that_of_the_line() {
     let (dir, path) = workplace();
     torn_log(&path);
     let hash = |line: usize| records(&path)[line - 1].hash().to_string();
-    let printed = type_in(&recipe("sed -n 2p"), dir.path());
+    let printed = run_recipe(&recipe("sed -n 2p"), dir.path());
     let printed: Vec<&str> = printed.lines().collect();
     assert_eq!(printed, [format!("{}  -", hash(2)), format!("\"_hash\":\"{}\"", hash(2))]);
-    assert_eq!(type_in(&recipe("sed -n 3p"), &path), format!("{}  -\n", hash(3)));
+    assert_eq!(run_recipe(&recipe("sed -n 3p"), &path), format!("{}  -\n", hash(3)));
 }
 
-/// `tail -F` looks for the files that its pattern named when it began, and for no others.
+/// `tail -F` follows the files that its pattern matched at the start, and no others.
 #[test]
-fn the_recipe_for_following_shows_segments_and_chains_that_begin_later() {
+fn the_recipe_for_following_shows_segments_and_chains_that_start_later() {
     let (dir, path) = workplace();
     torn_log(&path);
     let followed = recipe("while");
@@ -219,7 +219,7 @@ fn the_recipe_for_following_shows_segments_and_chains_that_begin_later() {
     for log in logs {
         log.close().unwrap();
     }
-    // Each line once, whole, and no other: a line that was torn never ends.
+    // Each complete line appears once, and nothing else: a torn line never ends.
     let mut expected: Vec<String> = records(&path).iter().map(|record| record.as_json().to_owned()).collect();
     wait_for("the end", || shown.lock().unwrap().len() >= expected.len());
     shell.kill().unwrap();
@@ -231,7 +231,7 @@ fn the_recipe_for_following_shows_segments_and_chains_that_begin_later() {
     assert!(shown == expected, "{} lines instead of {}: {shown:#?}", shown.len(), expected.len());
 }
 
-/// The heads that a text names, each once.
+/// Returns the heads in a text, each once.
 fn heads_in(text: &str) -> Vec<Head> {
     let words =
         text.split(char::is_whitespace).map(|word| word.trim_matches(|end: char| !end.is_ascii_hexdigit()));
@@ -242,10 +242,10 @@ fn heads_in(text: &str) -> Vec<Head> {
     heads
 }
 
-/// A user who owns nothing, and is in the group of the directory in which the log is made.
+/// A user who owns nothing, and is in the group of the directory that contains the log.
 struct Auditor {
     dir: TempDir,
-    /// What cron runs, as it stands in the document but for the path of the script.
+    /// The command for cron, as in the document except for the paths.
     command: String,
 }
 
@@ -253,7 +253,7 @@ impl Auditor {
     const USER: u32 = 54_321;
     const GROUP: u32 = 54_322;
 
-    /// `None` where nobody can become another user.
+    /// `None` if the test cannot switch to another user.
     fn new(test: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let may_become = fs::metadata(dir.path()).unwrap().uid() == 0;
@@ -286,7 +286,7 @@ impl Auditor {
         self.dir.path().join("audit-log")
     }
 
-    /// What cron mails.
+    /// Returns what cron would mail.
     fn mail(&self) -> String {
         let output = Command::new("setpriv")
             .arg(format!("--reuid={}", Self::USER))
@@ -312,14 +312,14 @@ fn two_events(log: &AuditLog) -> Head {
 fn the_recipe_for_cron_gives_heads_of_a_running_service() {
     let Some(auditor) = Auditor::new("the_recipe_for_cron_gives_heads_of_a_running_service") else { return };
     let path = auditor.log();
-    // As the document says that the service opens its log.
+    // As the document tells the service to open its log.
     let logs = [(); 2].map(|()| AuditLog::builder(&path).group_readable(true).open().unwrap());
     let confirmed = logs.each_ref().map(two_events);
     emit(&logs[0], "not.covered.by.a.mark.yet");
     let mailed = auditor.mail();
     let heads = heads_in(&mailed);
     assert_eq!(heads.iter().map(Head::chain).collect::<Vec<_>>(), [0, 1], "{mailed}");
-    // They are of durable records, and no older than what was synced before the last write.
+    // The heads are of durable records, no older than what was synced before the last write.
     for (head, confirmed) in heads.iter().zip(&confirmed) {
         assert!(head.seq() + 2 >= confirmed.seq(), "{head} {confirmed}: {mailed}");
     }
@@ -335,8 +335,8 @@ fn the_recipe_for_cron_gives_heads_of_a_running_service() {
 }
 
 #[test]
-fn a_log_that_exists_is_made_readable_for_the_group_as_the_document_says() {
-    let name = "a_log_that_exists_is_made_readable_for_the_group_as_the_document_says";
+fn an_existing_log_is_made_readable_for_the_group_as_documented() {
+    let name = "an_existing_log_is_made_readable_for_the_group_as_documented";
     let Some(auditor) = Auditor::new(name) else { return };
     let open = || AuditLog::open(auditor.log()).unwrap();
     let log = open();
@@ -350,7 +350,7 @@ fn a_log_that_exists_is_made_readable_for_the_group_as_the_document_says() {
     assert!(done.success(), "{command}");
     let mailed = auditor.mail();
     assert_eq!(heads_in(&mailed), verify(auditor.log()).unwrap().heads(), "{mailed}");
-    // And the program opens it as before.
+    // The program can still open it.
     let log = open();
     assert!(log.recovery().is_clean() && log.recovery().notices.is_empty(), "{:?}", log.recovery());
     log.close().unwrap();

@@ -1,4 +1,4 @@
-//! What `confirm` said, and what the log says of it.
+//! The results of `confirm`, and what the log records about them.
 
 use std::{
     pin::Pin,
@@ -14,10 +14,10 @@ use crate::{
     support::{events, fresh, with_layer},
 };
 
-/// With the shortest bound that there is, and more to write than the disk takes in that time, some are confirmed and some
-/// are not, and the log says exactly which.
+/// With the shortest possible bound, and more to write than the disk takes in that time. Some events are confirmed and
+/// some are not, and the log records exactly which.
 #[test]
-fn a_log_says_of_which_records_confirm_was_an_error() {
+fn a_log_names_the_records_for_which_confirm_returned_an_error() {
     let (_dir, path) = fresh();
     let log = AuditLog::builder(&path).wait_bound(Duration::from_millis(1)).open().unwrap();
     let mut refused = Vec::new();
@@ -57,9 +57,9 @@ fn one_of_two_is_lost() {
     tracing::info!(target: "audit::vetoed", action = "second", actor = "mia");
 }
 
-/// One is enough for an error, and then the other says of something that was refused that it happened.
+/// One lost event is enough for an error. The other event then describes an action that was refused.
 #[test]
-fn where_one_event_of_a_confirm_is_lost_the_others_are_named() {
+fn if_one_event_of_a_confirm_is_lost_the_others_are_named() {
     let (_dir, path) = fresh();
     let mode = FlushMode::Batched { size: u32::MAX, interval: Duration::from_secs(3600) };
     let log = AuditLog::builder(&path).flush_mode(mode).open().unwrap();
@@ -85,9 +85,9 @@ fn where_one_event_of_a_confirm_is_lost_the_others_are_named() {
     assert!(report.to_string().contains("(lost)"), "{report}");
 }
 
-/// Nobody was told anything.
+/// No caller got an error.
 #[test]
-fn a_future_that_is_dropped_names_nothing() {
+fn a_dropped_confirm_names_no_record() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     with_layer(&log, || {

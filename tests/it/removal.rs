@@ -1,5 +1,5 @@
-//! Retention beside events that wait: removing many segments must not hold them up, and is never taken for a disk that
-//! does not answer.
+//! Retention beside waiting events: removing many segments must not delay them, and must not be mistaken for a stalled
+//! disk.
 
 use std::{
     fs,
@@ -16,9 +16,9 @@ use crate::support::{
     child, fresh, independent_verdict, lines_of, run, segments, skip, wait_for, with_layer,
 };
 
-/// A closed log of so many segments of about 64 KiB, where syncs cost what they cost.
+/// Creates a closed log of `count` segments of about 64 KiB, on a disk where syncs take time.
 fn of_segments(count: usize) -> (TempDir, PathBuf) {
-    // Where syncs are free it is made in a moment.
+    // Created in memory first, where syncs cost nothing.
     let shm = Path::new("/dev/shm");
     let quick = tempfile::tempdir_in(shm).or_else(|_| tempfile::tempdir()).unwrap();
     let made = quick.path().join("log");
@@ -46,8 +46,8 @@ fn of_segments(count: usize) -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// With 3,158 segments `confirm` was refused, the log was called stalled, and `close` failed. With 2,401 every confirm
-/// failed as long as it took.
+/// With 3,158 segments, `confirm` was refused, the log was reported as stalled, and `close` failed. With 2,401, every
+/// confirm failed until the removal was done.
 #[test]
 fn reopening_with_thousands_of_segments_to_remove_refuses_no_event() {
     for (count, newest) in [(3158, 100), (2401, 1)] {
@@ -78,10 +78,10 @@ fn reopening_with_thousands_of_segments_to_remove_refuses_no_event() {
     }
 }
 
-/// Each removal takes longer than anybody waits.
+/// Each removal takes longer than the wait bound.
 #[test]
-fn removals_that_take_longer_than_the_wait_bound_are_no_stalled_disk() {
-    let test = "removals_that_take_longer_than_the_wait_bound_are_no_stalled_disk";
+fn removals_longer_than_the_wait_bound_do_not_count_as_a_stalled_disk() {
+    let test = "removals_longer_than_the_wait_bound_do_not_count_as_a_stalled_disk";
     if !run("strace", &["-V"]) {
         return skip(test, "strace is not installed");
     }
@@ -97,7 +97,7 @@ fn removals_that_take_longer_than_the_wait_bound_are_no_stalled_disk() {
     let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}{}", String::from_utf8_lossy(&output.stdout));
-    // It closed in the middle of it, and what is left is removed by the next run.
+    // It was closed in the middle of the removal, and the next run removes the rest.
     let left = segments(&path).len();
     assert!((2..8).contains(&left), "{left}");
     verify(&path).unwrap().ensure_intact().unwrap();
@@ -107,7 +107,7 @@ fn removals_that_take_longer_than_the_wait_bound_are_no_stalled_disk() {
     verify(&path).unwrap().ensure_intact().unwrap();
 }
 
-/// What the process does whose removals are slow.
+/// Plays the role of the child process, whose removals are slow.
 pub(crate) fn play(path: &Path) {
     let log = AuditLog::builder(path)
         .retention(Retention::keep_all().max_segments(2))
@@ -125,14 +125,14 @@ pub(crate) fn play(path: &Path) {
             std::thread::sleep(Duration::from_millis(5));
         }
     });
-    // One of them alone takes a second and a half.
+    // A single removal takes 1.5 s.
     assert!(longest < Duration::from_millis(900), "{longest:?}");
     assert_eq!(log.stats().unconfirmed_waits, 0);
-    // Closing may take as long as the one that is under way.
+    // Closing may take as long as the removal in progress.
     while log.close().is_err_and(|error| error.is_timeout()) {}
 }
 
-/// As by cron: it is over before anybody waits for anything.
+/// As a program started by cron, which ends before the first pause of the writer.
 #[test]
 fn a_program_that_lives_for_a_moment_removes_what_is_due() {
     for life in [Duration::ZERO, Duration::from_millis(200)] {

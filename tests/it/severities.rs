@@ -1,10 +1,10 @@
-//! How a severity may be spelled, and what becomes of one that is not understood.
+//! The spellings of severities, and what happens to one that is not recognised.
 
 use tracing_audit::{AuditLog, Record, Severity, Value};
 
 use crate::support::{events, fresh, with_layer};
 
-/// The words for a severity in the table of docs/events.md.
+/// Returns the words for a severity in the table of docs/events.md.
 fn documented(severity: &str) -> Vec<String> {
     let page = include_str!("../../docs/events.md");
     let row = page.lines().find(|line| line.starts_with(&format!("| *{severity}* |")));
@@ -26,7 +26,7 @@ fn word(record: &Record) -> Option<String> {
 }
 
 #[test]
-fn the_usual_spellings_of_a_severity_are_understood() {
+fn common_spellings_of_a_severity_are_recognised() {
     for (name, severity) in [("critical", Severity::Critical), ("routine", Severity::Routine)] {
         let words = documented(name);
         assert!(words.len() > 8, "{words:?}");
@@ -48,7 +48,7 @@ fn the_usual_spellings_of_a_severity_are_understood() {
         for (record, said) in events.iter().zip(words.iter().flat_map(|word| [word; 4])) {
             assert_eq!(record.severity(), Some(severity), "{said}: {}", record.as_json());
             assert_eq!(names(record, "incomplete"), [""; 0], "{said}: {}", record.as_json());
-            // What it was called is kept, where that says more than the record does.
+            // The original word is kept if it differs from the name in the log.
             let kept = word(record).map(|kept| kept.trim_matches([' ', '"']).to_lowercase());
             assert_eq!(kept, (said != name).then(|| said.clone()), "{}", record.as_json());
         }
@@ -56,7 +56,7 @@ fn the_usual_spellings_of_a_severity_are_understood() {
 }
 
 #[test]
-fn a_severity_that_is_not_understood_is_routine_and_incomplete() {
+fn an_unrecognised_severity_is_routine_and_incomplete() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     with_layer(&log, || {
@@ -68,10 +68,10 @@ fn a_severity_that_is_not_understood_is_routine_and_incomplete() {
         tracing::info!(target: "audit", action = "a", actor = "b", severity = ?Some("critical"));
         tracing::info!(target: "audit", action = "a", actor = "b", severity = "x".repeat(100_000));
         tracing::info!(target: "audit", action = "a", severity = "purple");
-        // It says nothing, so that what comes next in the order decides.
+        // It is treated as absent, so the next criterion decides.
         tracing::info!(target: "audit", action = "auth.failure", actor = "b", severity = "purple");
         tracing::error!(target: "audit", action = "a", actor = "b", severity = 9);
-        // The last of several stands.
+        // Of several severities, the last one counts.
         tracing::info!(target: "audit", action = "a", actor = "b", severity = "purple", severity = "high");
         tracing::info!(target: "audit", action = "a", actor = "b", severity = "purple", severity = "green");
         tracing::info!(target: "audit", action = "a", actor = "b", severity = "high", severity = "green");

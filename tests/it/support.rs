@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers shared by the tests.
 
 use std::{
     fs,
@@ -15,15 +15,15 @@ use tempfile::TempDir;
 use tracing_audit::{AuditLog, NoticeKind, Receipt, Record, read};
 use tracing_subscriber::prelude::*;
 
-/// A directory that goes when the test ends, and the path of a log in it.
+/// Returns a directory that is removed when the test ends, and the path of a log in it.
 pub(crate) fn fresh() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     (dir, log)
 }
 
-/// Opens a log, and the codes of the notices that it gives from then on.
-pub(crate) fn open_and_hear(log: &Path) -> (AuditLog, Arc<Mutex<Vec<NoticeKind>>>) {
+/// Opens a log, and returns it with the kinds of the notices that it gives.
+pub(crate) fn open_with_notices(log: &Path) -> (AuditLog, Arc<Mutex<Vec<NoticeKind>>>) {
     let notices = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&notices);
     let log = AuditLog::builder(log).on_notice(move |notice| heard.lock().unwrap().push(notice.kind)).open();
@@ -35,23 +35,23 @@ pub(crate) fn with_layer<T>(log: &AuditLog, emit: impl FnOnce() -> T) -> T {
     tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), emit)
 }
 
-/// Waits for a condition, at most ten seconds.
+/// Waits for a condition, for at most 10 s.
 #[track_caller]
 pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain for: {what}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "timed out waiting for: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// All records of a log.
+/// Returns all records of a log.
 #[track_caller]
 pub(crate) fn records(log: &Path) -> Vec<Record> {
     read(log).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-/// The events of a log.
+/// Returns the events of a log.
 #[track_caller]
 pub(crate) fn events(log: &Path) -> Vec<Record> {
     let mut records = records(log);
@@ -59,10 +59,10 @@ pub(crate) fn events(log: &Path) -> Vec<Record> {
     records
 }
 
-/// The records of one kind that is not an event, as lines.
+/// Returns the lines of the records of one kind.
 #[track_caller]
 pub(crate) fn lines_of(log: &Path, kind: &str) -> Vec<String> {
-    // Also of a log in which lines were tampered with.
+    // Skips errors, so that it can be used on a log with damaged lines.
     read(log)
         .unwrap()
         .filter_map(Result::ok)
@@ -71,15 +71,15 @@ pub(crate) fn lines_of(log: &Path, kind: &str) -> Vec<String> {
         .collect()
 }
 
-/// Asserts that every receipt names a record that is there.
+/// Asserts that every receipt names a record in the log.
 #[track_caller]
 pub(crate) fn assert_all_present(log: &Path, receipts: &[Receipt]) {
     let heads: std::collections::HashSet<_> = records(log).iter().map(Record::head).collect();
     let lost: Vec<_> = receipts.iter().filter(|receipt| !heads.contains(&receipt.head())).collect();
-    assert!(lost.is_empty(), "{} of {} confirmed records are gone: {lost:?}", lost.len(), receipts.len());
+    assert!(lost.is_empty(), "{} of {} confirmed records are missing: {lost:?}", lost.len(), receipts.len());
 }
 
-/// The segments of a log, in order.
+/// Returns the segments of a log, in order.
 pub(crate) fn segments(log: &Path) -> Vec<PathBuf> {
     let mut segments: Vec<PathBuf> = fs::read_dir(log)
         .unwrap()
@@ -90,7 +90,7 @@ pub(crate) fn segments(log: &Path) -> Vec<PathBuf> {
     segments
 }
 
-/// This test program again, as another process that plays a role of `children`.
+/// Returns a command that runs this test program again, in a role of `children`.
 pub(crate) fn child(role: &str, log: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -104,7 +104,7 @@ pub(crate) fn child(role: &str, log: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The receipts that a child printed. A line that the kill cut is no acknowledgement.
+/// Returns the receipts that a child printed. A line cut by the kill is not an acknowledgement.
 pub(crate) fn receipts(stdout: &[u8]) -> Vec<Receipt> {
     let whole = stdout.iter().rposition(|byte| *byte == b'\n').map_or(&stdout[..0], |end| &stdout[..end]);
     String::from_utf8_lossy(whole)
@@ -114,7 +114,7 @@ pub(crate) fn receipts(stdout: &[u8]) -> Vec<Receipt> {
         .collect()
 }
 
-/// A child that confirms, whose receipts are collected on a thread.
+/// A child that confirms events, with a thread that collects its receipts.
 pub(crate) struct Confirming {
     pub(crate) process: Child,
     began: mpsc::Receiver<()>,
@@ -140,13 +140,13 @@ impl Confirming {
         Self { process, began, ledger }
     }
 
-    /// Waits until it has a receipt, and with it a chain.
+    /// Waits until the child has a receipt, and therefore a chain.
     pub(crate) fn begun(self) -> Self {
         self.began.recv().unwrap();
         self
     }
 
-    /// What was confirmed until the process was killed.
+    /// Kills the child. Returns what was confirmed until then.
     pub(crate) fn kill(mut self) -> Vec<Receipt> {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -154,7 +154,7 @@ impl Confirming {
     }
 }
 
-/// Says that a test cannot run here, and why, also in a file that `.ci/run` counts the lines of.
+/// Reports that a test cannot run here, and why. `.ci/run` counts the lines of the file that this writes.
 pub(crate) fn skip(test: &str, why: &str) {
     use std::io::Write as _;
     eprintln!("SKIPPED {test}: {why}");
@@ -163,13 +163,13 @@ pub(crate) fn skip(test: &str, why: &str) {
     writeln!(list, "{test}: {why}").unwrap();
 }
 
-/// A file system of its own, unmounted at the end.
+/// A mounted file system, unmounted when it is dropped.
 pub(crate) struct Mount {
     dir: TempDir,
 }
 
 impl Mount {
-    /// A tmpfs of this size, or `None` where mounting is not allowed.
+    /// Mounts a tmpfs of this size. `None` if mounting is not allowed.
     pub(crate) fn tmpfs(size: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mount = Self { dir };
@@ -197,12 +197,13 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// Runs a program quietly; says whether it succeeded.
+/// Runs a program quietly. Returns whether it succeeded.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
-/// What `docs/verify.py` says of a log: 0 intact, 1 damaged, 3 unclean. It shares no code with us.
+/// Returns the exit code of `docs/verify.py` for a log: 0 intact, 1 damaged, 3 unclean. It shares no code with the
+/// library.
 #[track_caller]
 pub(crate) fn independent_verdict(log: &Path) -> i32 {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/verify.py");

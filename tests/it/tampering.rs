@@ -1,4 +1,4 @@
-//! Each kind of tampering gives its finding; honest logs give none.
+//! Each kind of tampering gives its finding, and honest logs give none.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use tracing_audit::{AuditLog, FindingKind, Head, Verdict, Verifier, verify};
 
 use crate::support::{fresh, independent_verdict, lines_of, segments, with_layer};
 
-/// A closed log of three segments, ten events each.
+/// Creates a closed log of three segments with ten events each.
 fn sample() -> (TempDir, PathBuf, Head) {
     let (dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
@@ -28,7 +28,7 @@ fn sample() -> (TempDir, PathBuf, Head) {
     (dir, path, head)
 }
 
-/// Changes the lines of the segment in the middle, and expects damage of this kind.
+/// Changes the lines of the middle segment, and expects damage of this kind.
 #[track_caller]
 fn check(expected: FindingKind, change: impl FnOnce(&mut Vec<String>)) {
     let (_dir, path, _) = sample();
@@ -65,7 +65,7 @@ fn a_deleted_line_is_found() {
 fn an_inserted_line_is_found() {
     let (_dir, path, _) = sample();
     let segments = segments(&path);
-    // A good line of another log, where it does not belong.
+    // A valid line of another log, where it does not belong.
     let (_other_dir, other, _) = sample();
     let foreign = fs::read_to_string(&crate::support::segments(&other)[0]).unwrap();
     let foreign = foreign.split_inclusive('\n').nth(5).unwrap();
@@ -84,7 +84,7 @@ fn a_duplicate_line_is_found() {
 }
 
 #[test]
-fn a_line_that_is_no_record_is_found() {
+fn a_line_that_is_not_a_record_is_found() {
     check(FindingKind::Malformed, |lines| lines.insert(4, "{\"seq\":1}\n".to_owned()));
 }
 
@@ -123,13 +123,13 @@ fn a_cut_below_a_durable_mark_is_found() {
 }
 
 #[test]
-fn a_cut_at_a_line_is_found_with_a_head_kept_elsewhere() {
+fn a_cut_between_lines_is_found_with_a_head_kept_elsewhere() {
     let (_dir, path, head) = sample();
     let last = segments(&path).pop().unwrap();
     let text = fs::read_to_string(&last).unwrap();
-    // The whole last segment, and so the close of the run.
+    // Removes the whole last segment, and with it the close of the run.
     fs::remove_file(&last).unwrap();
-    // Its lock file knows how far it came. Whoever cuts a log can remove that, too.
+    // The lock file of the chain holds its durable head. But whoever cuts a log can remove that file, too.
     expect_damage(&path, FindingKind::Ahead);
     fs::remove_dir_all(path.join("control")).unwrap();
     let report = verify(&path).unwrap();
@@ -138,10 +138,10 @@ fn a_cut_at_a_line_is_found_with_a_head_kept_elsewhere() {
     let report = Verifier::new(&path).expect_head(head).run().unwrap();
     assert_eq!(report.verdict(), Verdict::Damaged, "{report}");
     assert_eq!(report.count(FindingKind::Ahead), 1, "{report}");
-    // Put back, it is intact again.
+    // With the segment restored, the log is intact again.
     fs::write(&last, text).unwrap();
     Verifier::new(&path).expect_head(head).run().unwrap().ensure_intact().unwrap();
-    // A head that never was.
+    // A head that never existed.
     let other: Head = format!("000/5:{}", "0".repeat(64)).parse().unwrap();
     let report = Verifier::new(&path).expect_head(other).run().unwrap();
     assert_eq!(report.count(FindingKind::HeadMismatch), 1, "{report}");
@@ -168,10 +168,10 @@ fn a_torn_tail_is_unclean_and_declared_by_the_next_opener() {
     assert_eq!(fs::read(&last).unwrap(), text);
 }
 
-/// The image of a power cut in which the disk also lost one byte that had been durable: recovery
-/// must not take the chance to declare it void.
+/// The state after a power cut in which the disk also lost one durable byte. Recovery must not use the opportunity to
+/// declare it void.
 #[test]
-fn recovery_never_voids_what_was_durable() {
+fn recovery_never_voids_durable_records() {
     for line in 1..9 {
         let (_dir, path) = fresh();
         let log = AuditLog::open(&path).unwrap();
@@ -212,7 +212,7 @@ fn a_log_that_is_being_written_raises_no_alarm() {
     let log = AuditLog::builder(&path)
         .rotation(tracing_audit::Rotation::never().max_bytes(64 << 10))
         .retention(tracing_audit::Retention::keep_all().max_segments(4))
-        // What is still queued at the end is written in small segments, also by a slow disk.
+        // What is still queued at the end is written in small segments, even on a slow disk.
         .queue_bytes(1 << 20)
         .wait_bound(std::time::Duration::from_secs(60))
         .open()

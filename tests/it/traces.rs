@@ -1,4 +1,4 @@
-//! The trace and the span of OpenTelemetry in each record, by `Builder::enrich`, as in docs/events.md.
+//! OpenTelemetry trace and span ids in each record, added by `Builder::enrich` as in docs/events.md.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use tracing_subscriber::{Registry, filter::filter_fn, prelude::*, registry::Look
 
 use crate::support::{child, events, fresh};
 
-/// As in docs/events.md.
+/// Returns the trace of an event, as in docs/events.md.
 fn trace_of(event: &Enrichment<'_>) -> Option<SpanContext> {
     let (id, dispatch) = event.span().zip(event.dispatch())?;
     // The OpenTelemetry layer may not see the innermost span.
@@ -35,10 +35,10 @@ fn subscriber(log: &AuditLog) -> impl Subscriber + Send + Sync + 'static {
         .with(log.layer())
 }
 
-/// Emits an event in each of two spans and in none, and prints the traces and spans that they are in.
+/// Emits an event in each of two spans and in none, and prints their trace and span ids.
 fn emit() {
     let outer = info_span!("outer");
-    // A span that only OpenTelemetry wants.
+    // A span that only OpenTelemetry records.
     let inner = tracing::trace_span!(parent: &outer, "inner");
     for span in [&outer, &inner] {
         let context = span.context().span().span_context().clone();

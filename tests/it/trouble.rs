@@ -1,4 +1,4 @@
-//! When it goes wrong: full disks, removed files, unsafe directories.
+//! Failures: full disks, removed files, insecure directories.
 
 use std::{
     fs::{self, OpenOptions},
@@ -10,11 +10,11 @@ use std::{
 use tracing_audit::{AuditLog, Error, FlushMode, Health, NoticeKind, OnFull, Verdict, verify};
 
 use crate::support::{
-    Mount, assert_all_present, child, events, fresh, independent_verdict, lines_of, open_and_hear, records,
-    segments, skip, wait_for, with_layer,
+    Mount, assert_all_present, child, events, fresh, independent_verdict, lines_of, open_with_notices,
+    records, segments, skip, wait_for, with_layer,
 };
 
-/// The sum of what the gap records of a log tell.
+/// Returns the total of the losses in the gap records of a log.
 fn told_by_gaps(path: &std::path::Path) -> u64 {
     records(path)
         .iter()
@@ -27,10 +27,10 @@ fn told_by_gaps(path: &std::path::Path) -> u64 {
 }
 
 #[test]
-fn a_full_disk_loses_nothing_silently_and_heals_when_it_is_freed() {
+fn a_full_disk_loses_nothing_silently_and_recovers_when_there_is_room() {
     let Some(mount) = Mount::tmpfs("2m") else {
         return skip(
-            "a_full_disk_loses_nothing_silently_and_heals_when_it_is_freed",
+            "a_full_disk_loses_nothing_silently_and_recovers_when_there_is_room",
             "mounting is not allowed",
         );
     };
@@ -49,7 +49,7 @@ fn a_full_disk_loses_nothing_silently_and_heals_when_it_is_freed() {
         for cycle in 0..10 {
             let ballast = mount.path().join("ballast");
             assert!(fs::write(&ballast, vec![0; 64 << 20]).is_err(), "the disk must be full");
-            // The disk is full: events are held, then dropped and counted; confirm says no.
+            // The disk is full: events are held in memory, then dropped and counted, and `confirm` returns an error.
             let begun = Instant::now();
             for _ in 0..1_500 {
                 tracing::info!(target: "audit", action = "a", actor = "b", text);
@@ -63,7 +63,7 @@ fn a_full_disk_loses_nothing_silently_and_heals_when_it_is_freed() {
             fs::remove_file(&ballast).unwrap();
             mount.remount(&format!("size={}m", 4 + cycle * 3));
             wait_for("the log to heal", || {
-                // A stalled log is left by the first sync that succeeds, so give it something.
+                // Only a successful sync ends a stall, so there must be something to sync.
                 log.health().is_recording()
             });
             let receipt = log.confirm(|| tracing::info!(target: "audit", action = "a", actor = "b"));
@@ -85,11 +85,11 @@ fn a_full_disk_loses_nothing_silently_and_heals_when_it_is_freed() {
 }
 
 #[test]
-fn a_read_only_file_system_is_survived() {
+fn a_read_only_file_system_is_an_error_and_does_no_harm() {
     let Some(mount) = Mount::tmpfs("8m") else {
-        return skip("a_read_only_file_system_is_survived", "mounting is not allowed");
+        return skip("a_read_only_file_system_is_an_error_and_does_no_harm", "mounting is not allowed");
     };
-    // A tmpfs with a file open for writing cannot be made read-only, so the log meets it at open.
+    // A tmpfs with a file open for writing cannot be remounted read-only, so the log is only opened on it.
     let path = mount.path().join("log");
     AuditLog::open(&path).unwrap().close().unwrap();
     mount.remount("ro");
@@ -101,27 +101,27 @@ fn a_read_only_file_system_is_survived() {
     verify(&path).unwrap().ensure_intact().unwrap();
 }
 
-/// Does something to the live segment, and expects a notice, a new segment, and no lost event.
-fn meddle(what: impl FnOnce(&std::path::Path), verdict: Verdict) {
+/// Interferes with the live segment, and expects a notice, a new segment, and no lost event.
+fn interfere(what: impl FnOnce(&std::path::Path), verdict: Verdict) {
     let (_dir, path) = fresh();
-    let (log, notices) = open_and_hear(&path);
+    let (log, notices) = open_with_notices(&path);
     with_layer(&log, || {
         log.confirm(|| tracing::info!(target: "audit", action = "before", actor = "b")).unwrap();
         what(&segments(&path)[0]);
-        // The paths are looked at every 100 ms of activity.
+        // While events arrive, the paths are checked every 100 ms.
         let begun = Instant::now();
         let mut number = 0;
         while begun.elapsed() < Duration::from_millis(400) {
             log.confirm(|| tracing::info!(target: "audit", action = "after", actor = "b", number)).unwrap();
             number += 1;
         }
-        // It records, and says until it is opened again that somebody was at its files.
+        // The log records, and reports the interference until it is opened again.
         assert_eq!((log.health().to_string().as_str(), log.health().is_recording()), ("tampered", true));
         assert!(!log.health().is_healthy());
         log.close().unwrap();
     });
     wait_for("the notice", || notices.lock().unwrap().contains(&NoticeKind::SegmentTampered));
-    // Counted also where nobody hears, and still there after the end.
+    // Counted even without `on_notice`, and still available after `close`.
     assert!(log.stats().noticed(NoticeKind::SegmentTampered) > 0, "{:?}", log.stats());
     assert!(log.stats().notices.iter().all(|notice| notice.count > 0));
     let again = AuditLog::open(&path).unwrap();
@@ -134,26 +134,26 @@ fn meddle(what: impl FnOnce(&std::path::Path), verdict: Verdict) {
 
 #[test]
 fn a_removed_live_segment_is_noticed() {
-    meddle(|segment| fs::remove_file(segment).unwrap(), Verdict::Damaged);
+    interfere(|segment| fs::remove_file(segment).unwrap(), Verdict::Damaged);
 }
 
 #[test]
 fn a_replaced_live_segment_is_noticed() {
-    meddle(
+    interfere(
         |segment| {
             let copy = segment.with_extension("copy");
             fs::copy(segment, &copy).unwrap();
             fs::rename(&copy, segment).unwrap();
         },
-        // The old file has no name any more, so nothing is acknowledged from it: the copy holds all
-        // that was durable, and the new segment the rest.
+        // The old file has no name any more, so nothing is acknowledged from it. The copy holds everything that was
+        // durable, and the new segment the rest.
         Verdict::Intact,
     );
 }
 
 #[test]
 fn a_truncated_live_segment_is_noticed() {
-    meddle(
+    interfere(
         |segment| OpenOptions::new().write(true).open(segment).unwrap().set_len(10).unwrap(),
         Verdict::Damaged,
     );
@@ -161,14 +161,14 @@ fn a_truncated_live_segment_is_noticed() {
 
 #[test]
 fn foreign_bytes_in_the_live_segment_are_noticed_and_void() {
-    meddle(
+    interfere(
         |segment| OpenOptions::new().append(true).open(segment).unwrap().write_all(b"hello\n").unwrap(),
         Verdict::Intact,
     );
 }
 
 #[test]
-fn a_removed_lock_moves_the_writer_to_the_next_chain() {
+fn a_removed_lock_file_moves_the_writer_to_the_next_chain() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     with_layer(&log, || {
@@ -179,16 +179,16 @@ fn a_removed_lock_moves_the_writer_to_the_next_chain() {
         });
         log.close().unwrap();
     });
-    // Nobody may write to the chain that was left; the next opener puts it in order.
+    // No writer may continue the abandoned chain now; the next opener recovers it.
     assert_eq!(verify(&path).unwrap().verdict(), Verdict::Unclean);
     AuditLog::open(&path).unwrap().close().unwrap();
     let report = verify(&path).unwrap();
     report.ensure_intact().unwrap_or_else(|error| panic!("{error}\n{report}"));
 }
 
-/// What is found at open and is no recovery: `recovery()` has it, and says whether it is clean.
+/// Notices of opening that do not concern recovery: `recovery()` has them, and they do not affect `is_clean`.
 #[test]
-fn recovery_has_the_notices_of_where_the_log_lies_and_who_can_read_it() {
+fn recovery_has_the_notices_about_the_location_and_the_permissions_of_the_log() {
     #[track_caller]
     fn check(path: &std::path::Path, expected: &[NoticeKind], is_clean: bool) {
         let log = AuditLog::open(path).unwrap();
@@ -200,22 +200,22 @@ fn recovery_has_the_notices_of_where_the_log_lies_and_who_can_read_it() {
     check(&path, &[], true);
     fs::set_permissions(&segments(&path)[0], fs::Permissions::from_mode(0o644)).unwrap();
     check(&path, &[NoticeKind::SegmentExposed], true);
-    // A run without close: its notice stands beside the chain that it is of.
+    // A run without `close` gives a notice beside the recovered chain.
     let (_dir, path) = fresh();
     child("exit", &path, &[]).output().unwrap();
     check(&path, &[NoticeKind::Recovered], false);
     let Some(mount) = Mount::tmpfs("8m") else {
         return skip(
-            "recovery_has_the_notices_of_where_the_log_lies_and_who_can_read_it",
+            "recovery_has_the_notices_about_the_location_and_the_permissions_of_the_log",
             "mounting is not allowed",
         );
     };
     check(&mount.path().join("log"), &[NoticeKind::VolatileFileSystem], true);
 }
 
-/// Found at open, before there is a layer: the closure hears of it all the same.
+/// Found when the log is opened, before there is a layer. The closure gets the notice nevertheless.
 #[test]
-fn a_chain_that_vanished_is_told_of_when_the_log_is_opened() {
+fn a_missing_chain_gives_a_notice_when_the_log_is_opened() {
     let (_dir, path) = fresh();
     let logs = [(); 2].map(|()| AuditLog::open(&path).unwrap());
     for log in logs.iter().rev() {
@@ -228,8 +228,8 @@ fn a_chain_that_vanished_is_told_of_when_the_log_is_opened() {
     }
     fs::remove_file(path.join("audit-001-00000001.jsonl")).unwrap();
     fs::remove_file(path.join("control/chain-001.lock")).unwrap();
-    let (log, notices) = open_and_hear(&path);
-    // Without a chain to recover, and not clean all the same.
+    let (log, notices) = open_with_notices(&path);
+    // No chain had to be recovered, but the recovery is not clean.
     assert!(log.recovery().chains.is_empty() && !log.recovery().is_clean(), "{:?}", log.recovery());
     let codes: Vec<_> = log.recovery().notices.iter().map(|notice| notice.kind).collect();
     assert_eq!(codes, [NoticeKind::ChainMissing]);
@@ -240,7 +240,7 @@ fn a_chain_that_vanished_is_told_of_when_the_log_is_opened() {
 }
 
 #[test]
-fn a_removed_directory_is_made_again() {
+fn a_removed_directory_is_recreated() {
     let (_dir, path) = fresh();
     let log = AuditLog::open(&path).unwrap();
     with_layer(&log, || {
@@ -255,7 +255,7 @@ fn a_removed_directory_is_made_again() {
         log.close().unwrap();
     });
     assert_eq!(events(&path).last().unwrap().action(), Some("last"));
-    // The evidence that was removed is missed.
+    // The removal of evidence is detected.
     assert_eq!(verify(&path).unwrap().verdict(), Verdict::Damaged);
 }
 
@@ -283,14 +283,14 @@ fn unsafe_directories_are_refused_with_the_reason() {
 }
 
 #[test]
-fn what_lies_at_a_name_of_ours_is_never_followed_nor_overwritten() {
+fn files_in_the_place_of_ours_are_never_followed_or_overwritten() {
     let (dir, path) = fresh();
     AuditLog::open(&path).unwrap().close().unwrap();
     let precious = dir.path().join("precious");
     fs::write(&precious, "precious").unwrap();
     let second = path.join("audit-000-00000002.jsonl");
     symlink(&precious, &second).unwrap();
-    // Whether it is refused or passed over, the target stays as it is.
+    // Whether the log is refused or avoids the name, the target stays unchanged.
     if let Ok(log) = AuditLog::open(&path) {
         drop(log.rotate());
         drop(log.close());
@@ -298,7 +298,7 @@ fn what_lies_at_a_name_of_ours_is_never_followed_nor_overwritten() {
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
     fs::remove_file(&second).unwrap();
 
-    // A lock that is a symlink.
+    // A lock file that is a symlink.
     let lock = path.join("control/chain-000.lock");
     fs::remove_file(&lock).unwrap();
     symlink(&precious, &lock).unwrap();
@@ -321,7 +321,7 @@ fn files_are_private_whatever_the_umask() {
 }
 
 #[test]
-fn low_space_is_told_and_recorded() {
+fn low_space_gives_a_notice_and_is_recorded() {
     let (_dir, path) = fresh();
     let log = AuditLog::builder(&path).low_space(u64::MAX).open().unwrap();
     with_layer(&log, || {
@@ -360,13 +360,13 @@ fn settings_out_of_range_are_refused() {
             other => panic!("{setting}: {other:?}"),
         }
     }
-    assert!(!path.exists(), "nothing was made");
+    assert!(!path.exists(), "nothing was created");
 }
 
-/// The line that says that events are lost was written by the application's own thread, which stood
-/// still for as long as nobody read its standard error.
+/// The line about lost events was once printed by the application's own thread, which blocked as long as nobody read
+/// its standard error.
 #[test]
-fn standard_error_that_nobody_reads_stops_no_one() {
+fn a_full_standard_error_blocks_no_one() {
     use std::io::Read as _;
     let (_dir, path) = fresh();
     let mut child = crate::support::child("mute", &path, &[]).spawn().unwrap();

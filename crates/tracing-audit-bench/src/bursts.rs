@@ -1,5 +1,4 @@
-//! Many short processes on one log, many chains, and opening large segments: what a log costs that is opened again and
-//! again.
+//! The cost of opening a log again and again: many short processes, many chains, and large segments.
 
 use std::{
     path::Path,
@@ -12,14 +11,14 @@ use tracing_subscriber::prelude::*;
 
 use crate::Result;
 
-/// What one short process measured: how long `open` and `close` took, and whether both succeeded.
+/// The result of one short process: how long `open` and `close` took, and whether both succeeded.
 struct Run {
     open: Duration,
     close: Duration,
     is_ok: bool,
 }
 
-/// One short process: opens, records two events, closes.
+/// Runs one short process: opens the log, records two events, and closes it.
 pub(crate) fn short_run(dir: &str, is_exclusive: bool) -> Result<String> {
     let mut builder = AuditLog::builder(dir).service("short");
     if is_exclusive {
@@ -51,7 +50,7 @@ fn end(child: Child) -> Result<Run> {
     Ok(Run { open: next(), close: next(), is_ok: output.status.success() })
 }
 
-/// So many processes, at most so many at a time.
+/// Runs `count` processes, at most `at_once` at a time.
 fn runs(dir: &Path, kind: &str, count: usize, at_once: usize) -> Result<(Duration, Vec<Run>)> {
     let begun = Instant::now();
     let mut done = Vec::new();
@@ -101,7 +100,7 @@ pub(crate) fn measure(root: &Path) -> Result<()> {
         line(&format!("50 at once, burst {burst}"), &dir, took, &runs)?;
     }
     let (took, alone) = runs(&dir, "shared", 1, 1)?;
-    line("one run behind them", &dir, took, &alone)?;
+    line("one run after them", &dir, took, &alone)?;
     for (kind, what) in [("shared", "300 runs, 20 at a time"), ("exclusive", "the same with `exclusive`")] {
         let dir = root.join(kind);
         let (took, runs) = runs(&dir, kind, 300, 20)?;
@@ -117,7 +116,7 @@ pub(crate) fn measure(root: &Path) -> Result<()> {
     verification(root)
 }
 
-/// Holds so many chains open, and lets go of them.
+/// Creates chains by holding that many logs open at once, and closes them.
 fn make_chains(dir: &Path, chains: usize, events: usize) -> Result<()> {
     let builder = || AuditLog::builder(dir).service("held").wait_for_chain(Duration::ZERO);
     let mut logs = Vec::new();
@@ -147,7 +146,7 @@ fn with_chains(root: &Path, chains: usize) -> Result<()> {
     Ok(())
 }
 
-/// How long opening takes with a last segment of some 180 MB: after `close`, and after a kill.
+/// Measures opening with a last segment of about 180 MB, after `close` and after a kill.
 fn opening(root: &Path) -> Result<()> {
     let dir = root.join("large");
     make_chains(&dir, 1, 500_000)?;
@@ -162,7 +161,7 @@ fn opening(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A process that ends like one that was killed, when it wrote for some seconds.
+/// Writes for 3 s and then aborts, like a process that is killed.
 pub(crate) fn killed_run(dir: &str) -> Result<()> {
     let audit = AuditLog::builder(dir).service("killed").rotation(Rotation::never()).open()?;
     tracing::subscriber::with_default(tracing_subscriber::registry().with(audit.layer()), || {

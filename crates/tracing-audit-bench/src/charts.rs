@@ -1,4 +1,4 @@
-//! Draws the tables: bars for contestants, lines for growth, each for light and for dark pages.
+//! Draws the charts: bars for contestants and lines for growth, each for light and for dark pages.
 
 use std::path::Path;
 
@@ -64,7 +64,7 @@ fn label(area: &Area<'_>, theme: &Theme, text: &str, size: u32, at: (i32, i32), 
     Ok(())
 }
 
-/// One bar for each contestant, on a logarithmic scale, with the least and the most as a thin line.
+/// Draws one bar for each contestant on a logarithmic scale, with a thin line from minimum to maximum.
 pub(crate) fn bars(dir: &Path, name: &str, table: &Table, figure: &str, results: &Results) -> Result<()> {
     let rows: Vec<(&str, Spread)> = table
         .rows(results)
@@ -118,7 +118,7 @@ pub(crate) fn bars(dir: &Path, name: &str, table: &Table, figure: &str, results:
     Ok(())
 }
 
-/// One line for each series, both axes logarithmic.
+/// Draws one line for each series, with both axes logarithmic.
 pub(crate) fn lines(dir: &Path, growth: &Growth, lines: &[(String, Vec<(f64, f64)>)]) -> Result<()> {
     let points: Vec<&(f64, f64)> = lines.iter().flat_map(|(_, points)| points).collect();
     let range = |value: fn(&(f64, f64)) -> f64| {

@@ -1,8 +1,8 @@
-//! Named figures of one measurement, and what several turns of them say.
+//! The named figures of one measurement, and their spread over several turns.
 
 use std::{collections::BTreeMap, fmt};
 
-/// What one measurement found, in the order in which it found it.
+/// The figures of one measurement, in the order in which they were added.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Figures(Vec<(String, f64)>);
 
@@ -11,7 +11,7 @@ impl Figures {
         self.0.push((name.into(), value));
     }
 
-    /// Reads what `Display` printed.
+    /// Parses what `Display` printed.
     pub(crate) fn parse(text: &str) -> Self {
         let figure = |line: &str| {
             let (name, value) = line.strip_prefix("figure ")?.rsplit_once(' ')?;
@@ -31,7 +31,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// The same figure from several turns.
+/// The spread of one figure over several turns.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -51,10 +51,10 @@ impl Spread {
     }
 }
 
-/// A figure of a contestant: `ours/cost/burst.1.p50`.
+/// The name of a figure with its contestant and measure: `ours/cost/burst.1.p50`.
 pub(crate) type Key = String;
 
-/// Every figure of every turn of every round. What a turn did not find is not there.
+/// Every figure of every turn of every round. A turn has only the figures measured in it.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     turns: Vec<BTreeMap<Key, f64>>,
@@ -78,12 +78,12 @@ impl Results {
         Spread::of(self.turns.iter().filter_map(|turn| turn.get(key).copied()))
     }
 
-    /// One figure divided by another of the same turn: the disk is not the same an hour later.
+    /// Divides one figure by another of the same turn, because the speed of a disk changes within the hour.
     pub(crate) fn ratio(&self, above: &str, below: &str) -> Option<Spread> {
         Spread::of(self.turns.iter().filter_map(|turn| Some(turn.get(above)? / turn.get(below)?)))
     }
 
-    /// The figures whose keys begin so, with the rest of their names.
+    /// Returns the figures whose keys start with `prefix`, with the rest of their names.
     pub(crate) fn under(&self, prefix: &str) -> Vec<(String, Spread)> {
         let mut names: Vec<&str> =
             self.turns.iter().flat_map(BTreeMap::keys).filter_map(|key| key.strip_prefix(prefix)).collect();
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_lies_between_the_least_and_the_most() {
+    fn a_spread_has_the_median_the_minimum_and_the_maximum() {
         let spread = |values: &[f64]| Spread::of(values.iter().copied());
         assert_eq!(spread(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
         assert_eq!(spread(&[4.0, 1.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));

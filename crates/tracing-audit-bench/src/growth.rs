@@ -1,4 +1,4 @@
-//! How costs grow: with events, threads, sizes, segments. Each figure is `series.x`.
+//! How costs grow with events, threads, sizes and segments. Each figure is named `series.x`.
 
 use std::{path::Path, time::Instant};
 
@@ -13,12 +13,12 @@ use crate::{
     workload::{self, Event},
 };
 
-/// Nanoseconds for each of `events`.
+/// Returns the nanoseconds for each of `events`.
 fn each(begun: Instant, events: u64) -> f64 {
     begun.elapsed().as_secs_f64() * 1e9 / events as f64
 }
 
-/// From 10 to 10 million events: until the last call returned, and until all were durable.
+/// Measures 10 to 10 million events, until the last call returned and until all were durable.
 pub(crate) fn events(dir: &Path, scale: Scale) -> Result<Figures> {
     let mut figures = Figures::default();
     let most = scale.count(10_000_000);
@@ -26,7 +26,7 @@ pub(crate) fn events(dir: &Path, scale: Scale) -> Result<Figures> {
     for count in counts {
         let path = dir.join(count.to_string());
         let log = AuditLog::open(&path)?;
-        // The first event of a thread makes its buffers.
+        // The first event of a thread allocates its buffers.
         inside(&log, || workload::emit(Event::routine(0)));
         log.flush()?;
         let begun = Instant::now();
@@ -40,7 +40,7 @@ pub(crate) fn events(dir: &Path, scale: Scale) -> Result<Figures> {
     Ok(figures)
 }
 
-/// From 1 to 64 threads: events per second, routine and durable.
+/// Measures the events per second of 1 to 64 threads, routine and durable.
 pub(crate) fn threads(dir: &Path, scale: Scale) -> Result<Figures> {
     let mut figures = Figures::default();
     for threads in [1, 2, 4, 8, 16, 32, 64] {
@@ -69,8 +69,7 @@ pub(crate) fn threads(dir: &Path, scale: Scale) -> Result<Figures> {
     Ok(figures)
 }
 
-/// From 100 bytes to 32 KiB of text in a record: nanoseconds on the caller and until written, and to
-/// verify.
+/// Measures records with 100 bytes to 32 KB of text, in nanoseconds: on the caller, until durable, and to verify.
 pub(crate) fn sizes(dir: &Path, scale: Scale) -> Result<Figures> {
     let mut figures = Figures::default();
     for size in [100, 300, 1_000, 3_000, 10_000, 32_000] {
@@ -79,7 +78,7 @@ pub(crate) fn sizes(dir: &Path, scale: Scale) -> Result<Figures> {
         let text = "f2 e9-".repeat(size / 6 + 1);
         let event = |number| Event { text: text.get(..size), ..Event::routine(number) };
         let count = scale.count(4_000_000_000 / (size as u64 + 3_000) / 10);
-        // As many as fit the queue, so that nobody waits.
+        // As many as fit the queue, so that no call waits.
         let burst = 8_000_000 / (size as u64 + 500);
         inside(&log, || {
             workload::emit(event(0));
@@ -102,7 +101,7 @@ pub(crate) fn sizes(dir: &Path, scale: Scale) -> Result<Figures> {
     Ok(figures)
 }
 
-/// The same records in 1 to 1,000 segments: milliseconds to open, and to verify.
+/// Measures the same records in 1 to 1,000 segments, in milliseconds: to open, and to verify.
 pub(crate) fn segments(dir: &Path, scale: Scale) -> Result<Figures> {
     let mut figures = Figures::default();
     let records = scale.count(100_000);
@@ -127,7 +126,7 @@ pub(crate) fn segments(dir: &Path, scale: Scale) -> Result<Figures> {
         Verifier::new(&path).run()?.ensure_intact()?;
         figures.add(format!("to verify.{segments}"), each(begun, 1_000_000));
         if machine::files_in(&path)? < segments {
-            return Err("there are fewer segments than were asked for".into());
+            return Err("there are fewer segments than requested".into());
         }
         std::fs::remove_dir_all(path)?;
     }

@@ -1,15 +1,15 @@
-//! The figures to reach, as ratios within one run.
+//! The goals of the benchmark, as ratios within one run.
 
 use crate::{
     figures::{Results, Spread},
     special,
 };
 
-/// What must be, with the figures that decide it.
+/// A goal, with the figures that decide it.
 struct Goal {
     what: String,
     is: Compared,
-    /// The same without this log's work.
+    /// The same ratio without the work of this log.
     bare: Option<Compared>,
     bound: Bound,
 }
@@ -26,77 +26,77 @@ enum Bound {
     AtMost(f64),
 }
 
-/// A goal, and how far it was reached.
+/// A goal with its result.
 pub(crate) struct Judged {
     pub(crate) what: String,
     pub(crate) must: String,
-    /// `None` where what decides it was not measured.
+    /// The result; `None` if it was not measured.
     pub(crate) is: Option<Spread>,
     pub(crate) passes: bool,
-    /// Whether something without this log's work stands beside it, and what that comes to where it was measured.
+    /// Whether the goal is compared with a result without the work of this log, and that result if it was measured.
     pub(crate) has_bare: bool,
     pub(crate) bare: Option<Spread>,
 }
 
-/// What keeps goals from being reached, by how the goals begin.
+/// Why goals are missed, by the beginning of their names.
 const REASONS: [(&[&str], &str); 7] = [
     (
         &[
-            "routine event on the caller, burst, 1 threads, p50 / floor",
-            "routine event on the caller, paced, 1 threads, p50 / floor",
+            "routine event on the caller, burst, 1 thread, p50 / floor",
+            "routine event on the caller, paced, 1 thread, p50 / floor",
         ],
-        "On the caller: what the floor of formatting does not do is to see whether another layer vetoed the event, \
-         to classify it, to bound every value, to put the members in their order, and to queue it.",
+        "On the caller: the log does work that the floor of formatting does not. It checks whether another layer \
+         vetoed the event, classifies it, limits every value, puts the members in order, and queues the event.",
     ),
     (
         &[
             "routine event on the caller, paced, 8 threads, p99.9",
             "routine event on the caller, burst, 8 threads, p99.9",
         ],
-        "The slowest calls of many threads: who holds the lock of the queue is interrupted on its processor, by the \
-         writer or by the system at the end of a sync, and all others wait for it meanwhile.",
+        "The slowest calls of many threads: the thread that holds the lock of the queue is preempted, by the writer \
+         or by the system at the end of a sync, and all others wait for it.",
     ),
     (
         &["durable, ours-immediate, 1 thread / raw", "durable, ours-critical, 1 thread / raw"],
-        "One thread beside the raw loop: the event goes to the writer's thread and the word that it is durable comes \
-         back, and each wakes a thread that sleeps; the ideal group commit has the same to do. The caller could sync \
-         itself, as the raw loop does; then a disk that hangs would hold it for longer than the wait bound, which \
-         nothing can interrupt.",
+        "One thread beside the raw loop: the event goes to the writer thread and the acknowledgement comes back, and \
+         each wakes a sleeping thread. The ideal group commit has the same cost. The caller could sync by itself, as \
+         the raw loop does, but a hanging disk would then block it beyond the wait bound, since nothing can interrupt \
+         a sync.",
     ),
     (
         &["durable, ours-immediate, 1 thread / ideal", "durable, ours-critical, 1 thread / ideal"],
-        "One thread beside the ideal group commit: between two syncs ours also goes through tracing, makes a record, \
-         hashes it, and looks whether the file is still as it was left.",
+        "One thread beside the ideal group commit: between two syncs, ours also goes through tracing, encodes a \
+         record, hashes it, and checks that the file is unchanged.",
     ),
     (
         &["durable, ours-immediate, 8 threads", "durable, ours-critical, 8 threads"],
-        "8 threads: while a sync serves some of them the others emit, so a sync carries about five events and takes \
-         nine tenths of the time. Only fewer and larger syncs would be faster, and to wait for more threads costs what \
-         it saves. In okaywal one of those who wait syncs for all, so nothing is handed over, and it writes into files \
-         that have their blocks and their length before; a file that others follow while it grows cannot do that.",
+        "8 threads: while a sync serves some of them, the others emit, so a sync carries about five events and takes \
+         nine tenths of the time. Only fewer and larger syncs would be faster, but waiting for more threads costs as \
+         much as it saves. In okaywal, one of the waiting threads syncs for all, so there is no handover. It also writes \
+         to preallocated files of fixed length, which is not possible for a file that others follow while it grows.",
     ),
     (
         &["durable, ours-immediate, 64 threads", "durable, ours-critical, 64 threads"],
-        "64 threads: one sync serves them and one call wakes them, and then each is switched to, emits and is parked \
-         again. Where the disk is fast, that takes longer than the sync. The ideal group commit has the same to do; ours \
-         also goes through tracing, makes a record of each event and hashes it. To wake two who wake the others was \
-         tried: 64 threads gain from it, and 24 to 48 lose.",
+        "64 threads: one sync serves all of them and one call wakes them. Then each is scheduled, emits and is parked \
+         again, which on a fast disk takes longer than the sync. The ideal group commit has the same cost; ours also \
+         goes through tracing, encodes each event and hashes it. Waking two threads that wake the others was tried: 64 \
+         threads gain from it, and 24 to 48 lose.",
     ),
     (
         &["p99 of a critical event"],
-        "A critical event among routine ones: it may come just after a sync has begun, and is covered by the next, \
-         which begins when all that came before the event is sealed and written. So the slowest wait for two such \
-         rounds, and the routine events of each make it longer than a sync. It is measured in median syncs, and the \
-         slowest of them are far longer (\"sync-p99\" below), as those of a bare loop are on this disk when it pauses \
-         between two (\"bare-p99\"); \"p99-in-p99-syncs\" holds slow events against slow syncs. To leave what came \
-         after the event for a third sync would be faster, and a power cut could then lose what arrives during \
-         three. A second thread that seals while the first syncs was tried on two processors: half of the events \
-         became faster and the slowest slower. At saturation an event takes as long as the queue, so few are \
-         measured (\"saturated-events\"), and two that meet a sync that stalls decide.",
+        "A critical event among routine ones: it may arrive just after a sync has begun. It is then covered by the next \
+         one, which begins when everything before the event is sealed and written. So the slowest events wait for two \
+         such rounds, and the routine events in each make it longer than a sync. The goal is in median syncs, but the \
+         slowest syncs are far longer (\"sync-p99\" below), as are those of a bare loop that pauses between syncs on \
+         this disk (\"bare-p99\"). \"p99-in-p99-syncs\" compares slow events with slow syncs. Leaving what came after \
+         the event to a third sync would be faster, but a power cut could then lose what arrives during three syncs. A \
+         second thread that seals while the first syncs was tried on two processors: half of the events became faster, \
+         and the slowest became slower. At saturation an event takes as long as the queue, so few are measured \
+         (\"saturated-events\"), and two that meet a stalled sync decide the result.",
     ),
 ];
 
-/// What keeps the goals that were missed from being reached, and the missed ones of which nobody knows.
+/// Returns the reasons for the missed goals, and the missed goals without a known reason.
 pub(crate) fn reasons(judged: &[Judged]) -> (Vec<&'static str>, Vec<&str>) {
     let missed: Vec<&str> = judged
         .iter()
@@ -156,7 +156,7 @@ fn goals() -> Vec<Goal> {
     costs(&mut goals);
     for (threads, bound) in [(1, 3.0), (8, 2.0)] {
         let ours = format!("ours/sustained/{threads}");
-        let what = format!("sustained, {threads} threads");
+        let what = format!("sustained, {}", counted(threads));
         let fmt = format!("fmt-lossless/sustained/{threads}");
         goals.push(ratio(format!("{what} / fmt + non_blocking"), &ours, fmt, Bound::AtLeast(bound)));
         let floor = format!("floor-chain-synced/sustained/{threads}");
@@ -214,10 +214,14 @@ fn goals() -> Vec<Goal> {
     goals
 }
 
+fn counted(threads: u32) -> String {
+    if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") }
+}
+
 fn costs(goals: &mut Vec<Goal>) {
     for kind in ["burst", "paced"] {
         for threads in [1, 2, 8] {
-            let what = format!("routine event on the caller, {kind}, {threads} threads");
+            let what = format!("routine event on the caller, {kind}, {}", counted(threads));
             let key = |who: &str, share: &str| format!("{who}/cost/{kind}.{threads}.{share}");
             let fmt = format!("{what}, p50 / fmt + non_blocking");
             goals.push(ratio(fmt, key("ours", "p50"), key("fmt-lossless", "p50"), Bound::AtMost(0.2)));
@@ -241,7 +245,7 @@ fn verification(goals: &mut Vec<Goal>) {
     goals.push(ratio(what, "ours/large/verify", floor("all"), Bound::AtLeast(0.6)));
 }
 
-/// Holds every goal against what was measured. One that nothing was measured for is not reached.
+/// Compares every goal with the results. A goal without a measurement is not reached.
 pub(crate) fn judge(results: &Results) -> Vec<Judged> {
     let judged = |goal: Goal| {
         let is = goal.is.measured(results);
@@ -257,9 +261,9 @@ mod tests {
     use super::*;
     use crate::{figures::Figures, measure::TURNS, plan::Plan};
 
-    /// A goal whose two figures were never measured in the same turn once vanished without a word.
+    /// A goal whose two figures were never measured in the same turn was once silently missing.
     #[test]
-    fn what_each_goal_compares_is_measured_in_the_last_turn() {
+    fn the_figures_of_each_goal_are_measured_in_the_last_turn() {
         let plan = Plan::parse(&[]).unwrap();
         let last: Vec<String> = [plan.steps(true), plan.steps(false)]
             .concat()
@@ -277,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_is_of_some_goal_and_a_miss_without_one_is_named() {
+    fn each_reason_belongs_to_a_goal_and_a_miss_without_a_reason_is_named() {
         let mut judged = judge(&Results::default());
         for start in REASONS.iter().flat_map(|(starts, _)| *starts) {
             assert!(judged.iter().any(|goal| goal.what.starts_with(start)), "{start}");

@@ -1,10 +1,10 @@
-//! What the figures were measured on, and what a process and a directory weigh.
+//! The machine of a run, the memory of a process, and the size of a log.
 
 use std::{fs, path::Path, process::Command};
 
 use crate::Result;
 
-/// The machine, for the head of the document: name and value.
+/// Describes the machine as names and values, for the head of the document.
 pub(crate) fn describe(dir: &Path) -> Vec<(&'static str, String)> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let of_cpu = |name: &str| {
@@ -34,7 +34,7 @@ fn commit() -> String {
     let dirty = if said_by("git", &["status", "--porcelain", "src", "crates"]).is_empty() {
         ""
     } else {
-        ", with changes that are not committed"
+        ", with uncommitted changes"
     };
     format!("{}{dirty}", said_by("git", &["rev-parse", "--short", "HEAD"]))
 }
@@ -44,14 +44,14 @@ fn said_by(program: &str, args: &[&str]) -> String {
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 
-/// The most memory that this process ever had resident.
+/// Returns the peak resident memory of this process, in KiB.
 pub(crate) fn peak_kib() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// The bytes of the segments of a log.
+/// Returns the total size of the segments of a log.
 pub(crate) fn bytes_in(log: &Path) -> Result<u64> {
     segments(log)
         .map(|entries| entries.iter().map(|entry| entry.metadata().map_or(0, |data| data.len())).sum())

@@ -1,7 +1,7 @@
 //! Measures tracing-audit beside other logs and stores, in one run.
 //!
 //! `cargo run --release --manifest-path crates/tracing-audit-bench/Cargo.toml` measures everything and writes
-//! `docs/benchmarks.md`; with `--help` it says what else it can do.
+//! `docs/benchmarks.md`. `--help` lists what else it can do.
 
 #![expect(
     clippy::print_stdout,
@@ -37,7 +37,7 @@ use measure::{Measure, Scale};
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const HELP: &str = "\
-Measures tracing-audit beside other logs and stores. A whole run needs 40 GB of free space.
+Measures tracing-audit beside other logs and stores. A full run needs 40 GB of free space.
 
 cargo run --release --manifest-path crates/tracing-audit-bench/Cargo.toml -- [OPTIONS] [NAME…]
 
@@ -45,11 +45,11 @@ cargo run --release --manifest-path crates/tracing-audit-bench/Cargo.toml -- [OP
 
   removal DIR   a critical event while retention removes thousands of segments, in new directories below DIR
 
-  NAME          contestants or measures, to run these alone (and write nothing); all, if none is given
-  --list        says which there are
-  --rounds N    how many rounds, 5 unless given
-  --quick       a tenth of the time: whether everything runs, not figures
-  --write       writes docs/benchmarks.md and its charts, also for a part or a quick run
+  NAME          runs only these contestants or measures, and writes nothing; default: all
+  --list        lists contestants and measures
+  --rounds N    number of rounds; default: 5
+  --quick       takes a tenth of the time, to see whether everything runs; the figures mean nothing
+  --write       writes docs/benchmarks.md and its charts even for a partial or quick run
 ";
 
 fn main() -> ExitCode {
@@ -71,7 +71,7 @@ fn dispatch(args: &[String]) -> Result<()> {
             let measure = Measure::parse(measure).ok_or("no such measure")?;
             let scale = Scale { is_quick: *quick == "quick" };
             print!("{}", measure::run(contestant, measure, Path::new(dir), scale)?);
-            // The global logger of another may still have threads.
+            // `exit`, because the global logger of a contestant may still have threads.
             std::process::exit(0);
         }
         ["short", dir, "killed"] => bursts::killed_run(dir),
@@ -109,14 +109,14 @@ fn dispatch(args: &[String]) -> Result<()> {
     }
 }
 
-/// The environment variable by which a child is told its number of threads.
+/// The environment variable that passes the number of threads to a child.
 const THREADS: &str = "BENCH_THREADS";
 
 fn threads_asked() -> Option<usize> {
     std::env::var(THREADS).ok()?.parse().ok()
 }
 
-/// A measurement whose disk fails measures nothing.
+/// Ends the process on an I/O error, because figures from a failing disk are worthless.
 fn or_exit<T>(result: std::io::Result<T>) -> T {
     result.unwrap_or_else(|error| {
         eprintln!("{error}");

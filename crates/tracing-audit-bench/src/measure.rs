@@ -1,5 +1,5 @@
-//! One measurement of one contestant, in a process of its own. Figures go to standard output, one
-//! `name value` for each line.
+//! One measurement of one contestant, in its own process. Figures go to standard output, one
+//! `figure NAME VALUE` on each line.
 
 use std::{
     path::Path,
@@ -16,29 +16,29 @@ use crate::{
     workload::Event,
 };
 
-/// How many turns a round has.
+/// The number of turns in a round.
 pub(crate) const TURNS: usize = 3;
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Measure {
-    /// What an event costs the thread that emits it.
+    /// Time of an event on the emitting thread.
     Cost,
-    /// Events per second until all are written, nothing lost.
+    /// Events per second until all are written, with none lost.
     Sustained,
     /// Events per second where each is durable before the call returns.
     Durable,
     /// Bytes verified per second.
     Verify,
-    /// A critical event while routine ones arrive.
+    /// Time of a critical event while routine ones arrive.
     Mixed,
-    /// Four processes, on one log and on four.
+    /// Events per second of four processes, on one log and on four.
     Processes,
-    /// The peak of memory for many events.
+    /// Peak memory with many events.
     Memory,
-    /// The same while syncs hang.
+    /// Peak memory with many events while syncs hang.
     MemoryStalled,
-    /// A large log: opened after a kill, and verified.
+    /// Opening a large log after a kill, and verifying it.
     Large,
     /// Cost by the number of events.
     GrowthEvents,
@@ -79,30 +79,32 @@ impl Measure {
         Self::NAMED.iter().find(|(_, known)| *known == name).map(|(measure, _)| *measure)
     }
 
-    /// Whether it is measured in every round, or once because it takes long.
+    /// Returns whether it is measured in every round; otherwise it is measured once, because it takes long.
     pub(crate) fn is_in_rounds(self) -> bool {
         self <= Self::Processes
     }
 
-    /// How often it is measured in a round. Half a minute later a disk may be another: what compares
-    /// syncs is measured in several short turns, so that its contestants meet the same disk.
+    /// Returns how often it is measured in a round.
+    ///
+    /// The speed of a disk can change within half a minute. Comparisons of syncs are therefore made in several short
+    /// turns, so that all contestants meet the same conditions.
     pub(crate) fn turns(self) -> usize {
         if self == Self::Durable { TURNS } else { 1 }
     }
 
-    /// Whether it is measured in this turn of a round, counted from 1. In the last one everything is, so
-    /// that all figures can be compared.
+    /// Returns whether it is measured in this turn of a round, counted from 1. Everything is measured in the last
+    /// turn, so that all figures can be compared.
     pub(crate) fn is_due(self, turn: usize) -> bool {
         TURNS - turn < self.turns()
     }
 
-    /// After which it is taken to hang, in seconds.
+    /// Returns the time after which a measurement is considered hung.
     pub(crate) fn limit(self) -> Duration {
         Duration::from_secs(if self.is_in_rounds() { 90 } else { 300 })
     }
 }
 
-/// How long the parts of a measurement take.
+/// The scale of a measurement: full or quick.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
     pub(crate) is_quick: bool,
@@ -118,7 +120,7 @@ impl Scale {
     }
 }
 
-/// Measures, and prints what came out.
+/// Runs a measurement and returns its figures.
 pub(crate) fn run(contestant: &Contestant, measure: Measure, dir: &Path, scale: Scale) -> Result<Figures> {
     match measure {
         Measure::Cost => cost(contestant, dir, scale),
@@ -137,7 +139,7 @@ pub(crate) fn run(contestant: &Contestant, measure: Measure, dir: &Path, scale: 
     }
 }
 
-/// What two looks at the clock cost, in nanoseconds: subtracted from what was between them.
+/// Returns the cost of reading the clock twice, in nanoseconds, to subtract from a measured time.
 fn clock_cost() -> u64 {
     let mut costs: Vec<u64> = (0..1001).map(|_| nanos(Instant::now().elapsed())).collect();
     costs.sort_unstable();
@@ -148,14 +150,14 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     duration.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
-/// The value below which that share of the sorted values lies.
+/// Returns the quantile of sorted values: the value below which `share` of them are.
 pub(crate) fn at(sorted: &[u64], share: f64) -> u64 {
     let index = (sorted.len().saturating_sub(1) as f64 * share) as usize;
     sorted.get(index).copied().unwrap_or_default()
 }
 
-/// Runs `work` on so many threads, each inside the span, beginning together. Returns how long all of
-/// it took, and what each returned.
+/// Runs `work` on `threads` threads, each inside the span, all starting together. Returns the total time, and
+/// the result of each thread.
 pub(crate) fn on_threads<T: Send>(
     subject: &dyn Subject,
     threads: usize,
@@ -182,7 +184,7 @@ pub(crate) fn on_threads<T: Send>(
     })
 }
 
-/// The price of each call in bursts that fit every queue, and one event at a time.
+/// Measures the time of each call, in bursts that fit every queue and one event at a time.
 fn cost(contestant: &Contestant, dir: &Path, scale: Scale) -> Result<Figures> {
     let subject = (contestant.set_up)(dir)?;
     let mut figures = Figures::default();
@@ -191,10 +193,11 @@ fn cost(contestant: &Contestant, dir: &Path, scale: Scale) -> Result<Figures> {
         for (name, events, gap) in
             [("burst", 16_000, Duration::ZERO), ("paced", 4_000, Duration::from_micros(50))]
         {
-            // What was queued before is written: each burst meets an empty queue.
+            // Time to write what was queued before, so that each burst finds an empty queue.
             thread::sleep(Duration::from_millis(60));
-            // A burst must fit the queue. What disturbs one event in a thousand disturbs several threads at once,
-            // and comes some ten times a second: a short phase of many threads would meet it or not.
+            // The threads of a burst share its events, because a burst must fit the queue. Paced threads do not: what
+            // disturbs one event in a thousand comes about ten times a second and hits several threads at once. A short
+            // phase would meet it only by chance.
             let sharing = if gap.is_zero() { threads as u64 } else { 1 };
             let each = scale.count(events).max(800) / sharing;
             let (_, costs) = on_threads(&*subject, threads, |_| {
@@ -207,7 +210,7 @@ fn cost(contestant: &Contestant, dir: &Path, scale: Scale) -> Result<Figures> {
                     subject.emit(Event::routine(number));
                     costs.push(nanos(begun.elapsed()).saturating_sub(clock));
                 }
-                // The first calls of a thread make its buffers.
+                // Without the first calls of a thread, which allocate its buffers.
                 costs.split_off(costs.len() / 10)
             });
             let mut costs: Vec<u64> = costs.concat();
@@ -220,7 +223,7 @@ fn cost(contestant: &Contestant, dir: &Path, scale: Scale) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Lets other threads run, but does not sleep: a sleeping core is slow when it wakes.
+/// Waits by yielding to other threads, without sleeping: a core is slow just after it wakes.
 fn wait(gap: Duration) {
     let begun = Instant::now();
     while begun.elapsed() < gap {
@@ -228,7 +231,7 @@ fn wait(gap: Duration) {
     }
 }
 
-/// Emits on that many threads until the time is over; returns how many events.
+/// Emits on `threads` threads until the time is over. Returns the number of events.
 pub(crate) fn emit_for(
     subject: &dyn Subject,
     threads: usize,
@@ -250,7 +253,7 @@ pub(crate) fn emit_for(
     counts.iter().sum()
 }
 
-/// One number of threads for each process: the loggers are global, and end only once.
+/// Measures one number of threads per process, because the loggers are global and can be ended only once.
 fn sustained(contestant: &Contestant, dir: &Path, scale: Scale) -> Result<Figures> {
     let threads = crate::threads_asked().unwrap_or(1);
     let subject = (contestant.set_up)(dir)?;
@@ -274,9 +277,9 @@ fn durable(contestant: &Contestant, dir: &Path, scale: Scale) -> Result<Figures>
     Ok(figures)
 }
 
-/// Writes a log, then checks it again and again, with one thread and with all cores.
+/// Writes a log, then verifies it repeatedly, with one thread and with all cores.
 fn verify(contestant: &Contestant, dir: &Path, scale: Scale) -> Result<Figures> {
-    let verify = contestant.verify.ok_or("it has nothing to verify with")?;
+    let verify = contestant.verify.ok_or("it has no verification")?;
     let subject = (contestant.set_up)(dir)?;
     let (begun, limit) = (Instant::now(), scale.seconds(2.0));
     on_threads(&*subject, 1, |_| {

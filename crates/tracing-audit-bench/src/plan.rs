@@ -1,4 +1,4 @@
-//! What one run measures.
+//! The plan of a run: what it measures, as given on the command line.
 
 use crate::{
     Result,
@@ -6,22 +6,22 @@ use crate::{
     measure::{Measure, Scale},
 };
 
-/// The whole run, from the directory of the repository.
+/// The command of a full run, from the root of the repository.
 const COMMAND: &str = "cargo run --release --manifest-path crates/tracing-audit-bench/Cargo.toml";
 
-/// What was asked for on the command line.
+/// The options of a run.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) rounds: usize,
     pub(crate) scale: Scale,
     pub(crate) writes: bool,
-    /// As it was called, for the document.
+    /// The command line, for the document.
     pub(crate) command: String,
     contestants: Vec<String>,
     measures: Vec<Measure>,
 }
 
-/// One process to start.
+/// One measurement of one contestant, in its own process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
     pub(crate) contestant: &'static Contestant,
@@ -53,7 +53,11 @@ impl Plan {
                 name => match (contestants::find(name), Measure::parse(name)) {
                     (Some(contestant), _) => plan.contestants.push(contestant.name.to_owned()),
                     (_, Some(measure)) => plan.measures.push(measure),
-                    _ => return Err(format!("{name} is no contestant, measure or option; see --list").into()),
+                    _ => {
+                        return Err(
+                            format!("{name} is not a contestant, measure or option; see --list").into()
+                        );
+                    }
                 },
             }
         }
@@ -62,7 +66,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The steps of a round, or what is done once after all rounds. What is compared stands together.
+    /// Returns the steps of a round, or those done once after all rounds. Contestants that are compared run one after
+    /// the other.
     pub(crate) fn steps(&self, in_rounds: bool) -> Vec<Step> {
         let measures = Measure::all().filter(|measure| measure.is_in_rounds() == in_rounds);
         let measures = measures.filter(|measure| self.measures.is_empty() || self.measures.contains(measure));

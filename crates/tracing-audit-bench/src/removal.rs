@@ -1,4 +1,4 @@
-//! What a critical event waits while retention removes thousands of segments, beside the same without removal.
+//! How long critical events wait while retention removes thousands of segments, compared with no removal.
 
 use std::{
     fs,
@@ -20,11 +20,11 @@ use crate::{
 const SEGMENTS: usize = 3158;
 const NEWEST: u32 = 100;
 const ROUNDS: usize = 7;
-/// Events of a run without removal.
+/// Number of events in a run without removal.
 const EVENTS: usize = 500;
 
-/// Measures pairs of runs in new directories below `root`: one with removal, one without, and in the next round the other
-/// one first.
+/// Measures pairs of runs in new directories below `root`, one with removal and one without. The order alternates from
+/// round to round.
 pub(crate) fn measure(root: &Path) -> Result<()> {
     fs::create_dir_all(root)?;
     let (_quick, made) = segments()?;
@@ -58,7 +58,7 @@ fn line(what: &str, costs: &[u64], took: Option<Duration>) {
     println!("{what:<24} {:>7} {p50:>9.2} {p99:>9.2} {longest:>9.2} {took:>9}", costs.len());
 }
 
-/// A closed log of that many segments of 64 KiB, where syncs are free.
+/// Creates a closed log of [`SEGMENTS`] segments of 64 KiB, in memory if possible, where syncs cost nothing.
 fn segments() -> Result<(TempDir, PathBuf)> {
     let quick = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
     let made = quick.path().join("log");
@@ -77,12 +77,12 @@ fn segments() -> Result<(TempDir, PathBuf)> {
     Ok((quick, made))
 }
 
-/// The costs of critical events, a millisecond between one and the next, sorted, and how long removal took. With removal
-/// only events count that came while it went on.
+/// Emits a critical event every millisecond. Returns their sorted times, and how long removal took. With removal, events
+/// are emitted only until it is done.
 fn run(root: &Path, made: &Path, removes: bool) -> Result<(Vec<u64>, Option<Duration>)> {
     let dir = tempfile::tempdir_in(root)?;
     let path = dir.path().join("log");
-    // Opening makes the directory as it must be.
+    // Opening creates the directory with the required permissions.
     AuditLog::open(&path)?.close()?;
     fs::remove_dir_all(path.join("control"))?;
     for entry in fs::read_dir(made)? {
@@ -91,7 +91,7 @@ fn run(root: &Path, made: &Path, removes: bool) -> Result<(Vec<u64>, Option<Dura
             fs::copy(entry.path(), path.join(entry.file_name()))?;
         }
     }
-    // What was copied is on the disk before anything is measured.
+    // The copies are written back before the measurement starts.
     Command::new("sync").arg("--file-system").arg(root).status()?;
     let keep = if removes { Retention::keep_all().max_segments(NEWEST) } else { Retention::keep_all() };
     let log = AuditLog::builder(&path).retention(keep).wait_bound(Duration::from_secs(1)).open()?;

@@ -1,4 +1,4 @@
-//! What a run found: for the terminal, and as docs/benchmarks.md.
+//! The results of a run, for the terminal and as docs/benchmarks.md.
 
 use std::{
     fs,
@@ -15,36 +15,36 @@ use crate::{
     tables::{TABLES, Table, Unit, grouped},
 };
 
-/// The charts of growth: figure, title, what is on either axis, what it shows.
+/// The growth charts.
 pub(crate) const GROWTH: [Growth; 4] = [
     Growth {
         measure: "growth-events",
-        title: "Cost of an event by how many there are",
+        title: "Cost of an event by number of events",
         x: "events",
         y: "ns for each event",
-        note: "Few events carry the one sync at their end; many, that they wait for room in the queue.",
+        note: "With few events, the one sync at their end dominates; with many, waiting for room in the queue.",
     },
     Growth {
         measure: "growth-threads",
         title: "Events per second by threads",
         x: "threads",
         y: "events/s",
-        note: "Durable events share syncs, so more threads write more until one writer's time is used up. \
-               Routine events do not become faster with more threads: one thread chains them.",
+        note: "Durable events share syncs, so throughput rises with the threads until the one writer is busy. \
+               Routine events do not get faster with more threads, because one thread chains them.",
     },
     Growth {
         measure: "growth-sizes",
         title: "Cost of an event by its size",
         x: "bytes of text",
         y: "ns for each event",
-        note: "A straight line once the bytes cost more than the event.",
+        note: "Proportional to the size once the bytes cost more than the event itself.",
     },
     Growth {
         measure: "growth-segments",
         title: "Opening and verifying by segments",
         x: "segments",
         y: "ms",
-        note: "The same records in more files. Opening lists the directory and reads the last file.",
+        note: "The same records, spread over more files. Opening lists the directory and reads the last file.",
     },
 ];
 
@@ -57,7 +57,7 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
-    /// The points of each line, by x.
+    /// Returns the points of each line, sorted by x.
     pub(crate) fn lines(&self, results: &Results) -> Vec<(String, Vec<(f64, f64)>)> {
         let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
         for (name, spread) in results.under(&format!("ours/{}/", self.measure)) {
@@ -84,15 +84,16 @@ fn cell(unit: Unit, spread: Option<Spread>) -> String {
     )
 }
 
-/// What stands in the last column of the table of goals.
-const BARE: &str = "Without this log's work: what the ideal group commit comes to in its place, for durable events (a \
-    thread that writes and syncs what waits, with no tracing, chain or checks); and for the critical event a bare write \
-    and fdatasync, a millisecond after the last, in its own median. Where that misses as well, this log is not the \
-    only reason. Ours can be ahead of it: it takes what came while it wrote into the same sync.";
+/// Explains the last column of the table of goals.
+const BARE: &str = "The last column shows the same ratio without the work of this log. For durable events, it is that of \
+    the ideal group commit: a thread that writes and syncs what waits, with no tracing, chain or checks. For the critical \
+    event, it is that of a bare write and fdatasync every millisecond, relative to its own median. If this column misses \
+    the goal as well, this log is not the only cause. Ours can be ahead of it, because events that arrive while it writes \
+    are included in the same sync.";
 
 fn goals_table(judged: &[Judged]) -> String {
     let mut text = String::from(
-        "| what | must be | is: median (min–max) | | without this log's work |\n|---|---|---|---|---|\n",
+        "| goal | required | measured: median (min–max) | | without this log's work |\n|---|---|---|---|---|\n",
     );
     let print = |spread: Option<Spread>| {
         spread.map_or_else(
@@ -111,7 +112,7 @@ fn goals_table(judged: &[Judged]) -> String {
         ));
     }
     let passed = judged.iter().filter(|goal| goal.passes).count();
-    text.push_str(&format!("\n{passed} of {} reached.\n", judged.len()));
+    text.push_str(&format!("\n{passed} of {} goals reached.\n", judged.len()));
     if judged.iter().any(|goal| goal.has_bare) {
         text.push_str(&format!("\n{BARE}\n"));
     }
@@ -123,7 +124,7 @@ fn missed(judged: &[Judged]) -> String {
     if known.is_empty() && unknown.is_empty() {
         return String::new();
     }
-    let mut text = String::from("## What keeps the missed ones from being reached\n\n");
+    let mut text = String::from("## Why goals were missed\n\n");
     for reason in known {
         text.push_str(&format!("- {reason}\n"));
     }
@@ -177,7 +178,7 @@ fn growth_table(growth: &Growth, results: &Results) -> Option<String> {
     Some(text)
 }
 
-/// Figures that stand in no table of contestants.
+/// Formats the figures that are in no table of contestants.
 fn others(results: &Results) -> String {
     let mut text = String::from("| figure | median (min–max) |\n|---|--:|\n");
     for measure in ["mixed", "processes", "memory", "memory-stalled", "large"] {
@@ -190,7 +191,7 @@ fn others(results: &Results) -> String {
     text
 }
 
-/// The same tables without their charts.
+/// Formats the tables without their charts.
 pub(crate) fn for_terminal(results: &Results) -> String {
     let mut text = String::new();
     for one in TABLES {
@@ -203,14 +204,14 @@ pub(crate) fn for_terminal(results: &Results) -> String {
             text.push_str(&format!("\n{}\n\n{rows}", growth.title));
         }
     }
-    // Of a part of the measurements, the goals that it says something about.
+    // A partial run shows only the goals that it measured.
     let mut judged = judge::judge(results);
     judged.retain(|goal| goal.is.is_some());
-    text.push_str(&format!("\nOthers\n\n{}\nFigures to reach\n\n{}", others(results), goals_table(&judged)));
+    text.push_str(&format!("\nOther figures\n\n{}\nGoals\n\n{}", others(results), goals_table(&judged)));
     text
 }
 
-/// Both pictures of a chart; the reader's page picks one.
+/// Returns the HTML for a chart, with which a page picks the light or the dark picture.
 fn picture(name: &str, title: &str) -> String {
     format!(
         "<picture>\n  <source media=\"(prefers-color-scheme: dark)\" srcset=\"benchmarks/{name}-dark.svg\">\n  \
@@ -225,16 +226,19 @@ fn repository() -> PathBuf {
 const HEAD: &str = "\
 # Benchmarks
 
-Written by the command below, all but [Forwarding](#forwarding), which has a command of its own.
-Every contestant runs in a process of its own, all on one workload: an event with target, action, actor, resource, outcome
-and a number, inside a span with session and request, about 300 bytes of JSON without hashes. Contestants take turns,
-because the speed of a disk drifts: one turn in each round, and three short ones where syncs are compared. Ratios are taken
-within a turn, and only they mean anything on another machine. A figure is the median of the turns, with the least and the
-most.
+Two other pages cover [many short processes, many chains and large segments][benchmarks/bursts.md], and
+[critical events during retention][benchmarks/removal.md].
+
+This page is written by the command below, except [Forwarding](#forwarding), which has its own command.
+
+All contestants have the same workload, each in its own process: an event with target, action, actor, resource, outcome and
+a number, inside a span with session and request. That is about 300 bytes of JSON without hashes. Because the speed of a disk
+drifts, contestants take turns: one turn in each round, or three short ones where syncs are compared. A figure is the median
+of the turns, with the minimum and maximum. Ratios are computed within a turn, and only ratios carry over to other machines.
 
 ";
 
-/// How the section begins that is kept.
+/// The start of the section that is kept from the previous document.
 const FORWARDING: &str = "\n## Forwarding\n";
 
 /// Writes docs/benchmarks.md and its charts.
@@ -249,10 +253,10 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
     }
     text.push_str(&format!("| rounds | {} |\n\n", plan.rounds));
     if plan.scale.is_quick {
-        text.push_str("**A quick run: it shows that everything runs. Its figures mean nothing.**\n\n");
+        text.push_str("**A quick run: it only shows that everything runs. Its figures mean nothing.**\n\n");
     }
     let judged = judge::judge(results);
-    text.push_str(&format!("## Against the figures to reach\n\n{}\n", goals_table(&judged)));
+    text.push_str(&format!("## Goals\n\n{}\n", goals_table(&judged)));
     text.push_str(ELSEWHERE);
     text.push_str(&missed(&judged));
     for one in TABLES {
@@ -265,14 +269,14 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
         }
         text.push_str(&format!("{}\n\n{rows}\n", one.note));
     }
-    text.push_str("## How it grows\n\n");
+    text.push_str("## How costs grow\n\n");
     for growth in &GROWTH {
         let Some(rows) = growth_table(growth, results) else { continue };
         charts::lines(&dir, growth, &growth.lines(results))?;
         let shown = picture(growth.measure, growth.title);
         text.push_str(&format!("### {} ({})\n\n{shown}{}\n\n{rows}\n", growth.title, growth.y, growth.note));
     }
-    text.push_str(&format!("## Other figures\n\nTimes are in nanoseconds and speeds in bytes per second, where nothing else is said.\n\n{}\n", others(results)));
+    text.push_str(&format!("## Other figures\n\nTimes are in nanoseconds and speeds in bytes per second, unless noted otherwise.\n\n{}\n", others(results)));
     text.push_str("## Contestants\n\n| name | what it is |\n|---|---|\n");
     for contestant in contestants::ALL {
         text.push_str(&format!("| {} | {} |\n", contestant.name, contestant.about));
@@ -286,7 +290,7 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
             text.push_str(&format!("- {failure}\n"));
         }
     }
-    // Another program measures it.
+    // Another program measures forwarding, so its section is kept, with the link definitions behind it.
     let before = fs::read_to_string(docs.join("benchmarks.md")).unwrap_or_default();
     if let Some((_, section)) = before.split_once(FORWARDING) {
         text.push_str(FORWARDING);
@@ -298,9 +302,9 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<()> {
 }
 
 const ELSEWHERE: &str = "\
-Measured elsewhere: that an event allocates nothing on its caller (`cargo test --test allocations`), and the
-instructions of emitting, sealing and verifying, and what the layer costs events and spans that are not its own
-(`ci/instructions`).
+Checked elsewhere: an event allocates nothing on the calling thread (`cargo test --test allocations`). Instructions are
+counted by `ci/instructions`: those of emitting, sealing and verifying, and those that the layer adds to other events and
+spans.
 
 ";
 
@@ -309,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_goal_stands_beside_what_is_bare_of_this_log() {
+    fn a_goal_is_shown_beside_the_same_without_this_log() {
         let spread = |median| Some(Spread { median, min: 1.0, max: 4.0 });
         let goal = |what: &str, passes, has_bare, bare| Judged {
             what: what.to_owned(),
@@ -329,7 +333,7 @@ mod tests {
             "| a | ≥ 2 | 3.00 (1.00–4.00) | pass | |",
             "| b | ≥ 2 | 1.50 (1.00–4.00) | **fail** | 2.50 (1.00–4.00) |",
             "| c | ≥ 2 | 1.50 (1.00–4.00) | **fail** | not measured |",
-            "1 of 3 reached.",
+            "1 of 3 goals reached.",
             BARE,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");

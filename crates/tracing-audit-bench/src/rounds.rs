@@ -1,4 +1,4 @@
-//! Runs the steps, each in a process of its own, and collects what they say.
+//! Runs the steps, each in its own process, and collects their figures.
 
 use std::{
     fs::File,
@@ -19,7 +19,7 @@ use crate::{
     plan::{Plan, Step},
 };
 
-/// Where the data goes: on the real disk, in what `cargo clean` removes.
+/// Returns the directory for data: on the real disk, below a directory that `cargo clean` removes.
 pub(crate) fn data_dir() -> Result<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tmp");
     std::fs::create_dir_all(&dir)?;
@@ -57,17 +57,19 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
     Ok(results)
 }
 
-/// The directories of what was measured in a round. Where a file system is mounted with `discard`, a disk that
-/// is told of gigabytes removed is slower for a while, and who is measured next pays for it.
+/// The directories of the measurements of a round, kept until its end.
+///
+/// On a file system mounted with `discard`, a disk is slower for a while after gigabytes were removed, which would slow
+/// down the next measurement.
 struct Kept(Vec<TempDir>);
 
 const PREFIX: &str = "bench-";
-/// How long the disk is left alone once more than so many bytes are gone.
+/// How long the disk rests after more than [`MUCH`] bytes were removed.
 const REST: Duration = Duration::from_secs(20);
 const MUCH: u64 = 1 << 30;
 
 impl Kept {
-    /// Removes what a run that was ended left behind.
+    /// Removes what an aborted run left behind.
     fn new(data: &Path) -> Result<Self> {
         for entry in std::fs::read_dir(data)? {
             let entry = entry?;
@@ -78,8 +80,10 @@ impl Kept {
         Ok(Self(Vec::new()))
     }
 
-    /// A new directory, once nothing of others is left to be written, which would be while this one syncs, and the
-    /// memory of their files can be used again: a page that a virtual machine did not have before costs far more.
+    /// Creates a directory for the next measurement.
+    ///
+    /// First, the data of earlier measurements is written back, which would otherwise happen during the syncs of this
+    /// one. Then its pages are released: a page that is new to a virtual machine costs far more than a reused one.
     fn place(&mut self, data: &Path) -> Result<&Path> {
         write_back(data)?;
         if let Some(last) = self.0.last() {
@@ -89,7 +93,7 @@ impl Kept {
         Ok(self.0.last().ok_or("no directory")?.path())
     }
 
-    /// Removes what is kept, and lets the disk forget it.
+    /// Removes the directories, and waits until the disk has discarded their blocks.
     fn remove(&mut self, data: &Path) -> Result<()> {
         let bytes_before = fs2::available_space(data)?;
         self.0.clear();
@@ -106,7 +110,7 @@ fn write_back(data: &Path) -> Result<()> {
     status.success().then_some(()).ok_or_else(|| "cannot sync the file system".into())
 }
 
-/// Lets go of what the memory holds of the files of a directory.
+/// Drops the files of a directory from the page cache (`posix_fadvise(2)`).
 fn forget_pages(dir: &Path) -> Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
@@ -119,7 +123,7 @@ fn forget_pages(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// One process, with a directory of its own.
+/// Runs one step in its own process and directory.
 fn measured(step: &Step, dir: &Path, scale: Scale) -> Result<Figures> {
     let program = std::env::current_exe()?;
     let mut command = if step.measure == Measure::MemoryStalled {
@@ -141,7 +145,8 @@ fn measured(step: &Step, dir: &Path, scale: Scale) -> Result<Figures> {
     Ok(figures)
 }
 
-/// The program, run so that after the first few its syncs take longer than the measurement.
+/// Returns a command that runs the program with hanging syncs: after the first few, each takes longer than the
+/// measurement.
 fn hanging_syncs(program: &Path) -> Result<Command> {
     if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
         return Err("left out: strace is not installed".into());
@@ -152,7 +157,7 @@ fn hanging_syncs(program: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// What a process printed. One that takes longer than `limit` is ended.
+/// Returns what a process printed. Kills it if it takes longer than `limit`.
 fn within(mut child: Child, limit: Duration) -> Result<String> {
     let output = reader(child.stdout.take());
     let errors = reader(child.stderr.take());
@@ -164,13 +169,13 @@ fn within(mut child: Child, limit: Duration) -> Result<String> {
         if begun.elapsed() > limit {
             child.kill()?;
             child.wait()?;
-            return Err(format!("ended after {} s", limit.as_secs()).into());
+            return Err(format!("killed after {} s", limit.as_secs()).into());
         }
         thread::sleep(Duration::from_millis(5));
     };
     let [output, errors] = [output, errors].map(|reader| reader.join().unwrap_or_default());
     if !status.success() {
-        let last = errors.trim().lines().last().unwrap_or("it said nothing").to_owned();
+        let last = errors.trim().lines().last().unwrap_or("no message").to_owned();
         return Err(format!("{status}: {last}").into());
     }
     Ok(output)
@@ -179,7 +184,7 @@ fn within(mut child: Child, limit: Duration) -> Result<String> {
 fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What was read before a pipe broke is used.
+        // If the pipe breaks, what was read before is used.
         if let Some(mut pipe) = pipe {
             pipe.read_to_end(&mut bytes).unwrap_or_default();
         }
@@ -187,7 +192,7 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
     })
 }
 
-/// One line on standard error that says how far the run is.
+/// A progress line on standard error.
 struct Progress {
     begun: Instant,
     done: usize,

@@ -1,4 +1,4 @@
-//! Measurements of ours alone: latency under load, several processes, memory, a large log.
+//! Measurements of tracing-audit alone: latency under load, several processes, memory, a large log.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -21,7 +21,7 @@ use crate::{
     workload::{self, Event},
 };
 
-/// Runs `work` inside the span, its events going to `log`.
+/// Runs `work` inside the span, with its events going to `log`.
 pub(crate) fn inside<T>(log: &AuditLog, work: impl FnOnce() -> T) -> T {
     let subscriber = tracing_subscriber::registry().with(log.layer());
     tracing::subscriber::with_default(subscriber, || {
@@ -30,11 +30,10 @@ pub(crate) fn inside<T>(log: &AuditLog, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// One critical event after the other, while routine ones arrive: at half the rate that the log sustains, and
-/// as fast as it takes them.
+/// Measures critical events while routine ones arrive, first at half the sustained rate and then at saturation.
 pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
     let mut figures = Figures::default();
-    // First, while the disk has nothing else to do.
+    // First, while the disk is idle.
     let bare = bare_syncs(&dir.join("bare"), scale.seconds(2.0))?;
     let [p50, p99] = [at(&bare, 0.5).max(1), at(&bare, 0.99)];
     figures.add("bare-p50", p50 as f64);
@@ -52,7 +51,7 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
     });
     log.flush()?;
     let each = saturated.elapsed() / events.max(1);
-    // In the queue an event is without hashes, and nearly all of the rest.
+    // The size of an event in the queue: nearly that of its line, without the hashes.
     let payload = log.stats().written_bytes / u64::from(events.max(1)) - HASHES.len() as u64;
     let half = critical_among_routine(&log, each * 2 * BURST, scale.seconds(2.0));
     let [p99, sync] = [at(&half.costs, 0.99), at(&half.syncs, 0.5).max(1)];
@@ -65,7 +64,7 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
 
     let full = critical_among_routine(&log, Duration::ZERO, scale.seconds(4.0));
     let [p99, sync] = [at(&full.costs, 0.99), at(&full.syncs, 0.5)];
-    // What routine events may take of the queue holds so many, and each takes its time.
+    // The time to drain the part of the queue that is open to routine events, three quarters, when it is full.
     let drain = nanos(each) * (QUEUE_BYTES / 4 * 3 / payload.max(1));
     figures.add("drain", drain as f64);
     figures.add("saturated-events", full.costs.len() as f64);
@@ -76,10 +75,10 @@ pub(crate) fn mixed(dir: &Path, scale: Scale) -> Result<Figures> {
     Ok(figures)
 }
 
-/// The slowest of a hundred bare syncs, in the median of them.
+/// The p99 of bare syncs, divided by their median.
 pub(crate) const BARE_TAIL: &str = "bare-p99-in-syncs";
 
-/// What a write and fdatasync takes a millisecond after the last; sorted.
+/// Measures a write and fdatasync every millisecond. Returns the sorted times.
 fn bare_syncs(dir: &Path, time: Duration) -> Result<Vec<u64>> {
     std::fs::create_dir(dir)?;
     let raw = (contestants::find("raw").ok_or("no raw loop")?.set_up)(dir)?;
@@ -96,19 +95,18 @@ fn bare_syncs(dir: &Path, time: Duration) -> Result<Vec<u64>> {
     Ok(costs)
 }
 
-/// Routine events between two looks at the clock.
+/// Routine events between two readings of the clock.
 const BURST: u32 = 64;
-/// What `Builder::queue_bytes` is unless set.
+/// The default of `Builder::queue_bytes`.
 const QUEUE_BYTES: u64 = 16 << 20;
 
-/// What each critical event took, and the sync that served it, sorted.
+/// The sorted times of critical events, and of the syncs that covered them.
 struct Among {
     costs: Vec<u64>,
     syncs: Vec<u64>,
 }
 
-/// Critical events, a millisecond between one and the next, while another thread emits a burst of routine ones
-/// in every `gap`.
+/// Emits a critical event every millisecond, while another thread emits a burst of routine ones in every `gap`.
 fn critical_among_routine(log: &AuditLog, gap: Duration, time: Duration) -> Among {
     let is_over = AtomicBool::new(false);
     let (mut costs, mut syncs) = (Vec::new(), Vec::new());
@@ -143,7 +141,7 @@ fn critical_among_routine(log: &AuditLog, gap: Duration, time: Duration) -> Amon
     Among { costs, syncs }
 }
 
-/// A process of ours that works beside this one. It ends when its standard input does.
+/// Starts a worker process, which runs [`work`].
 fn spawn(task: &str, dir: &Path, amount: u64) -> Result<Child> {
     Ok(Command::new(std::env::current_exe()?)
         .args(["worker", task, &amount.to_string()])
@@ -153,10 +151,10 @@ fn spawn(task: &str, dir: &Path, amount: u64) -> Result<Child> {
         .spawn()?)
 }
 
-/// What such a process does.
+/// Runs the task of a worker process.
 pub(crate) fn work(task: &str, dir: &Path, amount: u64) -> Result<()> {
     match task {
-        // So many milliseconds of durable events.
+        // Emits durable events for `amount` milliseconds.
         "durable" => {
             let log = AuditLog::builder(dir).flush_mode(FlushMode::Immediate).open()?;
             println!("ready");
@@ -172,7 +170,7 @@ pub(crate) fn work(task: &str, dir: &Path, amount: u64) -> Result<()> {
             println!("{}", events as f64 / begun.elapsed().as_secs_f64());
             log.close()?;
         }
-        // So many events, and then it waits to be killed.
+        // Emits `amount` events, and then waits to be killed.
         "fill" => {
             let log = AuditLog::open(dir)?;
             inside(&log, || (0..amount).for_each(|number| workload::emit(Event::routine(number))));
@@ -188,12 +186,12 @@ pub(crate) fn work(task: &str, dir: &Path, amount: u64) -> Result<()> {
 fn next_line(child: &mut Child) -> Result<String> {
     let output = child.stdout.as_mut().ok_or("no output")?;
     let mut line = String::new();
-    // What is buffered beyond the line is lost: a process says one line at a time.
+    // A buffer of one byte, because anything buffered beyond the line would be lost.
     BufReader::with_capacity(1, output).read_line(&mut line)?;
     Ok(line.trim().to_owned())
 }
 
-/// Events per second of four processes together, on one log and on four.
+/// Measures the events per second of four processes together, on one log and on four.
 pub(crate) fn processes(dir: &Path, scale: Scale) -> Result<Figures> {
     use std::io::Write as _;
     let time = scale.seconds(1.0).as_millis() as u64;
@@ -221,8 +219,8 @@ pub(crate) fn processes(dir: &Path, scale: Scale) -> Result<Figures> {
     Ok(figures)
 }
 
-/// The most memory that the process ever had. With `is_stalled` every sync hangs (the caller sees to
-/// that), and events find no room.
+/// Measures the peak memory of the process. With `is_stalled`, every sync hangs (which the caller arranges), so the
+/// queue fills up and events are dropped.
 pub(crate) fn memory(dir: &Path, scale: Scale, is_stalled: bool) -> Result<Figures> {
     let on_full = if is_stalled { OnFull::DropRoutine } else { OnFull::Block };
     let log = AuditLog::builder(dir.join("log")).on_full(on_full).open()?;
@@ -235,7 +233,7 @@ pub(crate) fn memory(dir: &Path, scale: Scale, is_stalled: bool) -> Result<Figur
     let stats = log.stats();
     figures.add("lost-share", stats.lost_total() as f64 / events as f64);
     if is_stalled {
-        // Nothing is gained by waiting for a disk that hangs.
+        // Without `close`, which would wait for the hanging disk.
         print!("{figures}");
         std::process::exit(0);
     }
@@ -243,7 +241,7 @@ pub(crate) fn memory(dir: &Path, scale: Scale, is_stalled: bool) -> Result<Figur
     Ok(figures)
 }
 
-/// A log as large as one of months: killed, opened again, and verified.
+/// Measures opening and verifying a log of about 10 GB whose writer was killed.
 pub(crate) fn large(dir: &Path, scale: Scale) -> Result<Figures> {
     let log = dir.join("log");
     let events = scale.count(22_000_000);

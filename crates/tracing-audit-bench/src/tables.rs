@@ -1,4 +1,4 @@
-//! Which figures stand in which table, and in which unit.
+//! The tables of the document: their figures, columns and units.
 
 use crate::{
     contestants::{self, Contestant},
@@ -6,14 +6,14 @@ use crate::{
     measure::Measure,
 };
 
-/// One table, and one chart of its first column.
+/// One table, with charts of some of its columns.
 pub(crate) struct Table {
     pub(crate) measure: Measure,
     pub(crate) title: &'static str,
     pub(crate) note: &'static str,
     pub(crate) unit: Unit,
     pub(crate) columns: &'static [(&'static str, &'static str)],
-    /// The columns that have a chart.
+    /// The figures of the columns that have a chart.
     pub(crate) charted: &'static [&'static str],
 }
 
@@ -44,10 +44,10 @@ impl Unit {
 pub(crate) const TABLES: &[Table] = &[
     Table {
         measure: Measure::Cost,
-        title: "What an event costs the thread that emits it",
-        note: "Median of the calls, in bursts that fit every queue and with 50 µs between events; two looks \
-               at the clock are subtracted. The loggers without fields format the same content as text, \
-               inqjet on its own thread.",
+        title: "Cost of an event on the emitting thread",
+        note: "Median of the calls, in bursts that fit every queue, and paced with 50 µs between events. The cost \
+               of reading the clock twice is subtracted. The loggers without fields format the same content as \
+               text, inqjet on its own thread.",
         unit: Unit::Nanoseconds,
         columns: &[
             ("burst, 1 thread", "burst.1.p50"),
@@ -61,8 +61,8 @@ pub(crate) const TABLES: &[Table] = &[
     },
     Table {
         measure: Measure::Cost,
-        title: "The slowest call of a thousand",
-        note: "p99.9 of the same calls. With more threads than cores it is mostly the scheduler's.",
+        title: "The slowest call in a thousand",
+        note: "p99.9 of the same calls. With more threads than cores, it is mostly the scheduler's doing.",
         unit: Unit::Nanoseconds,
         columns: &[
             ("burst, 1 thread", "burst.1.p999"),
@@ -77,8 +77,8 @@ pub(crate) const TABLES: &[Table] = &[
     Table {
         measure: Measure::Sustained,
         title: "Events per second, sustained",
-        note: "As fast as the threads can for a second, until everything is written; nothing is lost. Ours \
-               and the floors of the chain write hashes, half as many bytes again.",
+        note: "Threads emit as fast as they can for one second; time counts until everything is written, and \
+               nothing is lost. Ours and the floors of the chain also write hashes, which add half as many bytes.",
         unit: Unit::PerSecond,
         columns: &[("1 thread", "1"), ("8 threads", "8")],
         charted: &["1"],
@@ -86,8 +86,8 @@ pub(crate) const TABLES: &[Table] = &[
     Table {
         measure: Measure::Durable,
         title: "Durable before the call returns",
-        note: "Events per second; each is synced when the call returns, and threads that wait together may \
-               share a sync. audit-trail takes events from one thread at a time.",
+        note: "Events per second. Each event is synced when the call returns; waiting threads may share a sync. \
+               audit-trail takes events from one thread at a time.",
         unit: Unit::PerSecond,
         columns: &[("1 thread", "1"), ("8 threads", "8"), ("64 threads", "64")],
         charted: &["8", "64"],
@@ -95,7 +95,7 @@ pub(crate) const TABLES: &[Table] = &[
     Table {
         measure: Measure::Verify,
         title: "Verification",
-        note: "Bytes of log per second; each crate with its own verification, ours with every check of the \
+        note: "Bytes of log per second. Each crate runs its own verification; ours makes every check of the \
                format. SHA-256 over the lines runs on as many threads as ours; audit-trail has one.",
         unit: Unit::GigabytesPerSecond,
         columns: &[("one core", "one"), ("all cores", "all")],
@@ -104,7 +104,7 @@ pub(crate) const TABLES: &[Table] = &[
 ];
 
 impl Table {
-    /// The contestants that have a figure in the table, in their order.
+    /// Returns the contestants that have a figure in the table, in their order.
     pub(crate) fn rows(&self, results: &Results) -> Vec<(&'static Contestant, Vec<Option<Spread>>)> {
         contestants::ALL
             .iter()
@@ -122,7 +122,7 @@ impl Table {
     }
 }
 
-/// A whole number with a space between thousands.
+/// Formats a whole number with a space between thousands.
 pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_printed_for_people() {
+    fn figures_are_printed_in_readable_units() {
         assert_eq!(grouped(1_234_567.4), "1 234 567");
         assert_eq!(grouped(12.0), "12");
         assert_eq!(Unit::GigabytesPerSecond.print(1_234_000_000.0), "1.23");

@@ -18,9 +18,9 @@ const REQUEST: &str = "r-4711-09bc";
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Event<'a> {
     pub(crate) number: u64,
-    /// For ours in `Hybrid`: durable when the macro returns.
+    /// Whether the event is critical: durable when the macro returns, for tracing-audit in `Hybrid`.
     pub(crate) is_critical: bool,
-    /// Makes the record longer.
+    /// Text that makes the record longer.
     pub(crate) text: Option<&'a str>,
 }
 
@@ -30,12 +30,12 @@ impl Event<'_> {
     }
 }
 
-/// The span in which all events are emitted.
+/// Enters the span in which all events are emitted.
 pub(crate) fn span() -> tracing::span::EnteredSpan {
     tracing::info_span!("request", session_id = SESSION, request_id = REQUEST).entered()
 }
 
-/// The event, through tracing.
+/// Emits the event through tracing.
 pub(crate) fn emit(event: Event<'_>) {
     let number = event.number;
     match event {
@@ -59,7 +59,7 @@ pub(crate) fn emit(event: Event<'_>) {
             "an order was placed"
         ),
         Event { text: Some(text), .. } => {
-            // No value of ours may be longer than 16 KiB.
+            // In two halves, because tracing-audit cuts a value beyond 16 KiB.
             let (first, second) = text.split_at(text.len() / 2);
             tracing::info!(
                 target: "audit",
@@ -76,7 +76,7 @@ pub(crate) fn emit(event: Event<'_>) {
     }
 }
 
-/// The same content as the text of a record of a logger without fields.
+/// Emits the same content as text, for loggers without fields.
 macro_rules! as_text {
     ($log:path, $number:expr) => {
         $log!(
@@ -95,7 +95,8 @@ macro_rules! as_text {
 }
 pub(crate) use as_text;
 
-/// Values that the compiler must not merge into a format string: an application has them at run time.
+/// Defines functions that hide constants from the compiler, which could otherwise merge them into format strings. In an
+/// application, these values are known only at run time.
 macro_rules! opaque {
     ($($name:ident $value:ident),*) => {
         $(
@@ -113,7 +114,7 @@ thread_local! {
     static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Hands over the event as one line of JSON, for contestants that store bytes.
+/// Passes the event to a closure as one line of JSON, for contestants that store bytes.
 pub(crate) fn with_line<T>(number: u64, use_line: impl FnOnce(&[u8]) -> T) -> T {
     LINE.with_borrow_mut(|line| {
         line.clear();
@@ -137,7 +138,7 @@ pub(crate) fn with_line<T>(number: u64, use_line: impl FnOnce(&[u8]) -> T) -> T 
         member("message", message(), "\"");
         member("target", "audit", "\"");
         member("number", digits.format(number), "");
-        // The comma in front becomes the brace.
+        // The leading comma becomes the opening brace.
         line.splice(..1, *b"{").for_each(drop);
         line.extend_from_slice(b"}\n");
         use_line(line)

@@ -1,4 +1,4 @@
-//! Writes a log of many records, to measure the command with: `many_records DIR RECORDS`. See docs/command.md.
+//! Writes a log of many records for benchmarks of the command: `many_records DIR RECORDS`. See docs/command.md.
 
 #![allow(clippy::print_stdout, reason = "it prints the head")]
 
@@ -20,7 +20,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         .open()?;
     tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
         for n in 0..records {
-            // No two neighbours alike: 10,000 actors, seven actions, one outcome in 20 a refusal.
+            // Neighbouring records differ: 10,000 actors, seven actions, one outcome in 20 denied.
             let random = n.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
             let action = [
                 "auth.login",

@@ -1,4 +1,4 @@
-//! Verifies a log with the library alone, to measure the command beside it: `verify_alone DIR`. See docs/command.md.
+//! Verifies a log with the library alone, to compare its speed with the command's: `verify_alone DIR`. See docs/command.md.
 
 #![allow(clippy::print_stdout, reason = "it prints the verdict")]
 

@@ -23,20 +23,20 @@ use tracing_audit_forward::{
 
 use crate::{
     output::{escape, escape_json, grouped},
-    print, say, store,
+    print, print_stderr, store,
 };
 
 /// Collects the logs of a fleet from a stream, and checks every chain as it arrives.
 ///
-/// Below the directory, `logs/SERVICE/HOST` is a copy of each log, byte for byte, which `verify` takes; `heads/SERVICE/HOST` has
-/// the heads that `verify --heads` takes on that host; `table.json` is the table of heads. It may be ended at any moment: the
-/// next run goes on where this one was.
+/// In the directory, `logs/SERVICE/HOST` is a copy of each log, byte for byte, for `verify`; `heads/SERVICE/HOST` has the heads
+/// for `verify --heads` on that host; `table.json` is the table of heads. The collector may be ended at any moment: the next
+/// run continues where this one ended.
 ///
-/// What is wrong is said on standard error when it begins and when it ends: a log that is missing, forked, altered, stopped by
-/// its forwarder, or silent. `collect status` says it at any time, by its exit code too.
+/// Alarms are printed to standard error when they begin and when they end: a log is missing, forked, altered, stopped by its
+/// forwarder, or silent. `collect status` shows the current ones, also in its exit code.
 ///
-/// With `--once` the command exits 0 when all is well and 1 when evidence is in doubt (forked, altered, missing). It says nothing of
-/// logs that are silent or stopped: only who listens on hears that.
+/// With `--once` the command exits with 0 if all is well, and with 1 if evidence is in doubt (forked, altered, missing). It
+/// does not detect silent or stopped logs, which takes a collector that keeps running.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Collect {
@@ -49,31 +49,31 @@ pub(crate) struct Collect {
 
 #[derive(Debug, Subcommand)]
 enum About {
-    /// Prints the table of heads, and what is wrong.
+    /// Prints the table of heads, and the alarms.
     ///
-    /// Exits 0 when all is well, 1 when evidence is in doubt (forked, altered, stopped, missing), and 3 when a log is silent,
-    /// or the collector is behind or does not run.
+    /// Exit codes: 0 all is well, 1 evidence is in doubt (forked, altered, stopped, missing), 3 a log is silent, or the
+    /// collector is behind or not running.
     Status(Status),
-    /// Takes back the alarms that stay, once somebody has looked: what was forked, altered or missing.
+    /// Clears the alarms that stay until somebody has investigated: forked, altered and missing.
     ///
-    /// The collector must not run meanwhile.
+    /// The collector must not be running.
     Settle {
         /// The directory of the collector.
         dir: PathBuf,
-        /// The id of the chain, as `status` prints it.
+        /// The id of the chain, as printed by `status`.
         #[arg(required_unless_present = "all")]
         chain_id: Option<String>,
-        /// Takes back all of them.
+        /// Clear all of them.
         #[arg(long, conflicts_with = "chain_id")]
         all: bool,
     },
-    /// Expects nothing more of a log, of a host that is gone for good: it is not silent any more.
+    /// Ends the alarm of a silent log whose host is gone for good: nothing more is expected of the log.
     ///
-    /// What comes of it all the same is collected. The collector must not run meanwhile.
+    /// Records that arrive all the same are collected. The collector must not be running.
     Retire {
         /// The directory of the collector.
         dir: PathBuf,
-        /// The log, as `status` prints it: `SERVICE/HOST`.
+        /// The log, as printed by `status`: `SERVICE/HOST`.
         #[arg(value_name = "LOG", value_parser = log_named)]
         log: Origin,
     },
@@ -84,40 +84,40 @@ struct Status {
     /// The directory of the collector.
     dir: PathBuf,
 
-    /// How many seconds the table may be old.
+    /// Maximal age of the table in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     max_age: u64,
 
-    /// Prints the table as JSON, in one line.
+    /// Print the table as JSON, on one line.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The stream: `nats://HOST/STREAM` or `tls://HOST/STREAM`, with the parameters of `forward --to`; it needs to read only.
+    /// The stream: `nats://HOST/STREAM` or `tls://HOST/STREAM`, with the parameters of `forward --to`. Read access is enough.
     #[arg(long, value_name = "URL")]
     from: String,
 
     /// The directory to collect into.
     dir: PathBuf,
 
-    /// Takes what the stream has now, and ends.
+    /// Collect what the stream has now, then exit.
     #[arg(long)]
     once: bool,
 
-    /// A file with the logs that are expected, one `SERVICE/HOST` a line, with comments behind `#`: one of which nothing ever
-    /// came is missing.
+    /// A file of the expected logs, one `SERVICE/HOST` per line, with comments after `#`. One that never sent anything is
+    /// reported as missing.
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
 
-    /// After how many seconds without a record and without a sign of life of its forwarder a log is silent, unless it was closed.
+    /// Seconds without a record and without a heartbeat of its forwarder after which a log is silent, unless it was closed.
     ///
-    /// Forwarders to NATS give a sign every 15 seconds. A log says something by itself at least every hour.
+    /// Forwarders to NATS send a heartbeat every 15 seconds. A log writes a record at least every hour.
     #[arg(long, value_name = "SECONDS", default_value_t = 45)]
     silent_after: u64,
 
-    /// A file for metrics, in the text format of Prometheus, written anew every 10 seconds.
+    /// A file for metrics in the text format of Prometheus, replaced every 10 seconds.
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
 }
@@ -128,7 +128,8 @@ impl Collect {
             (Some(About::Status(status)), _) => status.run(),
             (Some(About::Settle { dir, chain_id, .. }), _) => {
                 let settled = settle(&dir, chain_id.as_deref())?;
-                print(&format!("alarms of {settled} chains were taken back"));
+                print(&format!("the alarms of {settled} chains were cleared"));
+                // Nothing to clear means a wrong id or directory.
                 Ok(if settled > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
             (Some(About::Retire { dir, log }), _) => {
@@ -145,7 +146,7 @@ impl Collect {
 /// How often metrics are written.
 const METRICS: Duration = Duration::from_secs(10);
 
-/// How long the command rests after a failure: doubled each time, up to this.
+/// Limit of the backoff after failures, which doubles each time.
 const MAX_PAUSE: Duration = Duration::from_secs(15);
 
 impl Run {
@@ -168,7 +169,7 @@ impl Run {
         }
         let is_asked_to_end = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-            // The second one ends the command at once.
+            // A second signal ends the command at once.
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_asked_to_end))?;
             signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end))?;
         }
@@ -179,7 +180,7 @@ impl Run {
     }
 
     fn collect(&self, collector: &mut Collector, feed: &mut dyn Feed, is_over: &AtomicBool) -> Result<()> {
-        let mut said = BTreeSet::new();
+        let mut printed = BTreeSet::new();
         let mut trouble = None;
         let mut pause = Duration::ZERO;
         let mut metrics_written: Option<Instant> = None;
@@ -188,28 +189,31 @@ impl Run {
                 Ok(_) => {
                     pause = Duration::ZERO;
                     if trouble.take().is_some() {
-                        say("tracing-audit: collecting again");
+                        print_stderr("tracing-audit: collecting again");
                     }
                 }
+                // The collector's own files are damaged: retrying cannot help, and writing on could make it worse.
                 Err(error @ (Error::BadCopy { .. } | Error::BadTable { .. })) => return Err(error.into()),
                 Err(error) => {
                     let why = format!("{:#}", anyhow::Error::from(error));
+                    // Print an error once, not with each retry.
                     if trouble.as_ref() != Some(&why) {
-                        say(&format!("tracing-audit: {why}; it is tried again"));
+                        print_stderr(&format!("tracing-audit: {why}; retrying"));
                         trouble = Some(why);
                     }
                     pause = (pause * 2).clamp(Duration::from_millis(500), MAX_PAUSE);
                 }
             }
-            tell_changes(&mut said, collector.alarms());
+            print_changes(&mut printed, collector.alarms());
             if metrics_written.is_none_or(|at| at.elapsed() >= METRICS) {
-                // A directory that is full for a while must not end the collector.
+                // A disk that is full for a while must not end the collector.
                 if let Err(error) = self.write_metrics(collector) {
-                    say(&format!("tracing-audit: {error:#}"));
+                    print_stderr(&format!("tracing-audit: {error:#}"));
                 }
                 metrics_written = Some(Instant::now());
             }
             let until = Instant::now() + pause;
+            // Sleep in short steps, so that a signal is noticed soon.
             while Instant::now() < until && !is_over.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(100).min(pause));
             }
@@ -226,47 +230,48 @@ impl Run {
     }
 }
 
-/// Puts a file in the place of the one before. Whoever collects metrics may be anybody, and reads one of both.
+/// Replaces a file atomically, so that a reader sees the old or the new one. Any user may read it, for the metrics agent.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".tracing-audit-").suffix(".tmp").permissions(fs::Permissions::from_mode(0o644));
     let mut file = builder.tempfile_in(parent)?;
     file.write_all(text)?;
+    // Not synced: metrics are written again in 10 seconds.
     file.persist(path)?;
     Ok(())
 }
 
-/// Says which alarms are new, and which are over.
-fn tell_changes(said: &mut BTreeSet<Alarm>, now: &[Alarm]) {
-    // Their messages count.
+/// Prints which alarms are new, and which have ended.
+fn print_changes(printed: &mut BTreeSet<Alarm>, now: &[Alarm]) {
+    // Messages are not compared: they contain numbers that change while the alarm lasts.
     let is_same = |one: &Alarm, other: &Alarm| {
         (one.kind, &one.origin, &one.chain_id) == (other.kind, &other.origin, &other.chain_id)
     };
-    for alarm in now.iter().filter(|alarm| !said.iter().any(|known| is_same(known, alarm))) {
-        say(&format!("tracing-audit: {alarm}"));
+    for alarm in now.iter().filter(|alarm| !printed.iter().any(|known| is_same(known, alarm))) {
+        print_stderr(&format!("tracing-audit: {alarm}"));
     }
-    for alarm in said.iter().filter(|alarm| !now.iter().any(|known| is_same(known, alarm))) {
-        say(&format!("tracing-audit: no longer {alarm}"));
+    for alarm in printed.iter().filter(|alarm| !now.iter().any(|known| is_same(known, alarm))) {
+        print_stderr(&format!("tracing-audit: no longer {alarm}"));
     }
-    *said = now.iter().cloned().collect();
+    *printed = now.iter().cloned().collect();
 }
 
 fn feed_of(url: &str) -> Result<Box<dyn Feed>> {
     match store::of(url)? {
         #[cfg(feature = "nats")]
         store::Store::Nats(url) => Ok(Box::new(tracing_audit_forward::NatsFeed::new(url)?)),
-        _ => bail!("only a stream of NATS can be collected from: nats://HOST/STREAM or tls://HOST/STREAM"),
+        _ => bail!("logs can only be collected from a NATS stream: nats://HOST/STREAM or tls://HOST/STREAM"),
     }
 }
 
-/// Reads the name of a log.
+/// Parses the name of a log.
 fn log_named(text: &str) -> Result<Origin, String> {
     let (service, host) = text.split_once('/').ok_or("a log is SERVICE/HOST, as in `web/n1.example`")?;
     Origin::new(service, host).map_err(|error| error.to_string())
 }
 
-/// Reads the list of logs that are expected.
+/// Reads the file of expected logs.
 fn expected(path: &Path) -> Result<Vec<Origin>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut origins = Vec::new();
@@ -275,7 +280,7 @@ fn expected(path: &Path) -> Result<Vec<Origin>> {
         if named.is_empty() {
             continue;
         }
-        let place = || format!("line {number} of {} names no log", path.display());
+        let place = || format!("line {number} of {} is not the name of a log", path.display());
         origins.push(log_named(named).map_err(anyhow::Error::msg).with_context(place)?);
     }
     Ok(origins)
@@ -293,6 +298,7 @@ fn exit_code_of(alarms: &[Alarm]) -> u8 {
 
 fn summary(fleet: &Fleet) -> String {
     let logs: BTreeSet<&str> = fleet.chains.iter().filter_map(|chain| chain.log.as_deref()).collect();
+    // Counted by last numbers, so this includes records that retention has removed.
     let records = fleet.chains.iter().fold(0_u64, |sum, chain| sum.saturating_add(chain.seq));
     format!(
         "{} records of {} chains in {} logs, up to message {} of the stream",
@@ -308,13 +314,15 @@ impl Status {
         let mut fleet = fleet(&self.dir)?;
         let (now, updated) = (now_ms(), fleet.updated_ms);
         let age_ms = now.saturating_sub(updated);
+        // A table from the future would never seem too old, so a clock that was set back must not hide a collector
+        // that stopped.
         if updated > now.saturating_add(60_000) {
             let message =
                 format!("the table was written {} from now: a clock was set back", span(updated - now));
             fleet.alarms.push(Alarm::new(AlarmKind::Behind, message));
         } else if age_ms > self.max_age.saturating_mul(1000) {
             let message =
-                format!("the table is {} old: the collector does not run, or cannot write", span(age_ms));
+                format!("the table is {} old: the collector is not running, or cannot write", span(age_ms));
             fleet.alarms.push(Alarm::new(AlarmKind::Behind, message));
         }
         if self.json {
@@ -326,7 +334,7 @@ impl Status {
     }
 }
 
-/// The table, the alarms below it.
+/// Formats the table, with the alarms below it.
 fn table(fleet: &Fleet) -> String {
     let mut rows = vec![["LOG", "CHAIN", "RECORD", "GAPS", "TIME", "LAG", "HEARD", "ID"].map(str::to_owned)];
     rows.extend(fleet.chains.iter().map(|chain| row(fleet, chain)));
@@ -370,7 +378,7 @@ fn row(fleet: &Fleet, chain: &CollectedChain) -> [String; 8] {
     ]
 }
 
-/// A span of time, roughly.
+/// Formats a span of time, rounded down.
 fn span(ms: u64) -> String {
     match ms {
         0..10_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),

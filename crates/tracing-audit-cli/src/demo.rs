@@ -17,7 +17,7 @@ use tracing_audit::{Head, segments};
 
 use crate::{
     output::{escape, grouped},
-    print, say,
+    print, print_stderr,
     shell::quoted,
 };
 use damage::Damage;
@@ -25,23 +25,22 @@ use writer::{Role, WRITER};
 
 /// Writes a realistic log to try this command on.
 ///
-/// Four programs write it, through the layer that applications use: a shop and a worker at the same time, a shop that is
-/// killed in the middle (SIGKILL), and one that goes on behind that. There are sessions and requests in spans, failed logins,
-/// critical events, and several segments. What they record is the same each time; times and ids are not.
+/// Four programs write it through the layer that applications use. A shop and a worker write at the same time, another shop
+/// is killed in the middle (SIGKILL), and a last one continues after it. The log has sessions and requests in spans, failed
+/// logins, critical events, and several segments. The events are the same in each run; times and ids are not.
 ///
-/// With `--damage`, a copy of the log is made beside it, named DIR-damaged, and tampered with, so that it can be seen what
-/// `verify` finds.
+/// With `--damage`, a copy named DIR-damaged is made beside the log and tampered with, to show what `verify` finds.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Demo {
-    /// The directory to write to: one that is not there, or empty.
+    /// The directory to write to. It must not exist, or be empty.
     log: PathBuf,
 
-    /// How many events, roughly.
+    /// Approximate number of events.
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(100..=100_000_000))]
     events: u64,
 
-    /// Tampers with a copy.
+    /// Tamper with a copy of the log, in this way.
     #[arg(long, value_name = "KIND")]
     damage: Option<Damage>,
 }
@@ -54,13 +53,13 @@ Examples:
 
 Exit codes: 0 written, 2 could not write.";
 
-/// Runs the program as one of the writers, if it was started as that.
+/// Runs this process as one of the writers, if it was started as one.
 pub(crate) fn run_as_writer() -> Option<ExitCode> {
     let is_writer = std::env::args_os().nth(1).is_some_and(|first| first == WRITER);
     is_writer.then(|| match writer::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("tracing-audit: {error:#}"));
+            print_stderr(&format!("tracing-audit: {error:#}"));
             ExitCode::from(2)
         }
     })
@@ -74,39 +73,42 @@ impl Demo {
             require_empty(&copy)?;
         }
         let heads = self.write()?;
-        self.tell(&heads)?;
+        self.print_summary(&heads)?;
         if let Some(damage) = self.damage {
             let done = damage.apply(&self.log, &copy)?;
-            tell_damage(damage, &done, &copy, &heads);
+            print_damage(damage, &done, &copy, &heads);
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Writes the log; returns the last head of each chain.
+    /// Writes the log. Returns the last head of each chain.
     fn write(&self) -> Result<Vec<Head>> {
+        // The shares of the four writers, in percent.
         let part = |percent: u64| self.events * percent / 100;
-        let shop = Started::start(&self.spec(Role::Shop, 1, part(35)))?;
-        let worker = Started::start(&self.spec(Role::Worker, 2, part(25)))?;
-        let (shop, worker) = (shop.go()?, worker.go()?);
+        // Both have the log open before either begins, so that each gets a chain of its own.
+        let shop = WriterProcess::start(&self.spec(Role::Shop, 1, part(35)))?;
+        let worker = WriterProcess::start(&self.spec(Role::Worker, 2, part(25)))?;
+        let (shop, worker) = (shop.begin()?, worker.begin()?);
         let first = shop.finish()?;
         let worker = worker.finish()?;
-        Started::start(&self.spec(Role::Killed, 3, part(20)))?.go()?.kill()?;
+        WriterProcess::start(&self.spec(Role::Killed, 3, part(20)))?.begin()?.kill()?;
         let left = self.events - part(35) - part(25) - part(20);
-        let last = Started::start(&self.spec(Role::Shop, 4, left))?.go()?.finish()?;
+        let last = WriterProcess::start(&self.spec(Role::Shop, 4, left))?.begin()?.finish()?;
         let mut heads = vec![last];
+        // The last shop continues one of the chains, whose earlier head is outdated.
         heads.extend([worker, first].into_iter().filter(|head| head.chain() != last.chain()));
         Ok(heads)
     }
 
     fn spec(&self, role: Role, seed: u64, events: u64) -> Vec<OsString> {
         let numbers = [seed, events, self.events].map(|number| OsString::from(number.to_string()));
-        // A path is none of the options, whatever it begins with.
+        // After `--` a path that begins with a hyphen is not taken for an option.
         let mut spec = vec![WRITER.into(), "--".into(), self.log.clone().into(), role.to_string().into()];
         spec.extend(numbers);
         spec
     }
 
-    fn tell(&self, heads: &[Head]) -> Result<()> {
+    fn print_summary(&self, heads: &[Head]) -> Result<()> {
         let log = quoted(&self.log);
         let all = segments(&self.log)?;
         let bytes: u64 = all.iter().map(tracing_audit::Segment::bytes).sum();
@@ -133,13 +135,13 @@ impl Demo {
             print(&format!("  {line}"));
         }
         if self.damage.is_none() {
-            print("\nTo see what tampering looks like, write one with --damage edit.");
+            print("\nTo see what tampering looks like, run this with --damage edit.");
         }
         Ok(())
     }
 }
 
-fn tell_damage(damage: Damage, done: &str, copy: &Path, heads: &[Head]) {
+fn print_damage(damage: Damage, done: &str, copy: &Path, heads: &[Head]) {
     let (shown, copy) = (copy.display().to_string(), quoted(copy));
     print(&format!("\n{} is a copy in which {done}. Try:\n", escape(&shown)));
     print(&format!("  tracing-audit verify {copy}"));
@@ -147,7 +149,9 @@ fn tell_damage(damage: Damage, done: &str, copy: &Path, heads: &[Head]) {
         for head in heads {
             print(&format!("  tracing-audit verify {copy} --head {head}"));
         }
-        print("\nWithout a head that was kept elsewhere, a cut looks like a program that was killed there.");
+        print(
+            "\nWithout a head kept elsewhere, a truncated log looks like one whose program was killed there.",
+        );
     }
 }
 
@@ -170,36 +174,39 @@ fn damaged_name(log: &Path) -> Result<PathBuf> {
     Ok(log.with_file_name(name))
 }
 
-/// A writer that has opened the log.
-struct Started {
+/// A writer in a process of its own, which has opened the log.
+struct WriterProcess {
     child: Child,
-    said: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
-impl Started {
+impl WriterProcess {
     fn start(spec: &[OsString]) -> Result<Self> {
+        // A process of its own, because SIGKILL ends a whole process.
         let program = std::env::current_exe().context("cannot find this program again")?;
         let mut command = Command::new(program);
         command.args(spec).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start a writer")?;
         let Some(stdout) = child.stdout.take() else { bail!("a writer has no output") };
-        let mut started = Self { child, said: BufReader::new(stdout) };
-        started.hear("open")?;
-        Ok(started)
+        let mut process = Self { child, stdout: BufReader::new(stdout) };
+        process.expect_line("open")?;
+        Ok(process)
     }
 
-    /// Lets it begin.
-    fn go(mut self) -> Result<Self> {
+    /// Lets the writer begin, which waits for a line on its standard input.
+    fn begin(mut self) -> Result<Self> {
         let stdin = self.child.stdin.as_mut();
-        let told = stdin.map(|stdin| writeln!(stdin)).transpose();
-        told.context("cannot speak to a writer")?;
+        let written = stdin.map(|stdin| writeln!(stdin)).transpose();
+        written.context("cannot write to a writer process")?;
         Ok(self)
     }
 
-    /// Waits for the next word; a writer that ends without it has said why.
-    fn hear(&mut self, what: &str) -> Result<String> {
+    /// Waits for a line that begins with this word, and returns the rest of it.
+    ///
+    /// A writer that exits without it has printed the reason to standard error.
+    fn expect_line(&mut self, what: &str) -> Result<String> {
         let mut line = String::new();
-        self.said.read_line(&mut line).context("cannot hear a writer")?;
+        self.stdout.read_line(&mut line).context("cannot read from a writer process")?;
         let word = line.trim_end();
         match word.split_once(' ') {
             Some((first, rest)) if first == what => Ok(rest.to_owned()),
@@ -207,20 +214,20 @@ impl Started {
             _ => {
                 drop(self.child.kill());
                 drop(self.child.wait());
-                bail!("a writer ended before it was done");
+                bail!("a writer process exited too early");
             }
         }
     }
 
     fn finish(mut self) -> Result<Head> {
-        let head = self.hear("closed")?.parse()?;
+        let head = self.expect_line("closed")?.parse()?;
         self.child.wait().context("cannot wait for a writer")?;
         Ok(head)
     }
 
-    /// Kills a writer that is in the middle of it.
+    /// Kills the writer before it closes its log.
     fn kill(mut self) -> Result<()> {
-        self.hear("amid")?;
+        self.expect_line("amid")?;
         self.child.kill().context("cannot kill a writer")?;
         self.child.wait().context("cannot wait for a writer")?;
         Ok(())

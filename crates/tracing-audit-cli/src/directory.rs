@@ -1,4 +1,4 @@
-//! Directories that somebody names: why one is no log that can be read, and what to do about it.
+//! Explains why a directory is not a readable log, and what to do about it.
 
 use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -7,38 +7,41 @@ use tracing_audit::Error;
 
 use crate::output::escape;
 
-/// Endings of segments that somebody has compressed.
+/// File name extensions of compressed segments.
 const PACKED: [&str; 5] = ["gz", "zst", "xz", "bz2", "lz4"];
 
-/// The chain and the number of the segment that has this name: `audit-000-00000001.jsonl`.
+/// Parses the name of a segment, such as `audit-000-00000001.jsonl`, into its chain and number.
 pub(crate) fn segment_of(name: &str) -> Option<(u16, u32)> {
     let (chain, segment) = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?.split_once('-')?;
+    // Digits only: `parse` would also accept a sign.
     let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     let is_name = digits(chain, 3) && digits(segment, 8);
     is_name.then(|| Some((chain.parse().ok()?, segment.parse().ok()?)))?
 }
 
-/// Whether a file has the name of a segment.
+/// Returns whether a file name is that of a segment.
 pub(crate) fn is_segment_name(name: &str) -> bool {
     segment_of(name).is_some()
 }
 
-/// Whether a name is that of a segment that was compressed.
+/// Returns whether a file name is that of a compressed segment.
 pub(crate) fn is_packed(name: &str) -> bool {
     let parts = name.rsplit_once('.');
     parts.is_some_and(|(stem, end)| is_segment_name(stem) && PACKED.contains(&end))
 }
 
-/// The same error, with what is there instead of a log, and the remedy.
+/// Adds to an error what is in the place of the log, and the remedy.
 pub(crate) fn explain(dir: &Path, error: Error) -> anyhow::Error {
     let shown = dir.display();
     match &error {
+        // Often the path of a segment instead of the directory.
         _ if dir.is_file() => {
             anyhow!(
                 "there is no audit log at {shown}: it is a file; name the directory that holds the segments"
             )
         }
         Error::NoLog { .. } => anyhow!("there is no audit log at {shown}: {}", what_is_there(dir)),
+        // The owner is printed as numbers, since a log from elsewhere may belong to nobody on this machine.
         Error::Io { path, source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             let owner = fs::metadata(path).or_else(|_| fs::metadata(dir));
             let who = owner.map_or_else(
@@ -56,7 +59,7 @@ pub(crate) fn explain(dir: &Path, error: Error) -> anyhow::Error {
     }
 }
 
-/// What a directory without a segment has.
+/// Describes a directory that has no segment.
 fn what_is_there(dir: &Path) -> String {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,

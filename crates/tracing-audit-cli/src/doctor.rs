@@ -1,9 +1,9 @@
 //! `tracing-audit doctor`.
 
-mod kept;
+mod files;
 mod locks;
-mod place;
 mod records;
+mod safeguards;
 mod space;
 
 use std::{
@@ -24,25 +24,25 @@ use crate::{
     output::{escape, escape_json},
 };
 
-/// Looks for what needs doing about a log, and says what.
+/// Checks the operation of a log, and prints what needs doing.
 ///
-/// Each line begins with OK, WARN (worth knowing, and perhaps meant so) or DO (needs doing). Nothing is changed, no lock is
-/// taken, and only the ends of the log are read. What was recorded is not checked: that is `tracing-audit verify`.
+/// Each line begins with OK, WARN (worth knowing, perhaps intended) or DO (needs doing). Nothing is changed, no lock is
+/// taken, and only the ends of the log are read. Records are not checked: use `tracing-audit verify` for that.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Doctor {
     /// The directory of the log.
     log: PathBuf,
 
-    /// How long records are kept, by the settings of the program: 90d, 1y. Older ones are told.
+    /// The age after which the program's retention removes records, such as 90d or 1y; older records are reported.
     #[arg(long, value_name = "AGE", value_parser = age)]
     max_age: Option<Duration>,
 
-    /// The file in which heads are kept, as `heads --append` and `verify --append-heads` write it.
+    /// The file with the kept heads, as written by `heads --append` and `verify --append-heads`.
     #[arg(long, value_name = "FILE")]
     heads: Option<PathBuf>,
 
-    /// Prints one JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -55,11 +55,13 @@ Examples:
 
 Exit codes: 0 nothing needs doing, 1 something does, 2 could not look.";
 
+/// Parses an age: how long ago something was, in the syntax of `--since`.
 fn age(text: &str) -> Result<Duration> {
     let then = crate::time::Point::parse(text)?.system_time();
     let age = SystemTime::now().duration_since(then).unwrap_or_default();
+    // The syntax also allows `now` and dates in the future, which are no ages.
     if age < Duration::from_secs(1) {
-        bail!("`{text}` is no age: write 90d or 12h");
+        bail!("`{text}` is not an age: write 90d or 12h");
     }
     Ok(age)
 }
@@ -72,7 +74,7 @@ enum State {
     Do,
 }
 
-/// What was found of one thing, and what to do about it.
+/// The result of one check, and what to do about it.
 #[derive(Debug, Serialize)]
 struct Check {
     #[serde(rename = "check")]
@@ -82,7 +84,7 @@ struct Check {
     remedy: Option<String>,
 }
 
-/// What was found so far.
+/// The results so far.
 #[derive(Debug, Default)]
 struct Findings(Vec<Check>);
 
@@ -104,13 +106,13 @@ impl Findings {
         self.0.push(Check { of: check, state: State::Do, found: found.into(), remedy: Some(remedy.into()) });
     }
 
-    /// Whether nothing was found of a thing that is not as it should be.
+    /// Returns whether a check has no result yet, and so found nothing wrong.
     fn is_fine(&self, check: &str) -> bool {
         !self.0.iter().any(|one| one.of == check)
     }
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Debug, Serialize)]
 struct Printed<'a> {
     log: String,
@@ -120,14 +122,15 @@ struct Printed<'a> {
 
 impl Doctor {
     pub(crate) fn run(self) -> Result<ExitCode> {
+        // Checks do not depend on each other, apart from `records`, which needs to know the writers.
         let all: Vec<Segment> = segments(&self.log).map_err(|error| explain(&self.log, error))?;
         let now = SystemTime::now();
         let mut findings = Findings::default();
-        place::look(&self.log, &mut findings)?;
+        files::look(&self.log, &mut findings)?;
         space::look(&self.log, &all, now, &mut findings);
         let writers = locks::look(&self.log, &all, &mut findings);
         records::look(&self.log, &all, &writers, self.max_age, now, &mut findings);
-        kept::look(&self, &all, now, &mut findings);
+        safeguards::look(&self, &all, now, &mut findings);
         let needs_doing = findings.0.iter().filter(|check| check.state == State::Do).count();
         if self.json {
             let log = self.log.display().to_string();
@@ -136,6 +139,7 @@ impl Doctor {
         } else {
             print(&findings, needs_doing);
         }
+        // Warnings do not count: they may be intended, and a monitoring system must be able to rely on the exit code.
         Ok(ExitCode::from(u8::from(needs_doing > 0)))
     }
 }
@@ -159,11 +163,11 @@ fn print(findings: &Findings, needs_doing: usize) {
         1 => "\nOne thing needs doing.",
         _ => "\nSome things need doing.",
     });
-    text.push_str(" Whether the records are intact, `tracing-audit verify` says.");
+    text.push_str(" To check whether the records are intact, run `tracing-audit verify`.");
     crate::print(&text);
 }
 
-/// A time that has passed, in words.
+/// Formats an age in its largest suitable unit.
 fn words(age: Duration) -> String {
     let seconds = age.as_secs();
     match seconds {

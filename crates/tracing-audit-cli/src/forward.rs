@@ -19,14 +19,16 @@ use tracing_audit_forward::{
     offer_again, rejected, require, skip, status,
 };
 
-use crate::{print, say, store, whose::Whose};
+use crate::{origin::OriginOptions, print, print_stderr, store};
 
-/// Forwards a log to another store, beside the programs that write it.
+/// Forwards a log to another store, while programs write it.
 ///
-/// Everything that the log says is durable is offered, and offered again until the store acknowledges it. The position is
-/// kept in the log, under the name. Ends on SIGTERM and SIGINT, after what is durable was forwarded or the time for that has
-/// passed. Exits 0 when the store has everything, and 1 when records remain: because the store did not take them in time, refused
-/// them, or a chain stopped or cannot be read.
+/// All durable records are sent, and sent again until the store acknowledges them. The position is kept in the log, under
+/// the name of the forwarder. Ends on SIGTERM and SIGINT, after all durable records were forwarded or `--drain` seconds have
+/// passed.
+///
+/// Exit codes: 0 the store has everything; 1 records remain, because the store did not take them in time or refused them, or
+/// a chain was stopped or cannot be read.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Forward {
@@ -39,73 +41,73 @@ pub(crate) struct Forward {
 
 #[derive(Debug, Subcommand)]
 enum About {
-    /// Prints how far every store has the log.
+    /// Prints how far the log was forwarded to each store.
     Status {
         /// The directory of the log.
         log: PathBuf,
     },
-    /// Makes the tables that records are forwarded to, where they are not there yet.
+    /// Creates the tables that records are forwarded to, if they do not exist.
     #[cfg(feature = "postgres")]
     CreateSchema {
-        /// The database, as a role that may make tables.
+        /// The database, with a role that may create tables.
         #[arg(value_name = "URL")]
         to: String,
     },
-    /// Makes the stream of NATS JetStream that records are forwarded to, where it is not there yet.
+    /// Creates the NATS JetStream stream that records are forwarded to, if it does not exist.
     ///
-    /// It keeps everything, and refuses when it is full: storage in files, no limits, no deletes, and atomic batches where
-    /// the server has them (2.12). One that is there already is only checked.
+    /// It keeps everything, and refuses messages when it is full: file storage, no limits, no deletes, and atomic batches if
+    /// the server has them (2.12). An existing stream is only checked.
     #[cfg(feature = "nats")]
     CreateStream {
-        /// The stream, as a user who may make streams.
+        /// The stream, with a user who may create streams.
         #[arg(value_name = "URL")]
         to: String,
-        /// How many servers of the cluster have all of it: 1, 3 or 5.
+        /// Number of servers of the cluster that have a full copy: 1, 3 or 5.
         #[arg(long, value_name = "NUMBER", default_value_t = 1)]
         replicas: u8,
     },
-    /// Prints the records that a store refused, each with what the store said.
+    /// Prints the records that a store refused, each with the reason from the store.
     Rejected(Named),
-    /// Offers the refused records again, one by one.
+    /// Sends the refused records again, one by one.
     Retry {
         #[command(flatten)]
         named: Named,
         /// The store.
         #[arg(long, value_name = "URL")]
         to: String,
-        /// The service that writes the log, as for `forward`.
+        /// The service that writes the log, as in `forward`.
         #[arg(long)]
         service: Option<String>,
-        /// The host that the service runs on, as for `forward`.
+        /// The host that the service runs on, as in `forward`.
         #[arg(long)]
         host: Option<String>,
     },
-    /// Gives refused records up: the store goes without them, and retention no longer waits for them.
+    /// Gives up refused records: the store stays without them, and retention no longer waits for them.
     GiveUp {
         #[command(flatten)]
         named: Named,
-        /// The records, as `rejected` prints them.
+        /// The records, as printed by `rejected`.
         #[arg(required = true, value_name = "RECORD")]
         records: Vec<Head>,
     },
-    /// Goes on behind a record, whatever the store has up to there.
+    /// Continues after a record, whatever the store has up to there.
     ///
-    /// For a chain that stopped because a log or a store was restored or cloned, so that both have records of their own
-    /// under the same keys. The store keeps what it has; the log's own records up to this one never reach it.
+    /// For a chain that was stopped because a log or a store was restored or cloned. They then have different records under
+    /// the same keys. The store keeps its records; those of the log up to this one never reach it.
     Skip {
         #[command(flatten)]
         named: Named,
-        /// A record of the log.
+        /// The record of the log to continue after.
         record: Head,
     },
-    /// Lets retention wait for forwarders: no program removes a segment before the store of each has all of it.
+    /// Makes retention wait for forwarders: no program removes a segment until the store of each has all of it.
     ///
-    /// The names stand in the log, in `forward-required`. So a program obeys that does not have the setting, too.
+    /// The names are kept in the log, in `forward-required`, so that programs without the setting obey too.
     Require(Names),
-    /// Lets retention no longer wait for forwarders.
+    /// Stops retention from waiting for forwarders.
     ///
-    /// A program that requires one by its own settings (`require_forwarded`) goes on doing so, and puts the name back when it
-    /// opens the log again. Take it out of the settings first.
+    /// A program that requires one in its own settings (`require_forwarded`) still waits for it, and adds the name again
+    /// when it next opens the log. Remove it from the settings first.
     Lift(Names),
 }
 
@@ -134,20 +136,20 @@ struct Run {
     /// The store: `file:PATH`, `postgres://USER@HOST/DATABASE`, `tls://HOST/STREAM` or `nats://HOST/STREAM`,
     /// `otlp+https://HOST` or `otlp+http://HOST`, `s3://BUCKET/PREFIX` or `archive:DIR`.
     ///
-    /// Credentials for S3 stand in `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`;
+    /// Credentials for S3 are in `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`;
     /// docs/forwarding/objects.md has the parameters of an archive.
     ///
-    /// Better than in the URL, which `ps` shows, credentials stand in `PGPASSFILE` or `PGPASSWORD`; `NATS_CREDS`,
+    /// `ps` shows the URL, so put credentials into the environment: `PGPASSFILE` or `PGPASSWORD`; `NATS_CREDS`,
     /// `NATS_USER` and `NATS_PASSWORD`, or `NATS_TOKEN`; or `OTEL_EXPORTER_OTLP_HEADERS`.
     ///
-    /// For OTLP, `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say what made the records; set at least the first.
-    /// `OTEL_EXPORTER_OTLP_CERTIFICATE` names a PEM file with the authorities to trust, instead of those that Mozilla trusts.
+    /// For OTLP, `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` name the source of the records; set at least the first.
+    /// `OTEL_EXPORTER_OTLP_CERTIFICATE` names a PEM file with the authorities to trust, instead of Mozilla's list.
     /// `OTEL_EXPORTER_OTLP_LOGS_HEADERS` and `OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE` replace the general ones.
     #[arg(long, value_name = "URL")]
     to: String,
 
-    /// The service that writes the log, where the store says it (NATS) and the URL does not. By default as the newest record
-    /// `open` of the log says.
+    /// The service that writes the log, for stores that keep it (NATS, archives), unless the URL names it. Default: from the
+    /// newest `open` record of each chain.
     #[arg(long)]
     service: Option<String>,
 
@@ -155,23 +157,23 @@ struct Run {
     #[arg(long)]
     host: Option<String>,
 
-    /// The name of the position: 1 to 32 letters a-z, digits and hyphens. By default that of the kind of store.
+    /// The name of the forwarder: 1 to 32 letters a-z, digits and hyphens. Default: the kind of store.
     #[arg(long)]
     name: Option<String>,
 
-    /// Where to begin when there is no position of this name yet: `start`, `now`, or a head, behind which it begins.
+    /// Where to begin if there is no position under this name yet: `start`, `now`, or after a head.
     #[arg(long, value_name = "WHERE", default_value = "start", value_parser = start_at)]
     from: StartAt,
 
-    /// Forwards what is there and ends: when the store has it, or took nothing for as long as `--drain` says.
+    /// Forward what is in the log now, then exit. Gives up when the store takes nothing for `--drain` seconds.
     #[arg(long)]
     once: bool,
 
-    /// How many seconds the end waits for the store.
+    /// Seconds to wait for the store before exiting.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     drain: u64,
 
-    /// How many seconds a record may wait for the store before the command says that it is behind.
+    /// Seconds that a record may wait for the store before a warning that forwarding is behind.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     max_lag: u64,
 }
@@ -220,11 +222,12 @@ impl About {
                 }
             }
             Self::Retry { named: Named { log, name }, to, service, host } => {
-                let whose = Whose { log: &log, service: service.as_deref(), host: host.as_deref() };
-                let mut sink = store::of(&to)?.sink(&whose)?;
+                let origin = OriginOptions { log: &log, service: service.as_deref(), host: host.as_deref() };
+                let mut sink = store::of(&to)?.sink(&origin)?;
                 let taken = offer_again(&log, &name, &mut sink)?;
                 let left = rejected(&log, &name)?.len();
                 print(&format!("the store took {taken} records, and refuses {left}"));
+                // A failure, so that a script notices the records that remain.
                 return Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
             Self::GiveUp { named: Named { log, name }, records } => {
@@ -234,11 +237,12 @@ impl About {
             }
             Self::Skip { named: Named { log, name }, record } => {
                 skip(&log, &name, record)?;
-                print(&format!("forwarding goes on behind {record}"));
+                print(&format!("forwarding continues after {record}"));
             }
             Self::Require(Names { log, names }) => {
                 print_required(&require(&log, &names)?);
                 let known = forwarders(&log)?;
+                // Usually a typing error, and then retention would wait for ever.
                 for name in names.iter().filter(|name| !known.contains(name)) {
                     print(&format!("no forwarder {name} has run here: until one does, nothing is removed"));
                 }
@@ -254,7 +258,8 @@ impl About {
 }
 
 impl Run {
-    /// Waits for the store: once, as long as it goes on taking something, however much there is.
+    /// Waits until the store has everything, for at most `--drain` seconds. With `--once` the time begins again whenever the
+    /// store has taken something.
     fn drain(&self, forwarder: &Forwarder, is_over: &impl Fn() -> bool) -> Result<(), Error> {
         let bound = Duration::from_secs(self.drain);
         let mut goal = None;
@@ -263,7 +268,7 @@ impl Run {
             let drained = forwarder.drain(bound);
             let Err(Error::Remaining { remaining, .. }) = &drained else { return drained };
             let now = forwarder.stats().records;
-            // What comes meanwhile is for the next time: a log that is written may never be at rest.
+            // Records written since are left for the next run: a busy log may never be drained completely.
             let goal = *goal.get_or_insert(now + remaining);
             if !self.once || is_over() || now == before || now >= goal {
                 return drained;
@@ -273,28 +278,32 @@ impl Run {
 
     fn run(self) -> Result<ExitCode> {
         let store = store::of(&self.to)?;
-        let whose = Whose { log: &self.log, service: self.service.as_deref(), host: self.host.as_deref() };
-        let sink = store.sink(&whose)?;
+        let origin =
+            OriginOptions { log: &self.log, service: self.service.as_deref(), host: self.host.as_deref() };
+        let sink = store.sink(&origin)?;
+        // The name identifies the position in the log: two stores of one kind need two names.
         let name = self.name.as_deref().unwrap_or_else(|| store.name());
         let is_asked_to_end = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-            // The second one ends the command at once.
+            // A second signal ends the command at once.
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_asked_to_end))?;
             signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end))?;
         }
         let builder = Forwarder::builder(name).start_at(self.from).max_lag(Duration::from_secs(self.max_lag));
-        let builder = builder.on_notice(|notice| say(&format!("tracing-audit: {notice}")));
+        let builder = builder.on_notice(|notice| print_stderr(&format!("tracing-audit: {notice}")));
         let forwarder = builder
             .start_beside(&self.log, sink)
             .with_context(|| format!("cannot forward {}", self.log.display()))?;
         let is_over = || is_asked_to_end.load(Ordering::Relaxed) || forwarder.stats().state == State::Closed;
         while !self.once && !is_over() {
+            // A signal only sets a flag, so that is polled.
             thread::sleep(Duration::from_millis(100));
         }
         let drained = self.drain(&forwarder, &is_over);
         let stats = forwarder.stats();
+        // Do not wait again after a failed drain: dropping the forwarder ends it.
         let closed = drained.and_then(|()| forwarder.close(Duration::from_secs(1)));
-        // Those of earlier runs, too.
+        // This includes records that were refused in earlier runs.
         let refused = rejected(&self.log, name)?.len();
         let mut remaining = remaining(&stats);
         if refused > 0 {
@@ -310,13 +319,13 @@ impl Run {
             Err(error) => remaining.push(error.to_string()),
         }
         for what in &remaining {
-            say(&format!("tracing-audit: {what}"));
+            print_stderr(&format!("tracing-audit: {what}"));
         }
         Ok(if remaining.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// The chains of which records remain, and why.
+/// Lists the chains that have records left, with the reasons.
 fn remaining(stats: &Stats) -> Vec<String> {
     let stopped =
         stats.stopped.iter().map(|(chain, why)| format!("chain {chain:03} is not forwarded: {why}"));
@@ -331,7 +340,7 @@ fn print_required(names: &[String]) {
 }
 
 fn print_status(log: &PathBuf) -> Result<ExitCode> {
-    let all = status(log).with_context(|| format!("cannot ask {}", log.display()))?;
+    let all = status(log).with_context(|| format!("cannot read the status of {}", log.display()))?;
     if all.is_empty() {
         print("nothing is forwarded from this log");
     }
@@ -340,7 +349,7 @@ fn print_status(log: &PathBuf) -> Result<ExitCode> {
         print(&format!("{}: {state}, {} records refused", one.name, one.rejected));
         for chain in one.chains {
             let behind = match chain.lag_records {
-                Some(records) => format!("{records} durable behind it"),
+                Some(records) => format!("{records} durable records behind it"),
                 None => "the chain cannot be read".to_owned(),
             };
             print(&format!("  chain {:03}: {}; {behind}", chain.chain, reached(&chain)));
@@ -356,11 +365,13 @@ fn reached(chain: &ChainStatus) -> String {
         Some(Fate::Acknowledged) => format!("the store has {last}"),
         Some(Fate::Refused) => format!("the store refused {last}, the last that was offered"),
         Some(Fate::BeganBehind) => {
-            format!("forwarding began behind {last}, and the store acknowledged none since")
+            format!("forwarding began after {last}, and the store has acknowledged nothing since")
         }
         Some(Fate::Skipped) => {
-            format!("forwarding was told to go on behind {last}, and the store acknowledged none since")
+            format!(
+                "forwarding skipped everything up to {last}, and the store has acknowledged nothing since"
+            )
         }
-        _ => format!("forwarding goes on behind {last}"),
+        _ => format!("forwarding continues after {last}"),
     }
 }

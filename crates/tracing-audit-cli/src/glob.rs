@@ -1,23 +1,24 @@
-//! Patterns of actions: `*` for any characters, `?` for any one, `[a-z]`, `{one,other}`, and `\\` before a sign that is meant.
+//! Glob patterns for actions: `*` for any characters, `?` for any one, `[a-z]`, `{one,other}`, and `\` as an escape.
 
 use anyhow::{Result, bail};
 
-/// How many alternatives a pattern may have.
+/// Limit of the alternatives of a pattern.
 const MAX_ALTERNATIVES: usize = 1000;
 
-/// A pattern, compared character by character. Its alternatives are written out.
+/// A pattern, compared by characters. Braces are expanded into alternatives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Glob {
     text: String,
     alternatives: Vec<Vec<Sign>>,
 }
 
+/// One element of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Sign {
     This(char),
     AnyOne,
     Any,
-    /// Whether others are meant, and which ranges.
+    /// Whether the set is negated, and its ranges.
     OneOf(bool, Vec<(char, char)>),
 }
 
@@ -34,14 +35,14 @@ impl Sign {
     }
 }
 
-/// Patterns of which one must match.
+/// Patterns without braces, of which one must match.
 type Alternatives = Vec<Vec<Sign>>;
 
 impl Glob {
-    /// For clap.
+    /// Parses a pattern from the command line.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut alternatives = vec![Vec::new()];
-        // What stood before the brace, and what its parts were so far.
+        // Inside braces: the alternatives before the brace, and those of its parts so far.
         let mut open: Option<(Alternatives, Alternatives)> = None;
         let mut characters = text.chars();
         while let Some(character) = characters.next() {
@@ -61,6 +62,7 @@ impl Glob {
                 ',' => match &mut open {
                     Some((before, parts)) => {
                         parts.append(&mut alternatives);
+                        // The next part begins again with what came before the brace.
                         alternatives.clone_from(before);
                         continue;
                     }
@@ -71,6 +73,7 @@ impl Glob {
                         bail!("`{text}` has a `}}` without a `{{`")
                     };
                     parts.append(&mut alternatives);
+                    // Several groups multiply, so a short pattern could need any amount of memory.
                     if parts.len() > MAX_ALTERNATIVES {
                         bail!("`{text}` has too many alternatives");
                     }
@@ -99,7 +102,7 @@ impl Glob {
     }
 }
 
-/// What stands behind `[`.
+/// Parses a set of characters after its `[`.
 fn one_of(text: &str, characters: &mut std::str::Chars<'_>) -> Result<Sign> {
     let Some((within, _)) = characters.as_str().split_once(']') else {
         bail!("`{text}` has a `[` without a `]`");
@@ -117,6 +120,7 @@ fn one_of(text: &str, characters: &mut std::str::Chars<'_>) -> Result<Sign> {
         };
         match to {
             Some(to) => ranges.push((from, to)),
+            // A hyphen at the end of a set stands for itself.
             None => ranges.extend([(from, from), ('-', '-')]),
         }
     }
@@ -126,10 +130,12 @@ fn one_of(text: &str, characters: &mut std::str::Chars<'_>) -> Result<Sign> {
     Ok(Sign::OneOf(is_other, ranges))
 }
 
-/// Takes at most as many steps as both have characters, multiplied.
+/// Returns whether a text matches a pattern, in at most as many steps as the product of their lengths.
+///
+/// On a mismatch, only the last `*` has to be extended: an earlier one could not lead to a match that this one does not.
 fn matches(signs: &[Sign], text: &[char]) -> bool {
     let (mut sign, mut at) = (0, 0);
-    // The last `*`, and up to where it stands for something.
+    // The index of the last `*`, and where the text that it matches ends.
     let mut star: Option<(usize, usize)> = None;
     while let Some(character) = text.get(at) {
         match signs.get(sign) {
@@ -144,6 +150,7 @@ fn matches(signs: &[Sign], text: &[char]) -> bool {
             _ => {
                 let Some((of_star, until)) = star else { return false };
                 star = Some((of_star, until + 1));
+                // Let the `*` match one more character, and try again after it.
                 (sign, at) = (of_star + 1, until + 1);
             }
         }
@@ -158,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sign_stands_for_characters() {
+    fn patterns_match_by_characters() {
         for (glob, text, is_match) in [
             ("auth.*", "auth.login", true),
             ("auth.*", "author", false),

@@ -6,15 +6,16 @@ use anyhow::Context as _;
 use clap::Args;
 use tracing_audit::{Head, ReadItem, Reader, segments};
 
-use crate::{directory::explain, kept::Kept, print, say};
+use crate::{directory::explain, head_file::HeadFile, print, print_stderr};
 
 /// Prints the heads of a log, to be kept elsewhere.
 ///
-/// A head names the last durable record of a chain, and its hash. Kept where the owner of the log cannot write, it shows
-/// later whether records were cut off or rewritten: `verify --heads`. They are found at the end of the log, without reading
-/// it through, also while it is written. Nothing is verified: `verify --append-heads` does both.
+/// A head names the last durable record of a chain and its hash. Kept where the owner of the log cannot write, it shows
+/// later whether records were cut off or rewritten (`verify --heads`). Heads are read from the end of the log, also while it
+/// is being written. Nothing is verified: `verify --append-heads` does both.
 ///
-/// The last records of a log that rests may be missing for a minute: a log says that a record is durable in the next write.
+/// A log notes in its next write that a record is durable. So the last records of an idle log may be missing for up to a
+/// minute.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tracing-audit heads /var/lib/shop/audit-log
@@ -26,15 +27,16 @@ pub(crate) struct Heads {
     /// The directory of the log.
     log: PathBuf,
 
-    /// Appends those that are not there yet to this file, durably, instead of printing them. It must not be in the directory
-    /// of the log; if it is not there, it is made, for its owner only.
+    /// Append new heads to this file, durably, instead of printing them. It must not be in the directory of the log. If it
+    /// does not exist, it is created, readable by its owner only.
     #[arg(long, value_name = "FILE")]
     append: Option<PathBuf>,
 }
 
 impl Heads {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let kept = self.append.as_ref().map(|file| Kept::to_append(file, &self.log)).transpose()?;
+        // The file is checked before the log is read: a bad file must fail at once.
+        let kept = self.append.as_ref().map(|file| HeadFile::to_append(file, &self.log)).transpose()?;
         let read = || format!("cannot read the heads of {}", self.log.display());
         let listed = segments(&self.log).map_err(|error| explain(&self.log, error)).with_context(read)?;
         let chains: BTreeSet<u16> = listed.iter().map(tracing_audit::Segment::chain).collect();
@@ -42,7 +44,9 @@ impl Heads {
         for chain in chains {
             match self.head_of(chain).map_err(|error| explain(&self.log, error)).with_context(read)? {
                 Some(head) => heads.push(head),
-                None => say(&format!("chain {chain:03} has no record yet that is known to be durable")),
+                None => {
+                    print_stderr(&format!("chain {chain:03} has no record yet that is known to be durable"));
+                }
             }
         }
         match kept {
@@ -52,15 +56,16 @@ impl Heads {
         Ok(ExitCode::from(u8::from(heads.is_empty())))
     }
 
-    /// The newest durable record of a chain. Bad lines at its end are for `verify`; who reads is told of them.
+    /// Returns the newest durable record of a chain. Bad lines at its end are reported and left to `verify`.
     fn head_of(&self, chain: u16) -> Result<Option<Head>, tracing_audit::Error> {
+        // Backward, so that little more than the last record is read.
         let reader = Reader::new(&self.log).chain(chain).durable_only(true).reverse(true);
         for item in reader.items()? {
             match item {
                 Ok(ReadItem::Record(record)) => return Ok(Some(record.head())),
                 Ok(_) => {}
                 Err(error @ tracing_audit::Error::BadLine { .. }) => {
-                    say(&format!("tracing-audit: {error}; verify the log"));
+                    print_stderr(&format!("tracing-audit: {error}; verify the log"));
                 }
                 Err(error) => return Err(error),
             }

@@ -1,4 +1,4 @@
-//! A record in one line, for people: aligned, coloured, and with nothing in it that moves a terminal.
+//! Formats a record as one line for people: aligned, coloured, and safe for a terminal.
 
 use std::{fmt::Write as _, io::IsTerminal as _, sync::OnceLock};
 
@@ -8,10 +8,10 @@ use unicode_width::UnicodeWidthStr as _;
 
 use crate::{export::meaning::Outcome, filter::text_of, output::escape, time::short};
 
-/// How long a value may be before the rest of it is left out; `show` prints all of a record.
+/// Length at which a value is cut, in bytes; `show` prints all of a record.
 const MAX_SHOWN: usize = 160;
 
-/// How long a time is, as it is printed.
+/// Length of a printed time.
 const TIME: usize = "2026-11-21 08:00:03.250Z".len();
 
 const DIM: Style = Style::new().dimmed();
@@ -21,10 +21,10 @@ const YELLOW: Style = AnsiColor::Yellow.on_default();
 const GREEN: Style = AnsiColor::Green.on_default();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 
-/// How wide the columns are at least. What is wider moves the rest of its line.
+/// The minimal widths of the columns. A wider value moves the rest of its line.
 #[derive(Debug)]
 struct Columns {
-    /// How many characters of the time are left out at its beginning and its end.
+    /// Number of characters that are left out at the beginning and the end of the time.
     time: (usize, usize),
     position: usize,
     mark: usize,
@@ -34,13 +34,13 @@ struct Columns {
 }
 
 const WIDE: Columns = Columns { time: (0, 0), position: 12, mark: 8, action: 20, actor: 14, outcome: 8 };
-/// Without the year and what is below a second.
+/// Narrow columns, without the year and fractions of a second.
 const NARROW: Columns = Columns { time: (5, 5), position: 7, mark: 5, action: 12, actor: 8, outcome: 7 };
 
-/// Below this a terminal gets narrow columns.
+/// Width of a terminal below which it gets narrow columns.
 const NARROW_BELOW: u16 = 110;
 
-/// The columns for standard output: a terminal is asked once how wide it is.
+/// Returns the columns for standard output. The width of a terminal is queried only once.
 fn columns() -> &'static Columns {
     static IS_NARROW: OnceLock<bool> = OnceLock::new();
     let is_narrow = IS_NARROW.get_or_init(|| {
@@ -51,19 +51,20 @@ fn columns() -> &'static Columns {
     if *is_narrow { &NARROW } else { &WIDE }
 }
 
-/// Prints a record: time, position, severity, what, who, with which result, on what, and the rest.
+/// Formats a record: time, position, severity, action, actor, outcome, resource, and the rest.
 ///
 /// ```text
 /// 2026-11-21 08:00:03.250Z  000/3      CRIT     auth.failure      mallory     denied  203.0.113.9  login refused  attempt=3
 /// ```
 ///
-/// Whether it is named unconfirmed is known from elsewhere.
+/// The caller knows whether the record is named unconfirmed: its own line never states that.
 pub(crate) fn line_with(record: &Record, is_unconfirmed: bool) -> String {
     line_in(record, is_unconfirmed, columns())
 }
 
 fn line_in(record: &Record, is_unconfirmed: bool, columns: &Columns) -> String {
     let mut line = String::with_capacity(160);
+    // A foreign line may have any text as its time. It is cut to narrow columns only if it has the usual length.
     let time = record.timestamp().map_or_else(|| "no time".to_owned(), short);
     let (skipped, cut) = columns.time;
     let shown = time.get(skipped..time.len().saturating_sub(cut)).filter(|_| time.len() == TIME);
@@ -86,7 +87,7 @@ fn line_in(record: &Record, is_unconfirmed: bool, columns: &Columns) -> String {
         put(&mut line, YELLOW, "not yet durable", 15);
     }
     match record.kind() {
-        // What a later version records is shown as far as it has the members of an event.
+        // A kind of a later version is shown like an event, as far as it has those members.
         RecordKind::Event | RecordKind::Other => event(&mut line, record, is_unconfirmed, columns),
         kind => detail(&mut line, record, kind),
     }
@@ -94,7 +95,7 @@ fn line_in(record: &Record, is_unconfirmed: bool, columns: &Columns) -> String {
     line
 }
 
-/// The kind as the line has it, also one that a later version writes.
+/// Returns the kind as it is in the line, including one that only a later version knows.
 pub(crate) fn kind_of(record: &Record) -> &str {
     match record.kind() {
         RecordKind::Other => record.get("kind").and_then(Value::as_str).unwrap_or("other"),
@@ -102,7 +103,7 @@ pub(crate) fn kind_of(record: &Record) -> &str {
     }
 }
 
-/// Chain and number, as files and heads have them: `000/42`.
+/// Formats the position of a record as in heads: `000/42`.
 pub(crate) fn position(record: &Record) -> String {
     format!("{:03}/{}", record.chain(), record.seq())
 }
@@ -127,6 +128,7 @@ fn event(line: &mut String, record: &Record, is_unconfirmed: bool, columns: &Col
     for (name, value) in record.fields() {
         named(line, name, &text_of(value));
     }
+    // These lists name what the record lacks.
     for list in ["incomplete", "redacted", "repeated", "truncated"] {
         let names: Vec<&str> = match record.get(list) {
             Some(Value::List(names)) => names.iter().filter_map(Value::as_str).collect(),
@@ -137,7 +139,7 @@ fn event(line: &mut String, record: &Record, is_unconfirmed: bool, columns: &Col
     }
 }
 
-/// What the log says of itself: the members of the object that is named like the kind.
+/// Appends the detail of one of the log's own records: the members of the object that is named like its kind.
 fn detail(line: &mut String, record: &Record, kind: RecordKind) {
     let Some(Value::Object(detail)) = record.get(kind.as_str()) else { return };
     for name in ["code", "cause", "reason", "message"] {
@@ -145,13 +147,13 @@ fn detail(line: &mut String, record: &Record, kind: RecordKind) {
             put(line, if name == "message" { Style::new() } else { BOLD }, text, 0);
         }
     }
-    let is_said = |name: &str| ["code", "cause", "reason", "message", "chains", "after"].contains(&name);
-    for (name, value) in detail.iter().filter(|(name, _)| !is_said(name)) {
+    let is_done = |name: &str| ["code", "cause", "reason", "message", "chains", "after"].contains(&name);
+    for (name, value) in detail.iter().filter(|(name, _)| !is_done(name)) {
         named(line, name, &text_of(value));
     }
 }
 
-/// A refusal is seen before it is read, and what nobody confirmed is no success.
+/// Returns the colour of an outcome. An unconfirmed record is never shown as a success.
 fn style_of_outcome(outcome: &str, is_unconfirmed: bool) -> Style {
     match Outcome::of_word(outcome) {
         Outcome::Success if !is_unconfirmed => GREEN,
@@ -164,7 +166,7 @@ fn named(line: &mut String, name: &str, text: &str) {
     put(line, DIM, &format!("{name}={text}"), 0);
 }
 
-/// Adds a column of at least this width, and two spaces.
+/// Appends a column of at least this width, and two spaces.
 fn put(line: &mut String, style: Style, text: &str, width: usize) {
     let mut end = text.len().min(MAX_SHOWN);
     while !text.is_char_boundary(end) {
@@ -172,6 +174,7 @@ fn put(line: &mut String, style: Style, text: &str, width: usize) {
     }
     let cut = if end < text.len() { "…" } else { "" };
     let shown = escape(text.get(..end).unwrap_or_default());
+    // Pad by display width, not by characters: a CJK character is two columns wide.
     let padding = width.saturating_sub(shown.width() + cut.width());
     write!(line, "{style}{shown}{cut}{style:#}{:padding$}  ", "").unwrap_or_default();
 }

@@ -1,4 +1,4 @@
-//! The command `tracing-audit`.
+//! The `tracing-audit` command.
 
 mod collect;
 mod demo;
@@ -9,11 +9,12 @@ mod filter;
 mod forward;
 mod glob;
 mod hash;
+mod head_file;
 mod heads;
 mod hold;
-mod kept;
 mod line;
 mod lookup;
+mod origin;
 mod output;
 mod output_file;
 mod query;
@@ -28,17 +29,16 @@ mod store;
 mod tail;
 mod time;
 mod verify;
-mod whose;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use output::{print, say};
+use output::{print, print_stderr};
 
-/// Verifies, searches, shows and forwards the audit logs that tracing-audit writes.
+/// Verifies, searches, shows and forwards audit logs written by tracing-audit.
 ///
-/// Commands that read never change a log. What a log says is printed to standard output, everything else to standard error.
+/// Commands that read never change a log. Results go to standard output, everything else to standard error.
 #[derive(Debug, Parser)]
 #[command(name = "tracing-audit", version, max_term_width = 100)]
 struct Arguments {
@@ -68,8 +68,10 @@ enum Command {
 }
 
 impl Arguments {
-    /// Reads the arguments. What is wrong with them is said with what a terminal must not get escaped: an argument may be a
-    /// name that somebody else chose.
+    /// Parses the arguments, or exits with a message about what is wrong with them.
+    ///
+    /// Characters that a terminal must not get are escaped in that message. An argument may be a name that somebody else
+    /// chose, such as a file name from a glob.
     fn read() -> Self {
         let error = match Self::try_parse() {
             Ok(arguments) => return arguments,
@@ -77,24 +79,30 @@ impl Arguments {
         };
         let given: Vec<String> =
             std::env::args_os().map(|text| text.to_string_lossy().into_owned()).collect();
+        // `--help` and `--version` are errors too for clap, but not on standard error. They contain no text of an
+        // argument.
         if !error.use_stderr() || !given.iter().any(|text| text.contains(output::is_unsafe)) {
             error.exit();
         }
         if let Err(error) = Self::try_parse_from(given.iter().map(|text| output::escape(text).into_owned())) {
             error.exit();
         }
-        // Escaped, they would do.
+        // The escaped arguments are valid, so the message has to come from the error about the original ones.
         let text = error.render().to_string();
+        // Clap's message has several lines. If an argument may add more, all are printed as one, with the line feeds
+        // escaped.
         if given.iter().any(|text| text.contains('\n')) {
-            say(text.trim_end());
+            print_stderr(text.trim_end());
         } else {
-            text.trim_end().lines().for_each(say);
+            text.trim_end().lines().for_each(print_stderr);
         }
+        // As clap does for a wrong command line.
         std::process::exit(2)
     }
 }
 
 fn main() -> ExitCode {
+    // Before clap sees the arguments: the writers of `demo` are no documented command.
     if let Some(done) = demo::run_as_writer() {
         return done;
     }
@@ -118,14 +126,16 @@ fn main() -> ExitCode {
         Command::Man(man) => man.run(),
     };
     let done = done.unwrap_or_else(|error| {
+        // A closed pipe ends the command silently. A command for which that is a success has handled it before.
         if !output::is_broken_pipe(&error) {
-            say(&format!("tracing-audit: {error:#}"));
+            print_stderr(&format!("tracing-audit: {error:#}"));
         }
         ExitCode::from(2)
     });
+    // A command must not succeed when part of its output is missing, for example on a full disk.
     match output::failed_write() {
         Some(error) => {
-            say(&format!("tracing-audit: cannot write to standard output: {error}"));
+            print_stderr(&format!("tracing-audit: cannot write to standard output: {error}"));
             ExitCode::from(2)
         }
         None => done,

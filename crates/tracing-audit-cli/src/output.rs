@@ -1,4 +1,4 @@
-//! What reaches the terminal: data on standard output, talk on standard error, and nothing of a record unescaped.
+//! Output to the terminal: results on standard output, messages on standard error, text of records escaped.
 
 use std::{
     borrow::Cow,
@@ -7,32 +7,38 @@ use std::{
     sync::OnceLock,
 };
 
-/// Prints what a command was asked for, in colour where that is wanted. A reader that has gone away wants no more.
-/// Any other failure is kept for [`failed_write`].
+/// Prints a result to standard output, in colour where that is wanted.
+///
+/// A closed pipe is ignored: its reader wants no more. Any other failure is kept for [`failed_write`].
 pub(crate) fn print(text: &str) {
+    // `anstream` removes the colours if standard output is not a terminal or `NO_COLOR` is set.
     let mut stdout = anstream::stdout();
     if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush())
         && error.kind() != io::ErrorKind::BrokenPipe
     {
-        // The first tells why.
+        // Only the first failure is kept: it is the cause of those that follow.
         drop(FAILED.set(error));
     }
 }
 
-/// Why something could not be printed, if anything could not.
+/// The first failed write to standard output.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
 
-/// Why standard output lacks something: a command that did the rest must not end as if it were there.
+/// Returns the first failed write to standard output, if any.
+///
+/// A command that did everything else must not exit as if its output were complete.
 pub(crate) fn failed_write() -> Option<&'static io::Error> {
     FAILED.get()
 }
 
-/// Prints what happens beside that, on one line: a line feed would be one of a path or of a record, and could forge a line.
-pub(crate) fn say(text: &str) {
+/// Prints a message to standard error, on one line.
+///
+/// Line feeds are escaped too: they can only come from a path or a record, and could forge a line.
+pub(crate) fn print_stderr(text: &str) {
     drop(writeln!(anstream::stderr(), "{}", escape(text)));
 }
 
-/// Whether a command ended because nobody reads its output any more, which is nothing to tell.
+/// Returns whether an error is a closed pipe: nobody reads the output any more, which is no failure.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
@@ -40,8 +46,9 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Whether a terminal could take a character for a command, show nothing for it, or put what stands around it in another
-/// order: control characters, line separators, marks of direction, and characters without a width.
+/// Returns whether a terminal could execute a character, show nothing for it, or reorder the text around it.
+///
+/// These are control characters, line separators, bidirectional marks, and characters without a width.
 pub(crate) fn is_unsafe(character: char) -> bool {
     matches!(
         u32::from(character),
@@ -50,7 +57,7 @@ pub(crate) fn is_unsafe(character: char) -> bool {
     )
 }
 
-/// A text of a record as it may be printed: what a terminal must not get stands as `\u{1b}`.
+/// Escapes a text of a record for printing: an [unsafe character](is_unsafe) becomes `\u{1b}`.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
@@ -66,9 +73,9 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// JSON as it may be printed: what a terminal must not get is escaped as JSON escapes it.
+/// Escapes JSON for printing: an [unsafe character](is_unsafe) becomes a JSON escape such as `\u001b`.
 pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
-    // Raw line feeds stand between values only.
+    // In valid JSON a raw line feed is only white space between values.
     let is_escaped = |character| character != '\n' && is_unsafe(character);
     if !json.contains(is_escaped) {
         return Cow::Borrowed(json);
@@ -76,6 +83,8 @@ pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(json.len() + 32);
     for character in json.chars() {
         if is_escaped(character) {
+            // JSON escapes are UTF-16: a character beyond the basic plane needs a surrogate pair (RFC 8259, section
+            // 7).
             for unit in character.encode_utf16(&mut [0; 2]) {
                 write!(escaped, "\\u{unit:04x}").unwrap_or_default();
             }
@@ -86,7 +95,7 @@ pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// A number with commas between its thousands.
+/// Formats a number with commas between its thousands.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -104,19 +113,19 @@ mod tests {
     use super::{escape, escape_json, grouped};
 
     #[test]
-    fn nothing_reaches_a_terminal_that_moves_it() {
+    fn characters_that_move_a_terminal_are_escaped() {
         assert_eq!(escape("é \"x\" \\n"), "é \"x\" \\n");
         assert_eq!(escape("\u{1b}[31m\r\n\u{9b}2J"), "\\u{1b}[31m\\u{d}\\u{a}\\u{9b}2J");
         assert_eq!(escape("a\u{202e}b\u{200b}"), "a\\u{202e}b\\u{200b}");
     }
 
     #[test]
-    fn json_stays_json() {
+    fn escaped_json_is_still_json() {
         assert_eq!(escape_json("[\"a\u{202e}\u{e0041}\",\n\"é\"]"), "[\"a\\u202e\\udb40\\udc41\",\n\"é\"]");
     }
 
     #[test]
-    fn thousands_are_set_apart() {
+    fn thousands_are_separated() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }

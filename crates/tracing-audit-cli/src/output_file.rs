@@ -1,4 +1,4 @@
-//! A file that a command writes: it appears when it is complete, and never in a log.
+//! An output file that appears only when it is complete, and never inside a log.
 
 use std::{
     fs::{self, File, Permissions},
@@ -13,17 +13,21 @@ use tempfile::NamedTempFile;
 
 use crate::output::is_broken_pipe;
 
-/// Who may read it: its owner and the group, as segments, less what the umask takes.
+/// The mode of the file before the umask: readable by owner and group, like segments.
 const MODE: u32 = 0o640;
 
-/// What is written to.
+/// Standard output, or a temporary file that replaces `path` once it is complete.
 pub(crate) enum OutputFile {
     Stdout(BufWriter<io::Stdout>),
     File { path: PathBuf, file: BufWriter<NamedTempFile> },
 }
 
 impl OutputFile {
-    /// Begins a file beside the one that it will be, `-` for standard output.
+    /// Creates a temporary file beside `path`, or uses standard output if `path` is `-`.
+    ///
+    /// # Errors
+    ///
+    /// If `path` is in the directory of the log, is no regular file, or cannot be written.
     pub(crate) fn create(path: &Path, log: &Path) -> Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::Stdout(BufWriter::with_capacity(1 << 16, io::stdout())));
@@ -32,24 +36,27 @@ impl OutputFile {
         let parent = path.parent().unwrap_or(Path::new("/"));
         let log = log.canonicalize().with_context(|| format!("cannot open {}", log.display()))?;
         if parent.starts_with(&log) {
-            bail!("{} lies in the directory of the log; write it elsewhere", path.display());
+            bail!("{} is in the directory of the log; write it elsewhere", path.display());
         }
         let mut builder = tempfile::Builder::new();
         builder.prefix(".tracing-audit-").suffix(".tmp").permissions(Permissions::from_mode(MODE));
+        // In the same directory, because a rename works only within a file system.
         let file = builder.tempfile_in(parent);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self::File { file: BufWriter::with_capacity(1 << 16, file), path })
     }
 
-    /// Makes it durable and gives it its name.
+    /// Syncs the file and renames it to its final name, durably.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
         let Self::File { path, file } = self else { return Ok(()) };
         let failed = || format!("cannot write {}", path.display());
         let file = file.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
+        // Sync before the rename: otherwise a power cut could leave the new name with an incomplete file, see
+        // fsync(2).
         file.as_file().sync_all().with_context(failed)?;
         file.persist(&path).map_err(|error| error.error).with_context(failed)?;
-        // Until then a power cut could take the name.
+        // The rename is durable only when the directory is synced, see fsync(2).
         let parent = path.parent().unwrap_or(Path::new("/"));
         File::open(parent).and_then(|parent| parent.sync_all()).with_context(failed)
     }
@@ -71,7 +78,7 @@ impl Write for OutputFile {
     }
 }
 
-/// A reader that has gone away wants no more, which is no failure.
+/// Turns the error of a closed pipe into success: the reader wants no more.
 pub(crate) fn unless_unread(done: Result<ExitCode>) -> Result<ExitCode> {
     match done {
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
@@ -79,17 +86,20 @@ pub(crate) fn unless_unread(done: Result<ExitCode>) -> Result<ExitCode> {
     }
 }
 
-/// Where a file is or will be, without links. Only a file is replaced: what is written to a pipe or a device goes through
-/// standard output.
+/// Resolves the links in the path of a file that exists or will be created.
+///
+/// Only a regular file may be replaced: output to a pipe or a device has to go through standard output.
 fn resolve(path: &Path) -> Result<PathBuf> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => bail!("{} is a directory; name a file", path.display()),
         Ok(found) if !found.is_file() => {
-            bail!("{} is no file; write with `-o -` and redirect standard output", path.display())
+            bail!("{} is not a file; write with `-o -` and redirect standard output", path.display())
         }
+        // Without links, so that the file is replaced and not the link to it.
         Ok(_) => Ok(path.canonicalize()?),
         Err(_) => {
-            let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
+            let name =
+                path.file_name().with_context(|| format!("{} does not name a file", path.display()))?;
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             let parent = parent.unwrap_or(Path::new("."));
             let parent = parent.canonicalize();

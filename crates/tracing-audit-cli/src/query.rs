@@ -9,17 +9,17 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     filter::Filter,
-    output::{grouped, is_broken_pipe, print, say},
+    output::{grouped, is_broken_pipe, print, print_stderr},
     scan::Scan,
 };
 use rows::Rows;
 
 /// Finds records.
 ///
-/// Prints the records that match, those of a chain in the order of their numbers, chains merged by time. Works while programs
-/// write. It is no verification: it believes each line that matches its own hash.
+/// Prints the records that match, in the order of their numbers, with chains merged by time. Works while programs write the
+/// log. This is not a verification: any line that matches its own hash is accepted.
 ///
-/// A record of which a program was told that it is not confirmed says UNCONFIRMED: what it says was done may have been refused.
+/// UNCONFIRMED marks a record for which a program got an error: the action may have been refused.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0 something matches, 1 nothing does, 2 something could not be read.
@@ -37,23 +37,23 @@ pub(crate) struct Query {
     #[command(flatten)]
     filter: Filter,
 
-    /// Print at most so many, and read no further.
+    /// Print at most N records, and read no further.
     #[arg(long, value_name = "N", conflicts_with = "count")]
     limit: Option<NonZero<u64>>,
 
-    /// The newest first.
+    /// Print the newest first.
     #[arg(long)]
     reverse: bool,
 
-    /// Print only how many match.
+    /// Print only the number of matches.
     #[arg(long, conflicts_with_all = ["output", "reverse"])]
     count: bool,
 
-    /// How to print them.
+    /// How to print records.
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     output: Output,
 
-    /// Search with so many threads. Default: as many as can run at once, at most 16.
+    /// Number of threads. Default: as many as can run at once, at most 16.
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
 }
@@ -61,14 +61,14 @@ pub(crate) struct Query {
 /// How records are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// A line for people.
+    /// A line per record, for people.
     #[default]
     Text,
-    /// The lines as they stand in the log; how many of them are unconfirmed is said beside.
+    /// The lines of the log, unchanged; the number of unconfirmed ones goes to standard error.
     Jsonl,
-    /// An object a record: where it stands, whether it is unconfirmed, and the record.
+    /// A JSON object per record: its position, whether it is unconfirmed, and the record.
     Wrapped,
-    /// A table for spreadsheets; a cell that one would take for a formula begins with an apostrophe.
+    /// A table for spreadsheets; a cell that could be taken for a formula begins with an apostrophe.
     Csv,
 }
 
@@ -76,13 +76,14 @@ impl Query {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let scan = Scan::new(&self.log, &self.filter)?.threads(self.threads).reverse(self.reverse);
         let (found, unconfirmed, trouble) = if self.count { count(&scan)? } else { self.print(&scan)? };
+        // The other outputs mark the records themselves.
         if unconfirmed > 0 && (self.count || self.output == Output::Jsonl) {
             let unconfirmed = grouped(unconfirmed);
-            say(&format!(
-                "tracing-audit: {unconfirmed} of these records are UNCONFIRMED: what they say was done may have been refused"
+            print_stderr(&format!(
+                "tracing-audit: {unconfirmed} of these records are UNCONFIRMED: the actions may have been refused"
             ));
         }
-        Ok(ExitCode::from(match (trouble.say(), found) {
+        Ok(ExitCode::from(match (trouble.report(), found) {
             (true, _) => 2,
             (false, 0) => 1,
             (false, _) => 0,
@@ -98,10 +99,11 @@ impl Query {
             found += 1;
             unconfirmed += u64::from(hit.is_unconfirmed);
             match rows.push(&hit) {
-                // Who reads has enough.
+                // A closed pipe is no error: its reader has enough.
                 Err(error) if is_broken_pipe(&error) => is_closed = true,
                 pushed => pushed?,
             }
+            // After a closed pipe, searching on would only cost time.
             Ok(if found >= limit || is_closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         match rows.finish() {
@@ -113,6 +115,7 @@ impl Query {
 }
 
 fn count(scan: &Scan) -> Result<(u64, u64, crate::scan::Trouble)> {
+    // Counting needs no order, so all threads can work at the same time.
     let (counts, trouble) = scan.fold(
         || (0, 0),
         |(found, unconfirmed), hit| {

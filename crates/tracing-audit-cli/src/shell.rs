@@ -1,4 +1,4 @@
-//! What a shell and `man` want to know of this command.
+//! Shell completions, manual pages, and quoting for shells.
 
 use std::{fmt::Write as _, io, os::unix::ffi::OsStrExt as _, path::Path, process::ExitCode};
 
@@ -22,10 +22,10 @@ impl Completions {
     }
 }
 
-/// Prints the manual page, for `man -l -`.
+/// Prints a manual page, for `man -l -`.
 #[derive(Debug, Args)]
 pub(crate) struct Man {
-    /// The page of this command alone, as in `man verify`.
+    /// The command whose page to print, as in `man verify`. Default: an overview.
     command: Option<String>,
 }
 
@@ -42,10 +42,13 @@ impl Man {
     }
 }
 
-/// A path as a shell takes it for one word, and a command for no option. What a terminal must not get, and what is no UTF-8,
-/// stands as bytes in `$'…'`, which bash, zsh and POSIX of 2024 know.
+/// Quotes a path as one word for a shell, which no command takes for an option.
+///
+/// Characters that a terminal must not get, and bytes that are not UTF-8, are escaped in `$'…'`. This is understood by bash,
+/// zsh and POSIX.1-2024 shells.
 pub(crate) fn quoted(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
+    // A leading hyphen would be taken for an option, also inside quotes.
     let front = if bytes.starts_with(b"-") { "./" } else { "" };
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./-+,:@%".contains(byte);
     match std::str::from_utf8(bytes) {

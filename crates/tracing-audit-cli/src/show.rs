@@ -14,11 +14,11 @@ use crate::{filter, output::escape_json};
 
 /// Shows one record in full, and how to check it without this tool.
 ///
-/// The hash of the record is computed again from its line, and the links to the records before and behind it are checked.
-/// The record is found by its number, without reading through the log.
+/// The hash of the record is computed again from its line, and the links to the records before and after it are checked. The
+/// record is found by its number, without reading the whole log.
 ///
-/// That a record and its links are right says that nobody changed this one alone. That nothing of the log was changed,
-/// only `tracing-audit verify` says, with a head that was kept elsewhere.
+/// A correct record with correct links shows that nobody changed this record alone. Only `tracing-audit verify`, with a head
+/// kept elsewhere, shows that nothing in the log was changed.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Show {
@@ -28,7 +28,7 @@ pub(crate) struct Show {
     /// The record, as CHAIN/NUMBER; or a head or receipt, CHAIN/NUMBER:HASH, whose hash is compared too.
     record: Wanted,
 
-    /// Prints one JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -39,10 +39,10 @@ Examples:
   tracing-audit show /var/log/shop/audit 000/5:4c7ea54f39d9c65d0c586e56363f134caf7a178906844a3330e8f612c03c0ae8
   tracing-audit show /var/log/shop/audit 000/42 --json | jq .next
 
-Exit codes: 0 shown, and hash and links are right; 1 not there, not the one that was named, or not right;
+Exit codes: 0 shown, with correct hash and links; 1 missing, another record than the one named, or a wrong hash or link;
 2 could not read.";
 
-/// Which record, and with which hash.
+/// The record to show, and its expected hash.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
     chain: u16,
@@ -55,13 +55,14 @@ impl FromStr for Wanted {
 
     fn from_str(text: &str) -> Result<Self> {
         let text = text.trim();
+        // A receipt has the same form as a head.
         if let Ok(head) = text.parse::<Head>() {
             return Ok(Self { chain: head.chain(), seq: head.seq(), hash: Some(head.hash()) });
         }
-        let no_record = || anyhow!("`{text}` names no record: write CHAIN/NUMBER, as in 000/42");
+        let no_record = || anyhow!("`{text}` is not a record: write CHAIN/NUMBER, as in 000/42");
         let (chain, seq) = text.split_once('/').ok_or_else(no_record)?;
         if seq.contains(':') {
-            bail!("`{text}` has no hash of 64 digits behind the colon");
+            bail!("`{text}` has no hash of 64 digits after the colon");
         }
         let seq: u64 = seq.parse().map_err(|_| no_record())?;
         if seq == 0 {
@@ -71,34 +72,34 @@ impl FromStr for Wanted {
     }
 }
 
-/// What is known of a record. The schema of `--json`.
+/// What is shown of a record, and the schema of `--json`.
 #[derive(Debug, Serialize)]
 struct Shown {
     chain: u16,
     seq: u64,
-    /// The hash that stands in the line.
+    /// The hash in the line.
     hash: Option<String>,
-    /// The hash that was computed from the line; `null` where that is too long for one.
+    /// The hash computed from the line; `null` if the line is longer than 1 MiB.
     computed: Option<String>,
     /// Whether both are the same.
     hash_is_right: bool,
-    /// Whether it is the hash that was asked for; `null` where none was.
+    /// Whether the computed hash is the requested one; `null` if none was requested.
     is_the_one: Option<bool>,
     file: String,
     /// Counted from 1.
     line: u64,
-    /// Where the line begins.
+    /// Where the line begins in the file, in bytes.
     offset: u64,
-    /// How many bytes the line has without its line feed; `null` where it is too long for a record.
+    /// Length of the line in bytes, without its line feed; `null` if it is longer than 1 MiB.
     bytes: Option<u64>,
     previous: Link,
     next: Link,
-    /// `null` where the line is no record, of which the log says nothing.
+    /// Whether the record is not known to be durable; `null` if the line is not a record.
     provisional: Option<bool>,
     unconfirmed: bool,
-    /// What a shell prints the hash with; `null` where there is none.
+    /// The shell command that prints the hash; `null` if the line is longer than 1 MiB.
     check: Option<String>,
-    /// The line as it stands; `null` where it is too long.
+    /// The line; `null` if it is longer than 1 MiB.
     text: Option<String>,
 }
 
@@ -107,9 +108,9 @@ struct Shown {
 struct Link {
     seq: Option<u64>,
     hash: Option<String>,
-    /// `null` where there is nothing to check.
+    /// `null` if there is nothing to check.
     is_right: Option<bool>,
-    /// In words.
+    /// The result in words.
     says: String,
 }
 

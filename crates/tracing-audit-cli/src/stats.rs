@@ -11,15 +11,15 @@ use tracing_audit::RecordKind;
 
 use crate::{
     filter::Filter,
-    output::{grouped, print, say},
+    output::{grouped, print, print_stderr},
     scan::Scan,
 };
 use count::Counts;
 
-/// Counts events, by who did them, what was done, how it ended, and when.
+/// Counts events by actor, action, resource, outcome, severity, hour or day.
 ///
-/// One pass over the log, in which each record's own hash is checked and nothing else: it is no verification. Outcomes that
-/// count as failed are words such as failure, denied, refused, rejected, error, timeout and false, in upper or lower case.
+/// Checks only the hash of each record: this is not a verification. Outcomes that count as failed are words such as failure,
+/// denied, refused, rejected, error, timeout and false, in upper or lower case.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0 counted, 1 no record matches, 2 something could not be read.
@@ -33,43 +33,43 @@ pub(crate) struct Stats {
     /// The directory of the log.
     log: PathBuf,
 
-    /// By what to count; may be given more than once. Default: action.
+    /// What to count by; may be given more than once. Default: action.
     #[arg(long, value_enum, value_name = "WHAT")]
     by: Vec<By>,
 
-    /// How many rows of each table to print: those with the most events, of hours and days the last. Default: 20; all
-    /// hours and days.
+    /// Number of rows to print in each table: those with the most events, or the latest hours and days. Default: 20 rows,
+    /// but all hours and days.
     #[arg(long, value_name = "N")]
     top: Option<NonZero<usize>>,
 
     #[command(flatten)]
     filter: Filter,
 
-    /// Print JSON; docs/command.md has its schema.
+    /// Print JSON; its schema is in docs/command.md.
     #[arg(long)]
     json: bool,
 
-    /// Count with so many threads. Default: as many as can run at once, at most 16.
+    /// Number of threads. Default: as many as can run at once, at most 16.
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
 }
 
-/// By what is counted.
+/// What events are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum By {
     /// What was done.
     Action,
     /// Who did it.
     Actor,
-    /// To what.
+    /// What it was done to.
     Resource,
-    /// With which result.
+    /// The result.
     Outcome,
-    /// How severe.
+    /// Critical or routine.
     Severity,
-    /// In which hour, in UTC.
+    /// The hour, in UTC.
     Hour,
-    /// On which day, in UTC.
+    /// The day, in UTC.
     Day,
 }
 
@@ -99,11 +99,12 @@ impl Stats {
         let scan = Scan::new(&self.log, &self.filter)?.threads(self.threads);
         let threads = scan.thread_count();
         let (sums, trouble) = scan.fold(|| Counts::new(&self.by, threads), Counts::add)?;
+        // The sums of all threads together fit into the limit of one, so merging them folds nothing.
         let mut counts = Counts::new(&self.by, 1);
         for sum in sums {
             counts.merge(sum);
         }
-        // They have no actor and no outcome: such a filter finds none.
+        // Gaps and recoveries have no actor, outcome and so on: a filter by one of those never finds them.
         let finds = show::Finds {
             gaps: self.filter.may_find(RecordKind::Gap),
             recoveries: self.filter.may_find(RecordKind::Recovery),
@@ -115,11 +116,11 @@ impl Stats {
         }
         if counts.total.unconfirmed > 0 {
             let unconfirmed = grouped(counts.total.unconfirmed);
-            say(&format!(
-                "tracing-audit: {unconfirmed} events are UNCONFIRMED: what they say was done may have been refused"
+            print_stderr(&format!(
+                "tracing-audit: {unconfirmed} events are UNCONFIRMED: the actions may have been refused"
             ));
         }
-        Ok(ExitCode::from(match (trouble.say(), counts.records) {
+        Ok(ExitCode::from(match (trouble.report(), counts.records) {
             (true, _) => 2,
             (false, 0) => 1,
             (false, _) => 0,

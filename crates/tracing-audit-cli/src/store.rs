@@ -1,13 +1,13 @@
-//! Stores by their URLs.
+//! Stores that records are forwarded to, named by URLs.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Result, bail};
 use tracing_audit_forward::{Entry, FileSink, Gap, Pace, Position, Sink, SinkError};
 
-use crate::whose::Whose;
+use crate::origin::OriginOptions;
 
-/// The stores that this build knows, for messages.
+/// The URLs of the stores in this build, for messages.
 const KNOWN: &[&str] = &[
     "`file:PATH`",
     #[cfg(feature = "postgres")]
@@ -20,11 +20,12 @@ const KNOWN: &[&str] = &[
     "`s3://BUCKET/PREFIX` or `archive:DIR`",
 ];
 
+/// Lists the URLs of the stores in this build.
 pub(crate) fn known() -> String {
     KNOWN.join(", ")
 }
 
-/// What a URL names.
+/// The store that a URL names.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Store<'a> {
     File(&'a str),
@@ -39,12 +40,14 @@ pub(crate) enum Store<'a> {
 }
 
 impl<'a> Store<'a> {
-    /// Reads a URL; `None` where it has no scheme.
+    /// Parses a URL. Returns `None` if it has no scheme.
     pub(crate) fn parse(url: &'a str) -> Result<Option<Self>> {
+        // Schemes of stores that this build lacks are errors, too. A directory is never mistaken for a store, or the
+        // other way round.
         let Some((scheme, rest)) = url.split_once(':') else { return Ok(None) };
         match scheme {
             "file" if rest.is_empty() => {
-                bail!("`file:` needs a path behind it, as in file:/var/backup/audit.jsonl")
+                bail!("`file:` needs a path after it, as in file:/var/backup/audit.jsonl")
             }
             "file" => Ok(Some(Self::File(rest))),
             #[cfg(feature = "postgres")]
@@ -52,15 +55,16 @@ impl<'a> Store<'a> {
             #[cfg(feature = "nats")]
             "nats" | "tls" => Ok(Some(Self::Nats(url))),
             #[cfg(feature = "otlp")]
+            // The prefix only distinguishes OTLP from other protocols over HTTP.
             "otlp+http" | "otlp+https" => Ok(Some(Self::Otlp(url.strip_prefix("otlp+").unwrap_or(url)))),
             #[cfg(feature = "objects")]
             "s3" | "archive" => Ok(Some(Self::Objects(url))),
-            // The rest of it may hold a password.
+            // Only the scheme is printed: the rest may contain a password.
             _ => bail!("no store is known for `{scheme}:`; there are {}", known()),
         }
     }
 
-    /// The name that a forwarder to it has by default.
+    /// Returns the default name of a forwarder to this store.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::File(_) => "file",
@@ -75,56 +79,57 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// A sink for a log. Whose log that is matters only where the store says it.
+    /// Makes a sink for a log. Only NATS and archives keep its service and host.
     #[cfg_attr(
         not(any(feature = "nats", feature = "objects")),
-        expect(unused_variables, reason = "no store says whose log it is")
+        expect(unused_variables, reason = "no store in this build keeps the service and host")
     )]
     #[cfg_attr(
         not(any(feature = "postgres", feature = "nats", feature = "otlp", feature = "objects")),
         expect(clippy::unnecessary_wraps, reason = "a file is refused when it is opened")
     )]
-    pub(crate) fn sink(self, whose: &Whose<'_>) -> Result<Any> {
+    pub(crate) fn sink(self, origin: &OriginOptions<'_>) -> Result<AnySink> {
         Ok(match self {
-            Self::File(path) => Any(Box::new(FileSink::new(path))),
+            Self::File(path) => AnySink(Box::new(FileSink::new(path))),
             #[cfg(feature = "postgres")]
-            Self::Postgres(url) => Any(Box::new(tracing_audit_forward::Postgres::new(url)?)),
+            Self::Postgres(url) => AnySink(Box::new(tracing_audit_forward::Postgres::new(url)?)),
             #[cfg(feature = "nats")]
             Self::Nats(url) => {
                 let mut builder = tracing_audit_forward::Nats::builder(url);
-                let (service, host) = whose.unless_in(url)?;
+                let (service, host) = origin.unless_in(url)?;
                 if let Some(service) = service {
                     builder = builder.service(service);
                 }
                 if let Some(host) = host {
                     builder = builder.host(host);
                 }
-                Any(Box::new(builder.build()?))
+                AnySink(Box::new(builder.build()?))
             }
             #[cfg(feature = "otlp")]
             Self::Otlp(url) => {
                 let builder = tracing_audit_forward::Otlp::builder(url).headers_from_environment();
                 let builder = builder.resource_from_environment().ca_file_from_environment();
-                let builder = builder.on_warning(|warning| crate::say(&format!("tracing-audit: {warning}")));
-                Any(Box::new(builder.build()?))
+                let builder =
+                    builder.on_warning(|warning| crate::print_stderr(&format!("tracing-audit: {warning}")));
+                AnySink(Box::new(builder.build()?))
             }
             #[cfg(feature = "objects")]
             Self::Objects(url) => {
                 let mut builder = tracing_audit_forward::Objects::builder(url);
-                let (service, host) = whose.unless_in(url)?;
+                let (service, host) = origin.unless_in(url)?;
                 if let Some(service) = service {
                     builder = builder.service(service);
                 }
                 if let Some(host) = host {
                     builder = builder.host(host);
                 }
-                Any(Box::new(builder.build()?))
+                AnySink(Box::new(builder.build()?))
             }
         })
     }
 }
 
-/// The store that a URL names.
+/// Returns the store that a URL names; a text without a scheme is an error.
 pub(crate) fn of(url: &str) -> Result<Store<'_>> {
     match Store::parse(url)? {
         Some(store) => Ok(store),
@@ -132,10 +137,10 @@ pub(crate) fn of(url: &str) -> Result<Store<'_>> {
     }
 }
 
-/// A store of any kind.
-pub(crate) struct Any(pub(crate) Box<dyn Sink>);
+/// A sink to any kind of store.
+pub(crate) struct AnySink(pub(crate) Box<dyn Sink>);
 
-impl Sink for Any {
+impl Sink for AnySink {
     fn positions(&mut self, chain_ids: &[Arc<str>]) -> Result<Option<Vec<Position>>, SinkError> {
         self.0.positions(chain_ids)
     }

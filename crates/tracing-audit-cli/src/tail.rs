@@ -20,36 +20,36 @@ use crate::{
     filter::Filter,
     line::{line_with, position},
     output::escape,
-    say,
+    print_stderr,
     scan::{Hit, Unconfirmed, named_by},
     shell::quoted,
 };
 use shown::Shown;
 use window::Window;
 
-/// Prints the newest records, a line each, and with `-f` those that come.
+/// Prints the newest records, one per line, and with `-f` also new ones as they are written.
 ///
-/// All chains are merged by time. With options that select records, the newest that match. Following goes on through
+/// All chains are merged by time. With options that select records, prints the newest that match. Following continues through
 /// rotation, new chains, restarts and retention, until Ctrl-C.
 ///
-/// What is not said in the lines is said between them: records that were shown and then withdrawn, because a crash took them
-/// back before anybody was told that they are safe; records that are named UNCONFIRMED by a later line; numbers that are
-/// missing. `--json` prints the lines of the log as they stand, and says that on standard error.
+/// Remarks are printed between the records. They report records that were withdrawn, because a crash lost them before they
+/// were acknowledged, records that a later line names UNCONFIRMED, and missing records. `--json` prints the lines of the log
+/// unchanged, and the remarks to standard error.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tail {
     /// The directory of the log.
     log: PathBuf,
 
-    /// How many records.
+    /// Number of records.
     #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10)]
     lines: u64,
 
-    /// Goes on with those that come.
+    /// Keep printing new records.
     #[arg(short, long)]
     follow: bool,
 
-    /// Prints the lines of the log as they stand: one JSON object a record.
+    /// Print the lines of the log unchanged: one JSON object per record.
     #[arg(long)]
     json: bool,
 
@@ -65,29 +65,32 @@ Examples:
   tracing-audit tail -n 100 /var/log/shop/audit --action 'auth.*' --outcome denied
   tracing-audit tail -f --json /var/log/shop/audit | jq -c 'select(.actor == \"mallory\")'
 
-Exit codes: 0 printed, 1 printed but lines were no records or records are missing (see `tracing-audit verify`),
+Exit codes: 0 printed, 1 printed, but lines were not records or records are missing (see `tracing-audit verify`),
 2 could not read.";
 
-/// How often who follows a log at rest looks whether somebody still reads.
+/// How often a closed pipe is checked for while an idle log is followed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Whether standard output is a pipe whose other end is closed: writing would say it, but there may be nothing to write
-/// for hours.
+/// Returns whether standard output is a pipe whose other end is closed.
+///
+/// A write would fail, but there may be nothing to write for hours. poll(2) reports `POLLERR` without one.
 fn has_nobody_to_read() -> bool {
     let stdout = io::stdout();
+    // `POLLERR` is reported even if no events are requested.
     let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut asked, Some(&now)).is_ok() && asked.iter().any(|one| one.revents().contains(PollFlags::ERR))
 }
 
-/// How the view of a log grows.
+/// The output of a log as it grows.
 struct View<'a> {
     tail: &'a Tail,
     out: anstream::AutoStream<io::Stdout>,
     window: Window,
+    /// The records that other chains name unconfirmed, if there are several chains.
     elsewhere: Option<Unconfirmed>,
     shown: Shown,
-    /// Whether anything is not as it should be.
+    /// Whether lines were not records, or records are missing.
     is_poor: bool,
     last_error: Option<String>,
 }
@@ -101,9 +104,10 @@ impl Tail {
         let (out, shown) = (anstream::stdout(), Shown::default());
         let mut view = View { tail: &self, out, window, elsewhere, shown, is_poor: false, last_error: None };
         loop {
+            // The timeout only serves to notice a closed pipe; without `--follow` the items just end.
             match items.next_within(PAUSE) {
                 Some(item) => match view.show(item) {
-                    // Nobody reads any more.
+                    // A closed pipe is no error.
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                     shown => shown?,
                 },
@@ -114,7 +118,7 @@ impl Tail {
         Ok(ExitCode::from(u8::from(view.is_poor)))
     }
 
-    /// The log, as far as it can hold what was asked for.
+    /// Makes a reader of the part of the log that can have matches.
     fn reader(&self) -> Reader {
         let mut reader = Reader::new(&self.log);
         for chain in &self.filter.chain {
@@ -126,8 +130,11 @@ impl Tail {
         reader.from_seq(self.filter.seq.map_or(1, |range| range.first))
     }
 
-    /// What other chains say of records, where there are others; what comes later is read anyway.
+    /// Searches the whole log for records that are named unconfirmed, if there are several chains.
+    ///
+    /// Lines that are written later are read anyway.
     fn named_elsewhere(&self) -> Result<Option<Unconfirmed>> {
+        // Segments are sorted by chain, so the first and the last show whether there are several chains.
         let has_several = self.lines > 0
             && segments(&self.log)
                 .is_ok_and(|all| all.first().map(Segment::chain) != all.last().map(Segment::chain));
@@ -146,12 +153,12 @@ impl View<'_> {
                 self.is_poor = true;
                 let records = records(&[(first_seq, last_seq)]);
                 self.note(&format!(
-                    "{records} of chain {chain:03} {} missing here: removed by retention, or no records any more",
+                    "{records} of chain {chain:03} {} missing here: removed by retention, or no longer records",
                     are(&[(first_seq, last_seq)])
                 ))
             }
             Ok(ReadItem::Withdrawn { chain, from_seq, .. }) => {
-                // What takes their place is as new as they were.
+                // New records take these numbers, and belong to the window as the old ones did.
                 self.window.reach(chain, from_seq);
                 let withdrawn = self.shown.withdraw(chain, from_seq);
                 if withdrawn.is_empty() {
@@ -165,13 +172,14 @@ impl View<'_> {
                     if is_one { "it was" } else { "they were" },
                 ))
             }
-            // There may be more to read than this version knows.
+            // `ReadItem` is non-exhaustive.
             Ok(_) => Ok(()),
             Err(error) => self.trouble(&error),
         }
     }
 
     fn record(&mut self, record: Record) -> io::Result<()> {
+        // A record that is not shown may still name a shown one, so it is examined below all the same.
         let is_shown = self.window.has(&record, self.tail.follow) && self.tail.filter.matches(&record);
         let Hit { record, is_unconfirmed } = match &self.elsewhere {
             Some(elsewhere) => elsewhere.hit(record),
@@ -182,7 +190,7 @@ impl View<'_> {
                 if self.tail.json { record.as_json().to_owned() } else { line_with(&record, is_unconfirmed) };
             writeln!(self.out, "{line}")?;
             if is_unconfirmed {
-                // Said once is enough; in the line itself, or here.
+                // The line itself, or the remark here, is enough: no second remark when a later line names it.
                 self.shown.forget(record.chain(), record.seq());
                 if self.tail.json {
                     self.unconfirmed(&format!("record {}", position(&record)))?;
@@ -202,28 +210,31 @@ impl View<'_> {
 
     fn unconfirmed(&mut self, what: &str) -> io::Result<()> {
         self.note(&format!(
-            "{what} is UNCONFIRMED: somebody was told that it is not confirmed; what it says was done may have been refused"
+            "{what} is UNCONFIRMED: a caller got an error for it, so the action may have been refused"
         ))
     }
 
-    /// Says what a line of the log cannot say, where it belongs: between the lines, if those are for people.
+    /// Prints a remark: between the records, or with `--json` to standard error.
     fn note(&mut self, text: &str) -> io::Result<()> {
         const STYLE: anstyle::Style = anstyle::AnsiColor::Yellow.on_default().bold();
         if self.tail.json {
-            say(&format!("tracing-audit: {text}"));
+            print_stderr(&format!("tracing-audit: {text}"));
             return Ok(());
         }
         writeln!(self.out, "{STYLE}-- {}{STYLE:#}", escape(text))
     }
 
-    /// Says once what cannot be read; who follows tries again.
+    /// Prints an error, but not the same one again: while following, reading is retried.
     fn trouble(&mut self, error: &Error) -> io::Result<()> {
         self.is_poor = true;
         let log = quoted(&self.tail.log);
         let text = match error {
-            Error::BadLine { .. } => format!("{error}; `tracing-audit verify {log}` says what happened"),
+            Error::BadLine { .. } => {
+                format!("{error}; run `tracing-audit verify {log}` to see what happened")
+            }
             _ => format!("{:#}", anyhow::anyhow!("{error}").context(cause_of(error))),
         };
+        // While following, a persistent error comes again with each retry.
         if self.last_error.as_ref() == Some(&text) {
             return Ok(());
         }
@@ -233,7 +244,7 @@ impl View<'_> {
     }
 }
 
-/// What is behind an error, in front of it.
+/// Returns the cause of an error, which is printed before it.
 fn cause_of(error: &Error) -> String {
     std::error::Error::source(error).map_or_else(|| "cannot read on".to_owned(), ToString::to_string)
 }
@@ -246,7 +257,7 @@ fn are(ranges: &[(u64, u64)]) -> &'static str {
     if is_one(ranges) { "is" } else { "are" }
 }
 
-/// Numbers of records, as people write them: `records 17 to 20 and 23`.
+/// Formats ranges of numbers: `records 17 to 20 and 23`.
 fn records(ranges: &[(u64, u64)]) -> String {
     let texts: Vec<String> = ranges
         .iter()

@@ -1,12 +1,14 @@
-//! Times as people give them: `--since` and `--until`.
+//! Times on the command line, as in `--since` and `--until`.
 
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use jiff::{Span, Timestamp, ZonedDateTime, civil::DateTime, tz::TimeZone};
 
-/// A point in time: RFC 3339, a date with or without a time of day, `now`, `today`, `yesterday`, or how long ago, as `2h` or
-/// `3 days`. In UTC unless it names a zone, as in `2026-11-21T08:00[Europe/Berlin]` or `2026-11-21 08:00+01:00`.
+/// A point in time: RFC 3339, a date with or without a time of day, `now`, `today`, `yesterday`, or an age such as `2h` or
+/// `3 days`.
+///
+/// It is in UTC unless it names a zone, as in `2026-11-21T08:00[Europe/Berlin]` or `2026-11-21 08:00+01:00`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Point(SystemTime);
 
@@ -15,7 +17,7 @@ impl Point {
         self.0
     }
 
-    /// For clap.
+    /// Parses a time from the command line.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         Ok(Self(parse_at(text, Timestamp::now())?.try_into()?))
     }
@@ -30,6 +32,7 @@ fn parse_at(text: &str, now: Timestamp) -> Result<Timestamp> {
         "yesterday" => return Ok(today()?.yesterday()?.start_of_day()?.timestamp()),
         _ => {}
     }
+    // From the most specific syntax to the least: with a zone, with an offset, without either.
     if let Ok(zoned) = text.parse::<ZonedDateTime>() {
         return Ok(zoned.timestamp());
     }
@@ -39,16 +42,18 @@ fn parse_at(text: &str, now: Timestamp) -> Result<Timestamp> {
     if let Ok(civil) = text.parse::<DateTime>() {
         return Ok(civil.to_zoned_datetime(TimeZone::UTC)?.timestamp());
     }
+    // Everything else is an age, such as `2h` or `3 days ago`.
     let Ok(span) = text.trim_end_matches("ago").trim_end().parse::<Span>() else {
         bail!(
-            "`{text}` is no time: write 2026-11-21, 2026-11-21T08:00Z, yesterday, or how long ago, as 2h or 3d"
+            "`{text}` is not a time: write 2026-11-21, 2026-11-21T08:00Z, yesterday, or an age such as 2h or 3d"
         );
     };
+    // Days and months are calendar units, so they need a zone to be subtracted.
     let then = now.to_zoned_datetime(TimeZone::UTC).checked_sub(span.abs());
-    Ok(then.with_context(|| format!("`{text}` ago is no time"))?.timestamp())
+    Ok(then.with_context(|| format!("`{text}` ago is out of range"))?.timestamp())
 }
 
-/// A time as it is printed: to the millisecond, in UTC.
+/// Shortens a timestamp of the format for printing: to the millisecond, in UTC.
 pub(crate) fn short(timestamp: &str) -> String {
     match timestamp.split_once('T') {
         Some((date, time)) => {
@@ -65,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_people_give_them() {
+    fn times_are_parsed_as_people_write_them() {
         let now: Timestamp = "2026-11-21T08:30:00Z".parse().unwrap();
         for (text, expected) in [
             ("2026-11-21T08:00:00.5Z", "2026-11-21T08:00:00.5Z"),

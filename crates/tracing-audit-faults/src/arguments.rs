@@ -1,8 +1,9 @@
-//! What the program is asked to do.
+//! The command line of the program.
 
 use std::{num::NonZero, thread};
 
-/// How this program is run: the library has the simulation only where it is built for it.
+/// The command that runs this program. The library contains the simulation only when built with
+/// this flag.
 pub(crate) const COMMAND: &str = "RUSTFLAGS='--cfg audit_simulation' CARGO_TARGET_DIR=target/simulation \
     cargo run --release -p tracing-audit-faults";
 
@@ -13,15 +14,15 @@ Runs the seeded fault simulation of tracing-audit.
         cargo run --release -p tracing-audit-faults -- [options]
 
     --seeds N     how many seeds to run; default 10000
-    --first N     the first of them; default 0
-    --threads N   how many at the same time; default as many as there are cores
-    --seed N      run this one alone, and print every call to the disk and every file it left
+    --first N     the first seed; default 0
+    --threads N   how many to run at the same time; default as many as there are cores
+    --seed N      run this seed alone, and print every call to the disk and every file it left
     --help        print this
 
-Ends with 0 if every seed held, with 1 if one failed, with 2 if it could not be run.
+Exits with 0 if every seed passed, with 1 if any failed, with 2 if they could not be run.
 ";
 
-/// Which seeds, and how.
+/// Which seeds to run, and how.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
     pub(crate) seeds: u64,
@@ -52,7 +53,7 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Task, Str
             "--first" => arguments.first = number()?,
             "--threads" => arguments.threads = number()?.max(1),
             "--seed" => return Ok(Task::Replay(number()?)),
-            _ => return Err(format!("there is no option {word}")),
+            _ => return Err(format!("unknown option {word}")),
         }
     }
     Ok(Task::Run(arguments))
@@ -76,6 +77,6 @@ mod tests {
         assert_eq!(check("--seeds 1 --help"), Ok(Task::Help));
         assert_eq!(check("--seeds"), Err("--seeds needs a number".to_owned()));
         assert_eq!(check("--seeds x"), Err("--seeds needs a number, not x".to_owned()));
-        assert_eq!(check("more"), Err("there is no option more".to_owned()));
+        assert_eq!(check("more"), Err("unknown option more".to_owned()));
     }
 }

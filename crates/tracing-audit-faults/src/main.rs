@@ -1,7 +1,7 @@
 //! The seeded fault simulation of tracing-audit, as a program.
 //!
-//! The library has the simulated machine only where it is built for it, with
-//! `RUSTFLAGS='--cfg audit_simulation'`, so this program is empty without.
+//! The library contains the simulated machine only when built with `RUSTFLAGS='--cfg
+//! audit_simulation'`. Without that, this program does nothing.
 
 #[cfg(audit_simulation)]
 mod arguments;
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let needed = "the simulation is not part of this build: run\n\n    \
         RUSTFLAGS='--cfg audit_simulation' CARGO_TARGET_DIR=target/simulation \\\n        \
         cargo run --release -p tracing-audit-faults -- --help\n";
-    // Where standard error is closed there is nobody to tell.
+    // If standard error is closed, the exit code is all that is left.
     drop(std::io::stderr().write_all(needed.as_bytes()));
     ExitCode::from(2)
 }

@@ -1,5 +1,6 @@
-//! Runs seeds: each is one machine with power cuts, kills and failing calls, and one to four processes that
-//! write a log on it. A seed that fails is printed with the command that runs it again.
+//! Runs seeds. Each is one machine with power cuts, kills and failing calls, and one to four
+//! processes that write a log on it. A seed that fails is printed with the command that runs it
+//! again.
 
 use std::{
     cell::RefCell,
@@ -21,10 +22,10 @@ use tracing_audit::{
 
 use crate::arguments::{self, Arguments, Task};
 
-/// Of so many seeds one is run twice, and must be the same run.
+/// One of this many seeds is run twice, and both runs must be the same.
 const TWICE: u64 = 100;
 
-/// Failed seeds that each thread prints; more say nothing new.
+/// The number of failed seeds that each thread prints. More would add nothing.
 const PRINTED: u64 = 50;
 
 pub(crate) fn main() -> ExitCode {
@@ -49,12 +50,12 @@ fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Where standard error is closed there is nobody to tell.
+/// Prints to standard error. If that is closed, there is nothing else to do.
 fn print_error(text: &str) {
     drop(io::stderr().write_all(text.as_bytes()));
 }
 
-/// Shows every call of one seed to the disk, every file it left, and what came of it.
+/// Prints every call of one seed to the disk, every file it left, and its outcome.
 fn replay(seed: u64) -> io::Result<ExitCode> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut written = Ok(());
@@ -73,11 +74,11 @@ fn replay(seed: u64) -> io::Result<ExitCode> {
 }
 
 thread_local! {
-    /// Where the last panic of this thread was: a failing seed is printed in one piece, with it.
+    /// Where this thread last panicked, to be printed together with the seed that failed.
     static PANICKED_AT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Everything that all seeds together came to.
+/// The totals over all seeds.
 #[derive(Default)]
 struct Figures {
     seeds: u64,
@@ -137,7 +138,7 @@ impl Figures {
         let place = PANICKED_AT.take().map_or_else(String::new, |place| format!(" ({place})"));
         if self.failed <= PRINTED {
             let command = format!("{} -- --seed {seed}", arguments::COMMAND);
-            // Where standard output is closed the last line, and the code of the program, still tell.
+            // If standard output is closed, the last line and the exit code still report it.
             drop(print(&format!("seed {seed}: {message}{place}\n  {command}\n")));
         }
     }
@@ -160,7 +161,7 @@ impl Figures {
         let rows = [
             ("seeds", self.seeds),
             ("  of them promised nothing", self.silent),
-            ("  of them run twice, and the same", self.run_twice),
+            ("  of them run twice, identically", self.run_twice),
             ("logs opened", sum.opened),
             ("events emitted", sum.emitted),
             ("events acknowledged", sum.acknowledged),
@@ -168,7 +169,7 @@ impl Figures {
             ("power cuts", sum.power_cuts),
             ("  of them because a directory failed to sync", sum.file_systems_stopped),
             ("processes killed", sum.kills),
-            ("calls that a fault struck", sum.faults),
+            ("calls hit by a fault", sum.faults),
             ("syncs that failed", sum.failed_syncs),
             ("recoveries repeated with a crash in them", sum.recoveries_repeated),
             ("honest logs verified", sum.honest_logs),
@@ -219,7 +220,7 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     Ok(if figures.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Takes one seed after the other until there is none.
+/// Runs one seed after the other until none is left.
 fn work(next: &AtomicU64, end: u64, failed: &AtomicU64) -> Figures {
     let mut figures = Figures::default();
     loop {
@@ -233,7 +234,7 @@ fn work(next: &AtomicU64, end: u64, failed: &AtomicU64) -> Figures {
             if simulation::run(seed) == result {
                 figures.run_twice += 1;
             } else {
-                figures.fail(seed, "the second run was another one");
+                figures.fail(seed, "the second run differed");
             }
         }
         figures.add(seed, result);

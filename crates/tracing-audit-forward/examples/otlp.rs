@@ -1,5 +1,5 @@
-//! Sends what is durable of a log to an OTLP receiver, once: `otlp DIRECTORY URL`. It begins at the first record and
-//! keeps no position, so a second run sends everything again.
+//! Sends what is durable of a log to an OTLP receiver, once: `otlp DIRECTORY URL`. It begins at the first
+//! record and keeps no position, so a second run sends everything again.
 
 #![expect(clippy::print_stderr, reason = "an example shows what it does")]
 

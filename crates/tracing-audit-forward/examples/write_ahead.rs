@@ -1,7 +1,8 @@
 //! The local log as the write-ahead log of a store: `cargo run --example write_ahead`.
 //!
-//! An application confirms two events and is killed before its store has any. It starts again, and the store gets them.
-//! Only then may retention remove them from the log. The store is a file; a database or a collector goes the same way.
+//! An application confirms two events and is killed before its store has any. It starts again, and the store
+//! gets them. Only then may retention remove them from the log. The store is a file; a database or a
+//! collector works in the same way.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -86,16 +87,16 @@ fn application_that_is_killed(dir: &Path) -> Result<()> {
             audit.confirm(|| tracing::info!(target: "audit", action = "key.export", actor, resource))?;
         println!("   confirmed {receipt}");
     }
-    // As a crash ends a process: nothing is closed, flushed or forwarded.
+    // As if the process crashed: nothing is closed, flushed or forwarded.
     std::process::abort();
 }
 
-/// How many lines a copy has.
+/// Returns the number of lines of a copy.
 fn records(copy: &Path) -> usize {
     fs::read_to_string(copy).map_or(0, |text| text.lines().count())
 }
 
-/// The segments of a log. Retention works between batches, a moment after a segment was begun.
+/// Returns the segments of a log. Retention works between batches, a moment after a segment was begun.
 fn segments(log: &Path) -> Result<String> {
     std::thread::sleep(Duration::from_millis(200));
     let names = fs::read_dir(log)?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());

@@ -1,6 +1,6 @@
-//! What the addresses of stores have in common.
+//! What the URLs of stores have in common.
 
-/// A part of a URL without its percent signs. `None` where what stands behind one is no character.
+/// Decodes percent-encoding. `None` for an invalid escape, or for bytes that are not UTF-8.
 #[cfg(any(test, feature = "nats", feature = "objects", feature = "postgres"))]
 pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -17,7 +17,7 @@ pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Whether the host of a URL is no other machine.
+/// Returns whether the host of a URL is this machine.
 #[cfg(any(feature = "objects", feature = "otlp"))]
 pub(crate) fn is_this_machine(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();

@@ -1,4 +1,5 @@
-//! Chains whose writer died: what it left is durable only once somebody has opened the log and said so.
+//! Chains whose writer died. The records it left behind become durable only once somebody opens the log,
+//! which recovers the chain.
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +14,14 @@ use tracing_audit::{AuditLog, RecordKind};
 
 use crate::{error::Error, lag::from_the_end};
 
-/// How often the directory is looked at. A chain that did not grow in between is looked at closely, once.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often the directory is checked. A chain that did not grow in between is examined once.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What was seen of the chains of a log.
+/// What is known of the ends of all chains of a log.
 #[derive(Debug, Default)]
 pub(crate) struct Dead {
-    looked: Option<Instant>,
-    /// The newest segment of each chain, its length, and whether it was looked at closely.
+    checked_at: Option<Instant>,
+    /// The newest segment of each chain, its length, and whether it was examined.
     ends: BTreeMap<u16, End>,
 }
 
@@ -28,44 +29,45 @@ pub(crate) struct Dead {
 struct End {
     name: String,
     bytes: u64,
-    is_judged: bool,
+    is_examined: bool,
 }
 
 impl Dead {
-    /// Opens the log and closes it where the writer of a chain died and left records of which nothing says that they are
-    /// durable: whoever opens it recovers that chain.
+    /// Opens and closes the log if the writer of a chain died and left records that nothing marks as durable.
+    /// Opening the log recovers such a chain.
     ///
     /// Returns whether it did.
     pub(crate) fn recover(&mut self, dir: &Path) -> Result<bool, Error> {
-        if self.looked.is_some_and(|at| at.elapsed() < LOOK) {
+        if self.checked_at.is_some_and(|at| at.elapsed() < CHECK_INTERVAL) {
             return Ok(false);
         }
-        self.looked = Some(Instant::now());
+        self.checked_at = Some(Instant::now());
         let (mut dead, mut failed) = (Vec::new(), None);
         for (chain, (name, bytes)) in ends(dir)? {
             let end = self.ends.entry(chain).or_default();
-            let is_at_rest = (&end.name, end.bytes) == (&name, bytes) || is_older(&dir.join(&name), LOOK);
-            let is_judged = end.is_judged && (&end.name, end.bytes) == (&name, bytes);
-            *end = End { name, bytes, is_judged };
-            if !is_at_rest || is_judged {
+            let is_at_rest =
+                (&end.name, end.bytes) == (&name, bytes) || is_older(&dir.join(&name), CHECK_INTERVAL);
+            let is_examined = end.is_examined && (&end.name, end.bytes) == (&name, bytes);
+            *end = End { name, bytes, is_examined };
+            if !is_at_rest || is_examined {
                 continue;
             }
             match is_dead(dir, chain) {
                 Ok(Some(true)) => dead.push(chain),
-                // Who holds it goes on writing, or says soon that everything is durable.
+                // The holder continues to write, or soon marks everything as durable.
                 Ok(Some(false)) => {}
-                Ok(None) => end.is_judged = true,
-                // The others are looked at all the same.
+                Ok(None) => end.is_examined = true,
+                // The other chains are still examined.
                 Err(error) => failed = Some(error),
             }
         }
         if !dead.is_empty() {
             let builder = AuditLog::builder(dir).service("tracing-audit-forward").stderr(false);
-            // What it writes must be as readable as the rest.
+            // The files written by the recovery must be as readable as the others.
             let log = builder.group_readable(is_group_readable(dir)).open()?;
             log.close()?;
         }
-        // Only now: what failed is tried again.
+        // Only after success, so that a failed recovery is tried again.
         for chain in &dead {
             self.ends.remove(chain);
         }
@@ -76,8 +78,8 @@ impl Dead {
     }
 }
 
-/// Whether nobody has a chain that ends with records of which nothing says that they are durable; `None` where it ends
-/// with one that says so.
+/// Returns whether a chain ends with records that nothing marks as durable, and no process holds it. `None`
+/// if it ends with a record that marks all before it as durable.
 fn is_dead(dir: &Path, chain: u16) -> Result<Option<bool>, Error> {
     if !is_open_end(dir, chain)? {
         return Ok(None);
@@ -89,13 +91,13 @@ fn is_group_readable(dir: &Path) -> bool {
     fs::metadata(dir).is_ok_and(|data| data.permissions().mode() & 0o040 != 0)
 }
 
-/// Whether a file was written longer ago than this.
+/// Returns whether a file was last written longer ago than `age`.
 fn is_older(path: &Path, age: Duration) -> bool {
     let written = fs::metadata(path).and_then(|data| data.modified());
     written.is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed > age))
 }
 
-/// The newest segment of each chain and its length.
+/// Returns the newest segment of each chain and its length.
 pub(crate) fn ends(dir: &Path) -> Result<BTreeMap<u16, (String, u64)>, Error> {
     let mut ends: BTreeMap<u16, (String, u64)> = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
@@ -111,7 +113,7 @@ pub(crate) fn ends(dir: &Path) -> Result<BTreeMap<u16, (String, u64)>, Error> {
     Ok(ends)
 }
 
-/// The chain of a segment, by the name of the file; `None` where it is none.
+/// Returns the chain of a segment, by its file name. `None` if the name is not that of a segment.
 pub(crate) fn segment(name: &str) -> Option<u16> {
     let (chain, rest) = name.strip_prefix("audit-")?.split_once('-')?;
     let number = rest.strip_suffix(".jsonl")?;
@@ -121,13 +123,13 @@ pub(crate) fn segment(name: &str) -> Option<u16> {
     chain.parse().ok()
 }
 
-/// Whether a chain ends with something else than a record that says that all before it is durable.
+/// Returns whether the last record of a chain is one that does not mark all before it as durable.
 fn is_open_end(dir: &Path, chain: u16) -> Result<bool, Error> {
     let last = from_the_end(dir, chain)?.next().transpose()?;
     Ok(last.is_some_and(|record| !matches!(record.kind(), RecordKind::Mark | RecordKind::Close)))
 }
 
-/// Whether a writer has a chain.
+/// Returns whether a writer holds a chain.
 fn is_held(dir: &Path, chain: u16) -> Result<bool, Error> {
     let path: PathBuf = dir.join("control").join(format!("chain-{chain:03}.lock"));
     let lock = match File::open(&path) {

@@ -1,4 +1,4 @@
-//! What cannot be done, and to which path.
+//! What could not be done, and to which path.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -6,7 +6,8 @@ use crate::sink::SinkError;
 
 /// Why forwarding could not begin or end.
 ///
-/// What goes wrong in between is no error: the forwarder tries again, and says so in [`Stats`](crate::Stats) and notices.
+/// A failure in between is not an error: the forwarder retries, and reports it in [`Stats`](crate::Stats) and
+/// notices.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,15 +19,15 @@ pub enum Error {
     #[error("cannot {action} {}", path.display())]
     #[non_exhaustive]
     Io {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 
-    /// A name of a forwarder has characters that it must not have.
+    /// The name of a forwarder has characters that are not allowed.
     #[error("the name of a forwarder is 1 to 32 letters a-z, digits or hyphens, and not {name:?}")]
     #[non_exhaustive]
     Name {
@@ -34,8 +35,8 @@ pub enum Error {
         name: String,
     },
 
-    /// The position on disk is not one that this version wrote.
-    #[error("{} is no position of a forwarder: {reason}; move it away to begin anew, and see what the store has", path.display())]
+    /// The position file was not written by this version.
+    #[error("{} is not a position of a forwarder: {reason}; move it away to start over, and check what the store has", path.display())]
     #[non_exhaustive]
     BadPosition {
         /// The file.
@@ -44,9 +45,9 @@ pub enum Error {
         reason: String,
     },
 
-    /// The list of the records that a store refused cannot be understood.
+    /// The list of refused records cannot be parsed.
     #[error(
-        "{} is no list of refused records: {reason}; put it back as it was, or move it away, and nobody asks for what it names",
+        "{} is not a list of refused records: {reason}; restore it, or move it away and give up the records that it names",
         path.display()
     )]
     #[non_exhaustive]
@@ -57,9 +58,9 @@ pub enum Error {
         reason: String,
     },
 
-    /// `forward-required` cannot be understood. Nothing is removed from the log until it can be.
+    /// `forward-required` cannot be parsed. Nothing is removed from the log until it can be.
     #[error(
-        "{} is no list of forwarders: {reason}; requiring a forwarder mends it, and removing the file lifts everything",
+        "{} is not a list of forwarders: {reason}; requiring a forwarder repairs it, and removing the file lifts every requirement",
         path.display()
     )]
     #[non_exhaustive]
@@ -70,7 +71,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// A requirement is to be lifted that does not stand in the directory.
+    /// The requirement to lift is not in the file.
     #[error("{} does not require {name}; it requires {}", path.display(), listed(required))]
     #[non_exhaustive]
     NotRequired {
@@ -78,11 +79,11 @@ pub enum Error {
         name: String,
         /// The file.
         path: PathBuf,
-        /// Which forwarders it requires.
+        /// The forwarders that the file requires.
         required: Vec<String>,
     },
 
-    /// More names than the file may hold.
+    /// More names than the file can hold.
     #[error("the names in {} would take more than 512 bytes; lift some first", path.display())]
     #[non_exhaustive]
     TooManyRequired {
@@ -90,26 +91,26 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// A forwarder of this name runs, and what was asked changes what it knows.
-    #[error("a forwarder named {name} runs; end it first")]
+    /// A forwarder of this name is running, and the call would change its state.
+    #[error("a forwarder named {name} is running; end it first")]
     #[non_exhaustive]
     Running {
         /// The name.
         name: String,
     },
 
-    /// The store did not take what was offered to it.
+    /// The store did not accept what was offered to it.
     #[error("the store of {name} did not answer")]
     #[non_exhaustive]
     Store {
         /// The name of the forwarder.
         name: String,
-        /// What it said.
+        /// The error of the sink.
         source: SinkError,
     },
 
-    /// The table of a collector is not one that this version wrote.
-    #[error("{} is no table of a collector: {reason}; put it back from a backup, or collect into an empty directory", path.display())]
+    /// The table of a collector was not written by this version.
+    #[error("{} is not a table of a collector: {reason}; restore it from a backup, or collect into an empty directory", path.display())]
     #[non_exhaustive]
     BadTable {
         /// The file.
@@ -118,8 +119,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// What a collector wrote is not there any more as its table says.
-    #[error("{}: {reason}; put it back from a backup, or collect into an empty directory", path.display())]
+    /// The files of a collector no longer match its table.
+    #[error("{}: {reason}; restore it from a backup, or collect into an empty directory", path.display())]
     #[non_exhaustive]
     BadCopy {
         /// The file or directory.
@@ -128,7 +129,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// Another collector has the directory.
+    /// Another collector holds the directory.
     #[error("another collector writes to {}; end it, or name another directory", path.display())]
     #[non_exhaustive]
     CollectorRuns {
@@ -136,7 +137,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The stream that is collected from cannot be read now.
+    /// The stream to collect from cannot be read now.
     #[error("cannot read the stream")]
     #[non_exhaustive]
     Stream {
@@ -144,27 +145,28 @@ pub enum Error {
         source: SinkError,
     },
 
-    /// The time of [`close`](crate::Forwarder::close) has passed. What remains is in the log, and is forwarded when a
-    /// forwarder of this name runs again.
+    /// The bound of [`close`](crate::Forwarder::close) has passed. The remaining records stay in the log, and
+    /// are forwarded when a forwarder of this name runs again.
     #[error("{remaining} records were not forwarded within {bound:?}; they stay in the log")]
     #[non_exhaustive]
     Remaining {
-        /// How many records.
+        /// The number of records.
         remaining: u64,
-        /// The time.
+        /// The bound.
         bound: Duration,
     },
 
-    /// The store has all that is durable of the other chains. These are not forwarded now:
-    /// [`Stats::stopped`](crate::Stats::stopped) and [`Stats::unreadable`](crate::Stats::unreadable) say why.
+    /// The store has all durable records of the other chains. These chains are not being forwarded:
+    /// [`Stats::stopped`](crate::Stats::stopped) and [`Stats::unreadable`](crate::Stats::unreadable) hold the
+    /// reasons.
     #[error(
-        "chains {chains:?} are not forwarded now, {remaining} records of them at least; they stay in the log"
+        "chains {chains:?} are not being forwarded, with at least {remaining} records; they stay in the log"
     )]
     #[non_exhaustive]
     LeftOut {
         /// The numbers of the chains.
         chains: Vec<u16>,
-        /// How many records of these the store has not acknowledged, as far as they can be read.
+        /// The number of their records that the store has not acknowledged, as far as they can be read.
         remaining: u64,
     },
 }
@@ -176,8 +178,8 @@ impl Error {
     }
 }
 
-/// An error and what is behind it.
-pub(crate) fn said(error: &Error) -> String {
+/// Formats an error with its source.
+pub(crate) fn with_source(error: &Error) -> String {
     let source = std::error::Error::source(error).map(|source| format!(": {source}"));
     format!("{error}{}", source.unwrap_or_default())
 }

@@ -20,14 +20,15 @@ use crate::{
     sink::{Entry, Position, Sink, SinkError},
 };
 
-/// A copy of the log in one file: the lines of all chains as they come, byte for byte, each batch synced before it is
-/// acknowledged. [`verify_file`] checks it.
+/// A copy of the log in one file: the lines of all chains in the order of arrival, byte for byte. Each batch
+/// is synced before it is acknowledged. [`verify_file`] verifies the copy.
 ///
-/// Where a chain begins in the middle of a segment, because forwarding began there, its id stands in a file beside the copy:
-/// its name with `.chains` behind it.
+/// Where a chain begins in the middle of a segment, because forwarding began there, its id is stored in a
+/// file beside the copy, with the same name and `.chains` appended.
 ///
-/// The file tells what it has, so that nothing is doubled; it is read once, and again when somebody else was at it. Half a line at its end,
-/// which a crash left, is cut off. One process at a time writes it, under a lock on the file. Nobody else may append to it.
+/// The file shows what it has, so nothing is stored twice. It is read once, and again if somebody else
+/// changed it. Half a line at its end, left by a crash, is cut off. One process at a time writes it, under a
+/// lock on the file. Nobody else may append to it.
 pub struct FileSink {
     path: PathBuf,
     copy: Option<Copy>,
@@ -42,22 +43,22 @@ impl fmt::Debug for FileSink {
 /// The open file.
 struct Copy {
     file: Kept,
-    /// How much of it is synced.
+    /// The number of bytes that are synced.
     synced: u64,
-    /// What is behind that came to nothing.
+    /// Whether the file may have bytes after these, of an append that failed.
     is_in_doubt: bool,
     heads: HashMap<Arc<str>, (u64, Digest)>,
 }
 
 impl FileSink {
-    /// A copy at this path. The file is made if it is missing, readable by its owner only.
+    /// Creates a sink for the file at this path. A missing file is created, readable by its owner only.
     #[must_use]
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self { path: path.as_ref().to_owned(), copy: None }
     }
 
     fn copy(&mut self) -> Result<&mut Copy, SinkError> {
-        // Lets go of one whose descriptor was closed before the next can get its number.
+        // Drops a file whose descriptor was closed, before the next one can get the same number.
         self.copy = self.copy.take().filter(|copy| copy.file.get().is_ok());
         if self.copy.is_none() {
             self.copy = Some(Copy::open(&self.path)?);
@@ -71,10 +72,10 @@ impl FileSink {
 impl Sink for FileSink {
     fn positions(&mut self, chain_ids: &[Arc<str>]) -> Result<Option<Vec<Position>>, SinkError> {
         if let Some(copy) = self.copy.as_mut().filter(|copy| copy.file.get().is_ok()) {
-            // A sync that failed once says nothing about what it was to write: that goes first.
+            // Bytes of an append that failed must be cut off before anything is reported.
             copy.settle().map_err(|error| unavailable("repair", &self.path, &error))?;
             if !copy.is_at(&self.path) {
-                // Somebody put back another one.
+                // Somebody replaced the file.
                 self.copy = None;
             }
         }
@@ -89,6 +90,7 @@ impl Sink for FileSink {
     fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError> {
         let path = self.path.clone();
         let copy = self.copy()?;
+        // A copy, which becomes valid only once the lines are synced.
         let mut heads = copy.heads.clone();
         let (mut lines, mut begins) = (Vec::new(), String::new());
         for (index, entry) in batch.iter().enumerate() {
@@ -105,6 +107,8 @@ impl Sink for FileSink {
             lines.push(b'\n');
             heads.insert(Arc::clone(&entry.chain_id), (seq, hash));
         }
+        // Before the lines: after a crash in between, an unused entry does no harm, but a line without
+        // its entry could not be assigned to a chain.
         note_begins(&path, &begins).map_err(|error| unavailable("write", &chains_of(&path), &error))?;
         copy.append(&lines).map_err(|error| unavailable("write", &path, &error))?;
         copy.heads = heads;
@@ -123,7 +127,7 @@ impl Copy {
         let kept = open(path).map_err(refused)?;
         let file = kept.get().map_err(refused)?;
         if !file.metadata().map_err(refused)?.is_file() {
-            return Err(setup(format!("{} is no regular file", path.display())));
+            return Err(setup(format!("{} is not a regular file", path.display())));
         }
         match file.try_lock_exclusive() {
             Ok(()) => {}
@@ -133,27 +137,28 @@ impl Copy {
             Err(error) => return Err(refused(error)),
         }
         let failed = |error: io::Error| unavailable("read", path, &error);
-        // The name has to be there after a crash, too.
+        // The file name must also survive a crash.
         File::open(parent_of(path)).and_then(|parent| parent.sync_all()).map_err(failed)?;
         let end = End::read(file).map_err(failed)?;
         let input = end.behind_the_rest(file).map_err(failed)?;
         let (heads, whole) = read_heads(path, input).map_err(failed)?.map_err(|line| {
             setup(format!(
-                "line {line} of {} is no record that follows on one of this file; move it away",
+                "line {line} of {} is not a record that follows one of this file; move the file away",
                 path.display()
             ))
         })?;
+        // Only now: a file that is not a copy must not be written to.
         end.write_again(file).map_err(|error| unavailable("repair", path, &error))?;
         Ok(Self { file: kept, synced: whole, is_in_doubt: true, heads })
     }
 
-    /// Whether it is still what lies at its path, as long as it was left.
+    /// Returns whether the path still refers to this file, and its length is unchanged.
     fn is_at(&self, path: &Path) -> bool {
         let same = fs::symlink_metadata(path).and_then(|named| Ok((named, self.file.get()?.metadata()?)));
         same.is_ok_and(|(named, open)| is_same(&named, &open) && open.len() == self.synced)
     }
 
-    /// Cuts off what is not known to be written.
+    /// Cuts off everything that is not known to be written.
     fn settle(&mut self) -> io::Result<()> {
         if self.is_in_doubt {
             let file = self.file.get()?;
@@ -161,14 +166,15 @@ impl Copy {
                 #[expect(clippy::disallowed_methods, reason = "it is a copy")]
                 file.set_len(self.synced)?;
             }
-            // Also where it was cut before and that sync failed.
+            // Also if the length is right: an earlier cut may not have been synced.
             file.sync_all()?;
             self.is_in_doubt = false;
         }
         Ok(())
     }
 
-    /// A sync that failed may have dropped what it was to write, so nothing of a batch that failed is kept.
+    /// Appends lines and syncs them. A failed sync may have dropped bytes (fsync(2)), so nothing of a failed
+    /// batch is kept.
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         self.append_with(lines, File::sync_data)
     }
@@ -178,6 +184,7 @@ impl Copy {
             return Ok(());
         }
         let mut file = self.file.get()?;
+        // Until the sync succeeds, everything after `synced` is uncertain.
         self.is_in_doubt = true;
         file.seek(SeekFrom::Start(self.synced))?;
         let written = file.write_all(lines).and_then(|()| sync(self.file.get()?));
@@ -185,21 +192,23 @@ impl Copy {
             self.synced += lines.len() as u64;
             self.is_in_doubt = false;
         } else {
-            // At once: the process may be killed before the next call. Where it fails, the next call cuts it.
+            // Now, because the process may be killed before the next call. If this fails, the next call cuts
+            // the file.
             drop(self.settle());
         }
         written
     }
 }
 
-/// As much of the end of a copy as one append may have written: a batch of 1 MiB and a line of 64 KiB, rounded up.
+/// The largest end of a copy that one append may have written: a batch of 1 MiB and a line of 64 KiB, rounded
+/// up.
 const MAX_APPEND: u64 = 2 << 20;
 
-/// The end of a file, which is written again when the file is opened: the same bytes in place.
+/// The end of a file, which is rewritten in place with the same bytes when the file is opened.
 ///
-/// A process may have been killed between a sync that failed and the cut behind it. Linux marks pages clean when their
-/// writeback fails (fsync(2); PostgreSQL calls it "fsyncgate"), so another sync would succeed although the bytes are not on
-/// the disk. Only a page that is written again is synced again.
+/// A process may have been killed between a failed sync and the cut after it. Linux marks pages clean when
+/// their writeback fails (fsync(2); PostgreSQL calls it "fsyncgate"), so another sync would succeed although
+/// the bytes are not on the disk. Only a page that is written again is synced again.
 struct End {
     begin: u64,
     bytes: Vec<u8>,
@@ -214,7 +223,8 @@ impl End {
         Ok(Self { begin, bytes })
     }
 
-    /// The whole file, with these bytes as its end: the page cache may have others once a page was dropped.
+    /// Reads the whole file, with these bytes as its end: if a page was dropped, the page cache may return
+    /// other bytes now.
     fn behind_the_rest<'a>(&'a self, mut file: &'a File) -> io::Result<impl BufRead + 'a> {
         file.seek(SeekFrom::Start(0))?;
         Ok(BufReader::with_capacity(1 << 20, file.take(self.begin)).chain(self.bytes.as_slice()))
@@ -231,12 +241,12 @@ fn open(path: &Path) -> io::Result<Kept> {
     Kept::open(private().read(true).write(true).create(true).truncate(false), path)
 }
 
-/// Checks the copy in a file: that each line is what it was, and that none is missing between others. Give it a checker that
-/// knows which records were rejected or skipped; see [`CopyChecker`].
+/// Verifies the copy in a file: that each line is unaltered, and that none is missing between others. The
+/// checker supplies which records were rejected or skipped; see [`CopyChecker`].
 ///
 /// # Errors
 ///
-/// [`Error::Io`](crate::Error::Io) where the file cannot be read.
+/// [`Error::Io`] if the file cannot be read.
 pub fn verify_file(path: impl AsRef<Path>, mut checker: CopyChecker) -> Result<CopyReport, Error> {
     let path = path.as_ref();
     let mut chains = Chains::begun_at(path).map_err(|error| Error::io("read", chains_of(path))(error))?;
@@ -246,7 +256,7 @@ pub fn verify_file(path: impl AsRef<Path>, mut checker: CopyChecker) -> Result<C
     loop {
         line.clear();
         input.read_until(b'\n', &mut line).map_err(failed)?;
-        // Half a line is one that was never acknowledged.
+        // Half a line was never acknowledged.
         let Some((b'\n', text)) = line.split_last() else { return Ok(checker.finish()) };
         let found = std::str::from_utf8(text).ok().and_then(Ends::of);
         let id = found.as_ref().and_then(|found| chains.of(found)).or_else(|| chains.likely(found.as_ref()));
@@ -257,7 +267,7 @@ pub fn verify_file(path: impl AsRef<Path>, mut checker: CopyChecker) -> Result<C
     }
 }
 
-/// The last record of each chain, and which chain a line belongs to: what it links to tells.
+/// The last record of each chain. Finds the chain of a line by the hash that it links to.
 #[derive(Default)]
 struct Chains {
     heads: Heads,
@@ -265,7 +275,7 @@ struct Chains {
 }
 
 impl Chains {
-    /// With what the file beside a copy says. Half a line is of a batch that was not written.
+    /// Reads the file beside a copy. Half a line belongs to a batch that was not written.
     fn begun_at(path: &Path) -> io::Result<Self> {
         let text = match fs::read_to_string(chains_of(path)) {
             Ok(text) => text,
@@ -283,7 +293,7 @@ impl Chains {
         line.chain_id.map(Arc::from).or_else(|| self.by_hash.get(&line.previous).cloned())
     }
 
-    /// The chain of a line that links to none: the one that it would follow best.
+    /// Returns the most likely chain of a line that links to none: the one whose last number is nearest.
     fn likely(&self, line: Option<&Ends<'_>>) -> Option<Arc<str>> {
         let seq = line.map_or(u64::MAX, |line| line.seq);
         let near = self.heads.iter().min_by_key(|(_, (last, _))| last.abs_diff(seq));
@@ -298,28 +308,28 @@ impl Chains {
     }
 }
 
-/// The file that says to which chains lines belong that link to none in the copy.
+/// Returns the path of the file that assigns lines without a link in the copy to their chains.
 fn chains_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".chains");
     PathBuf::from(name)
 }
 
-/// What that file must say of a record, if it links to none in the copy.
+/// Returns the line that this file needs for a record, if the record does not link to one in the copy.
 fn begin_of(entry: &Entry, last: Option<&(u64, Digest)>) -> Option<String> {
     let line = Ends::of(entry.record.as_json())?;
     let is_linked = line.chain_id.is_some() || last.is_some_and(|(_, hash)| *hash == line.previous);
     (!is_linked).then(|| format!("{} {}\n", line.previous, entry.chain_id))
 }
 
-/// Durable before the records that need it.
+/// Adds lines to this file. They are durable before the records that need them.
 fn note_begins(path: &Path, begins: &str) -> io::Result<()> {
     if begins.is_empty() {
         return Ok(());
     }
     let path = chains_of(path);
     let mut file = private().append(true).create(true).open(&path)?;
-    // Behind half a line that a crash left.
+    // On a new line, because a crash may have left half a line.
     file.write_all(format!("\n{begins}").as_bytes())?;
     file.sync_all()?;
     File::open(parent_of(&path))?.sync_all()
@@ -329,13 +339,13 @@ fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// More than any line has.
+/// Longer than any line.
 const MAX_LINE: u64 = 64 << 10;
 
 type Heads = HashMap<Arc<str>, (u64, Digest)>;
 
-/// The last record of each chain, and how many bytes are whole lines. The number of a line that does not belong there is
-/// the inner error.
+/// Reads the last record of each chain, and how many bytes are complete lines. The inner error is the number
+/// of a line that does not belong there.
 fn read_heads(path: &Path, mut input: impl BufRead) -> io::Result<Result<(Heads, u64), u64>> {
     let mut chains = Chains::begun_at(path)?;
     let (mut line, mut whole, mut number) = (Vec::new(), 0, 0);
@@ -356,7 +366,7 @@ fn read_heads(path: &Path, mut input: impl BufRead) -> io::Result<Result<(Heads,
     }
 }
 
-/// What stands at both ends of a line, and the chain's id in the first line of a segment.
+/// What a line has at both ends, and the chain's id in the first line of a segment.
 struct Ends<'a> {
     seq: u64,
     previous: Digest,
@@ -382,7 +392,7 @@ impl<'a> Ends<'a> {
     }
 }
 
-/// What stands before the digest at the end of a text, and the digest.
+/// Splits a text into what precedes the digest at its end, and the digest.
 fn split_digest(text: &str) -> Option<(&str, &str)> {
     text.split_at_checked(text.len().checked_sub(64)?)
 }
@@ -409,9 +419,10 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"kept\nnext\n");
     }
 
-    /// What daemons do when they start: they close every descriptor there is, and the next file gets our number.
+    /// Does what daemons do when they start: closes every descriptor, so that the next file gets a number in
+    /// use here.
     #[test]
-    fn nothing_is_written_to_what_took_the_number_of_a_closed_descriptor() {
+    fn nothing_is_written_to_a_reused_descriptor() {
         use std::os::fd::AsRawFd as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("copy.jsonl");
@@ -455,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_has_all_that_one_append_may_have_written_and_follows_on_the_rest() {
+    fn the_end_covers_one_append_and_follows_the_rest() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("copy.jsonl");
         let text: Vec<u8> = (0_u32..1 << 20).flat_map(u32::to_le_bytes).collect();

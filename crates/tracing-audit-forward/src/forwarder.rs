@@ -1,4 +1,4 @@
-//! A forwarder as its program sees it: it is started, asked how it is, and ended.
+//! The handle of a forwarder: start, statistics, end.
 
 use std::{
     collections::BTreeSet,
@@ -20,21 +20,21 @@ use crate::{
     stats::{Notice, State, Stats},
 };
 
-/// Where a forwarder begins that has no position yet.
+/// Where a forwarder without a position begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
     /// With the first record of every chain.
     #[default]
     Beginning,
-    /// Behind what is durable now.
+    /// After what is durable now.
     Now,
-    /// Behind this record of its chain, and with the first record of every other chain.
+    /// After this record of its chain, and with the first record of every other chain.
     After(Head),
 }
 
 /// Settings of a forwarder.
-#[must_use = "nothing is forwarded before `start`"]
+#[must_use = "nothing is forwarded until `start`"]
 pub struct Builder {
     name: String,
     pub(crate) start_at: StartAt,
@@ -49,46 +49,51 @@ impl fmt::Debug for Builder {
 }
 
 impl Builder {
-    /// Where to begin if there is no position of this name yet. Default: [`StartAt::Beginning`].
+    /// Sets where to begin if there is no position of this name yet. Default: [`StartAt::Beginning`].
     pub fn start_at(mut self, start_at: StartAt) -> Self {
         self.start_at = start_at;
         self
     }
 
-    /// How long a record may wait for the store, beyond the [`linger`](crate::Pace::linger) of the sink, before the forwarder
-    /// says that it is behind: a notice,
-    /// [`Stats::is_behind`] and [`Stats::is_healthy`]. Default: 1 minute. While a call of the sink hangs, `Stats` alone says
-    /// so: notices come from the thread that hangs.
+    /// Sets how long a record may wait for the store, beyond the [`linger`](crate::Pace::linger) of the sink,
+    /// before the forwarder reports that it is behind: with a notice, [`Stats::is_behind`] and
+    /// [`Stats::is_healthy`]. Default: 1 minute.
+    ///
+    /// While a call of the sink hangs, only `Stats` reports it, because notices come from the thread that
+    /// hangs.
     pub fn max_lag(mut self, max_lag: Duration) -> Self {
         self.max_lag = max_lag;
         self
     }
 
-    /// A closure that is given notices, on the thread of the forwarder. Default: they are counted in
-    /// [`Stats`] only. A panic in it ends the forwarder, and one that waits for the forwarder, as in
+    /// Sets a closure that is called with each notice, on the thread of the forwarder. Default: notices are
+    /// only counted in [`Stats`].
+    ///
+    /// A panic in the closure ends the forwarder. A closure that waits for the forwarder, as in
     /// [`drain`](Forwarder::drain), waits for itself until the bound has passed.
     pub fn on_notice(mut self, tell: impl Fn(Notice) + Send + 'static) -> Self {
         self.on_notice = Some(Box::new(tell));
         self
     }
 
-    /// Starts it inside the program that has the log open: a record is offered as soon as it is durable.
+    /// Starts a forwarder inside the program that has the log open. A record is offered as soon as it is
+    /// durable.
     ///
-    /// It holds a handle on the log until its thread has ended: when it is [closed](Forwarder::close) or dropped, and a call
-    /// of the sink that goes on then has come back. Close the log itself with
-    /// [`AuditLog::close`](tracing_audit::AuditLog::close), which no handle holds up.
+    /// The forwarder holds a handle of the log until its thread ends: after it is [closed](Forwarder::close)
+    /// or dropped, and a pending call of the sink has returned. Close the log itself with
+    /// [`AuditLog::close`](tracing_audit::AuditLog::close), which does not wait for handles.
     ///
     /// # Errors
     ///
-    /// [`Error::Name`], [`Error::BadPosition`], and [`Error::Io`] where its files cannot be read or the thread cannot be
-    /// started. That the store does not answer is no error.
+    /// [`Error::Name`], [`Error::BadPosition`], and [`Error::Io`] if its files cannot be read or the thread
+    /// cannot be started. A store that does not answer is not an error.
     pub fn start(self, audit: &AuditLog, sink: impl Sink + 'static) -> Result<Forwarder, Error> {
         let dir = audit.path().to_owned();
         self.start_with(dir, Some(audit.clone()), Box::new(sink))
     }
 
-    /// Starts it beside the programs that write the log in this directory: a record is offered when the log says that it
-    /// is durable, and the log is looked at once a second.
+    /// Starts a forwarder beside the programs that write the log in this directory. A record is offered once
+    /// the log shows that it is durable; the log is checked once a second.
     ///
     /// # Errors
     ///
@@ -104,10 +109,10 @@ impl Builder {
         sink: Box<dyn Sink>,
     ) -> Result<Forwarder, Error> {
         let files = Files::new(&dir, &self.name)?;
-        // What is wrong with it is told now.
+        // Reports a bad position now, instead of on the thread.
         files.read()?;
         let shared = Arc::new(Shared::default());
-        // What the sink lets wait by itself is not late.
+        // A delay that the sink asks for does not count as lag.
         let max_lag = self.max_lag.saturating_add(sink.pace().linger);
         let settings = Self { max_lag, ..self };
         let (named, log) = (files.clone(), dir.clone());
@@ -119,8 +124,10 @@ impl Builder {
     }
 }
 
-/// A forwarder that runs on a thread of its own. It ends when it is dropped, which waits for a call of the sink for 500 ms
-/// at most: what the store has not got stays in the log.
+/// A forwarder that runs on its own thread.
+///
+/// It ends when it is dropped. Dropping waits at most 500 ms for a call of the sink. What the store does not
+/// have stays in the log.
 #[must_use = "it ends when it is dropped"]
 pub struct Forwarder {
     shared: Arc<Shared>,
@@ -137,14 +144,14 @@ impl fmt::Debug for Forwarder {
 }
 
 impl Forwarder {
-    /// Settings for a forwarder of this name: 1 to 32 letters a-z, digits and hyphens. Its position in the log is kept under
-    /// the name, and one forwarder has it at a time.
+    /// Returns the settings of a forwarder of this name: 1 to 32 letters a-z, digits and hyphens. Its
+    /// position in the log is stored under the name, and only one forwarder at a time holds it.
     pub fn builder(name: impl Into<String>) -> Builder {
         let (start_at, max_lag) = (StartAt::default(), Duration::from_secs(60));
         Builder { name: name.into(), start_at, max_lag, on_notice: None }
     }
 
-    /// Starts one with default settings; see [`Builder::start`].
+    /// Starts a forwarder with default settings; see [`Builder::start`].
     ///
     /// # Errors
     ///
@@ -153,7 +160,7 @@ impl Forwarder {
         Self::builder(name).start(audit, sink)
     }
 
-    /// How it is.
+    /// Returns the state and the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let inner = self.shared.lock();
@@ -164,13 +171,13 @@ impl Forwarder {
         stats
     }
 
-    /// Waits until the store has everything that is durable in the log now, or the bound has passed. A store that is rested
-    /// from after a failure is tried at once.
+    /// Waits until the store has everything that is durable in the log now, or until the bound has passed. If
+    /// the forwarder is pausing after a failure, it retries at once.
     ///
     /// # Errors
     ///
-    /// [`Error::Remaining`] when the bound has passed, and [`Error::LeftOut`] while there are chains that stopped or cannot be
-    /// read, also where the store has all of them that is known.
+    /// [`Error::Remaining`] when the bound has passed. [`Error::LeftOut`] while there are chains that stopped
+    /// or cannot be read, even if the store has every known record of them.
     pub fn drain(&self, bound: Duration) -> Result<(), Error> {
         let round = {
             let mut state = self.shared.lock();
@@ -192,20 +199,22 @@ impl Forwarder {
         }
     }
 
-    /// How many records the store is not known to have, as the files say: the forwarder itself may hang.
+    /// Counts the records that the store is not known to have, from the files: the forwarder itself may hang.
     fn remaining(&self) -> u64 {
-        // Where it cannot be read, nothing is known to be there.
+        // If the position cannot be read, count everything.
         let known = self.files.read().unwrap_or_default();
         let ids = lag::ids(&self.dir);
         let head = self.shared.lock().head;
         lag::measure(&self.dir, &known, &ids, head).records
     }
 
-    /// Forwards what is durable now, for as long as the bound allows, and ends. A store that hangs holds nobody longer.
+    /// Forwards what is durable now, within the bound, and ends. A store that hangs does not delay the caller
+    /// any longer.
     ///
     /// # Errors
     ///
-    /// As [`drain`](Self::drain): it says how many records the store has not acknowledged. They stay in the log.
+    /// As [`drain`](Self::drain). The error names how many records the store has not acknowledged. They stay
+    /// in the log.
     pub fn close(mut self, bound: Duration) -> Result<(), Error> {
         let drained = self.drain(bound);
         self.end();
@@ -216,8 +225,9 @@ impl Forwarder {
         self.shared.lock().is_stopped = true;
         self.shared.changed.notify_all();
         let Some(thread) = self.thread.take() else { return };
-        // A call of the sink that hangs keeps its thread, and nobody else.
-        self.shared.wait(ENDING, |state| state.stats.state == State::Closed);
+        // A call of the sink that hangs blocks its own thread only.
+        self.shared.wait(END_TIMEOUT, |state| state.stats.state == State::Closed);
+        // Joining a thread that is still in a call of the sink would block the caller without a bound.
         if thread.is_finished() {
             drop(thread.join());
         }
@@ -230,10 +240,10 @@ impl Drop for Forwarder {
     }
 }
 
-/// How long the end is waited for.
-const ENDING: Duration = Duration::from_millis(500);
+/// How long to wait for the thread to end.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What the forwarder and its thread have in common.
+/// The state shared by a forwarder and its thread.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     state: Mutex<Inner>,
@@ -246,22 +256,24 @@ pub(crate) struct Inner {
     pub(crate) is_stopped: bool,
     pub(crate) drains_asked: u64,
     pub(crate) drains_done: u64,
-    /// Something became durable.
+    /// Whether something became durable since the last look.
     pub(crate) is_woken: bool,
-    /// When the age of the oldest record that the store has not got was found out, and how old it was then.
+    /// When the age of the oldest record that the store lacks was determined, and that age.
     pub(crate) oldest: Option<(Instant, Duration)>,
     /// The last record of the program's own chain that is known to be durable.
     pub(crate) head: Option<Head>,
-    /// Since when a call of the sink goes on.
+    /// When the current call of the sink began.
     pub(crate) call: Option<Instant>,
 }
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic under the lock leaves counters at worst slightly off, and must not reach the
+        // application.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something holds; says whether it does.
+    /// Waits until a condition holds. Returns whether it does.
     pub(crate) fn wait(&self, bound: Duration, is_so: impl Fn(&Inner) -> bool) -> bool {
         let deadline = Instant::now().checked_add(bound);
         let mut state = self.lock();

@@ -1,4 +1,4 @@
-//! Hears that more of a log became durable.
+//! Wakes a forwarder when more of the log becomes durable.
 
 use std::{
     future::Future,
@@ -12,10 +12,10 @@ use tracing_audit::{AuditFuture, AuditLog, Head};
 
 use crate::forwarder::Shared;
 
-/// A wait ends after this long, and is begun again.
+/// A wait ends after this time, and is begun again.
 const WAIT: Duration = Duration::from_secs(3600);
 
-/// The durable head of a log, and who is woken when it moves.
+/// Watches the durable head of a log, and wakes the forwarder when it moves.
 pub(crate) struct HeadWatch {
     audit: AuditLog,
     head: Head,
@@ -28,6 +28,8 @@ struct Wakeup(Arc<Shared>);
 
 impl Wake for Wakeup {
     fn wake(self: Arc<Self>) {
+        // Set under the lock under which `Shared::wait` checks it, so a wake-up just before the wait is
+        // not lost.
         self.0.lock().is_woken = true;
         self.0.changed.notify_all();
     }
@@ -39,16 +41,16 @@ impl HeadWatch {
         Self { head: audit.head(), audit, waker, waiting: None }
     }
 
-    /// The head now.
+    /// Returns the current durable head.
     pub(crate) fn head(&mut self) -> Head {
         self.head = self.audit.head();
         self.head
     }
 
-    /// From now on, a head that is not the one returned last wakes the forwarder.
+    /// Arms the wake-up: from now on, a head other than the one last returned wakes the forwarder.
     pub(crate) fn arm(&mut self) {
         let mut context = Context::from_waker(&self.waker);
-        // One that was begun before may end with a head that was returned since.
+        // A wait that was begun earlier may complete with a head that was returned since.
         for begun in [self.waiting.take(), None] {
             let mut waiting = begun.unwrap_or_else(|| self.audit.next_head_async(self.head, WAIT));
             match Pin::new(&mut waiting).poll(&mut context) {
@@ -57,7 +59,7 @@ impl HeadWatch {
                     return;
                 }
                 Poll::Ready(Ok(now)) if now != self.head => return self.waker.wake_by_ref(),
-                // It is known already; or the log is closed.
+                // That head is known already, or the log is closed.
                 Poll::Ready(_) => {}
             }
         }

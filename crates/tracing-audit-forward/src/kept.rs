@@ -1,4 +1,4 @@
-//! Files that stay open.
+//! Files that stay open while a program daemonises.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,17 +11,22 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// The highest number of a standard stream. A program that has closed them prints to these numbers all the same.
+/// The highest descriptor of a standard stream. A program that closed its standard streams may still print to
+/// these numbers.
 const STANDARD: RawFd = 2;
 
-/// A file that stays open: it takes the place of no standard stream, and is used and closed only while it is the one that was
-/// opened. A program that closes all descriptors, as daemons do when they start, lets its next socket have our number.
+/// A file that stays open. It never occupies the descriptor of a standard stream, and is used and closed only
+/// while its descriptor still refers to it.
+///
+/// A program that closes all descriptors, as daemons do when they start, may reuse the number for its next
+/// socket.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    /// `None` only while it is dropped.
+    /// `None` only during drop.
     file: Option<File>,
     identity: (u64, u64),
-    /// Whether it was seen to be closed: the same file, opened anew, can get the same number.
+    /// Whether the descriptor was found closed. The same file, opened again by somebody else, can get the
+    /// same number.
     is_closed: AtomicBool,
 }
 
@@ -32,11 +37,13 @@ impl Kept {
         Ok(Self { file: Some(file), identity, is_closed: AtomicBool::new(false) })
     }
 
-    /// The file, while its descriptor is still that of this file.
+    /// Returns the file, if its descriptor still refers to it.
     pub(crate) fn get(&self) -> io::Result<&File> {
-        let closed = || io::Error::other("the program closed its descriptor; it is opened anew");
+        let closed = || io::Error::other("the program closed its descriptor; it is opened again");
         let file =
+            // Relaxed: the flag is only ever set, and orders no other memory.
             self.file.as_ref().filter(|_| !self.is_closed.load(Ordering::Relaxed)).ok_or_else(closed)?;
+        // fstat(2) of a descriptor that was closed and reused returns another device or inode.
         match identity_of(file) {
             Ok(identity) if identity == self.identity => Ok(file),
             _ => {
@@ -50,7 +57,7 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         if self.get().is_err() {
-            // The number is closed, or somebody else's.
+            // The descriptor is closed or belongs to somebody else: do not close it.
             std::mem::forget(self.file.take());
         }
     }
@@ -61,7 +68,8 @@ fn identity_of(file: &File) -> io::Result<(u64, u64)> {
 }
 
 fn above_standard(options: &OpenOptions, path: &Path) -> io::Result<File> {
-    // Held while the file is opened, so that not even for a moment a file that can be written to has such a number.
+    // Occupies the free standard descriptors during the open, so that no writable file has one of them even
+    // for a moment.
     let free = || File::open("/").ok().filter(|file| file.as_raw_fd() <= STANDARD);
     let taken: Vec<File> = std::iter::from_fn(free).collect();
     let file = options.open(path)?;
@@ -69,6 +77,6 @@ fn above_standard(options: &OpenOptions, path: &Path) -> io::Result<File> {
     if file.as_raw_fd() > STANDARD {
         return Ok(file);
     }
-    // A standard stream was closed just now.
+    // A standard stream was closed in the meantime.
     Ok(rustix::io::fcntl_dupfd_cloexec(&file, STANDARD + 1)?.into())
 }

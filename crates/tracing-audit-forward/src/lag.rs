@@ -1,4 +1,4 @@
-//! How far a store is behind the log, and what retention removed: asked of the log, now and then.
+//! How far a store is behind the log, and what retention removed, as the log shows.
 
 use std::{
     collections::BTreeMap,
@@ -12,14 +12,14 @@ use tracing_audit::{Head, ReadItems, Reader, Record, RecordKind, Value};
 
 use crate::{dead, error::Error, position::Known};
 
-/// The last durable record of a chain.
+/// Returns the last durable record of a chain.
 pub(crate) fn durable_head(dir: &Path, chain: u16) -> Result<Option<Head>, Error> {
     let items = Reader::new(dir).chain(chain).durable_only(true).reverse(true).items()?;
     let mut records = without_damage(items);
     records.next().transpose().map(|record| record.map(|record| record.head()))
 }
 
-/// The last record that retention removed from a chain, as the newest `prune` record says.
+/// Returns the last record that retention removed from a chain, according to the newest `prune` record.
 pub(crate) fn pruned_through(dir: &Path, chain: u16) -> Result<Option<u64>, Error> {
     for record in from_the_end(dir, chain)? {
         let record = record?;
@@ -30,7 +30,8 @@ pub(crate) fn pruned_through(dir: &Path, chain: u16) -> Result<Option<u64>, Erro
     Ok(None)
 }
 
-/// The records of a chain, the newest first. What is damaged is passed over: it is met when it is read forward.
+/// Returns the records of a chain, newest first. Damaged lines are skipped here; reading forward reports
+/// them.
 pub(crate) fn from_the_end(
     dir: &Path,
     chain: u16,
@@ -46,36 +47,36 @@ fn without_damage(items: ReadItems) -> impl Iterator<Item = Result<Record, Error
     })
 }
 
-/// What a store has not got.
+/// What a store does not have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Lag {
     pub(crate) records: u64,
     pub(crate) bytes: u64,
-    /// Of the oldest of these records.
+    /// Age of the oldest of these records.
     pub(crate) age: Duration,
 }
 
-/// The id of a chain, where it can be read.
+/// Returns the id of a chain, if it can be read.
 pub(crate) fn id_of(dir: &Path, chain: u16) -> Option<Arc<str>> {
     let items = Reader::new(dir).chain(chain).last(0).items().ok()?;
     items.chains().pop().map(|(_, id)| Arc::from(id))
 }
 
-/// The ids of the chains that can be read.
+/// Returns the ids of the chains that can be read.
 pub(crate) fn ids(dir: &Path) -> BTreeMap<u16, Arc<str>> {
     let chains = dead::ends(dir).unwrap_or_default().into_keys();
     chains.filter_map(|chain| Some((chain, id_of(dir, chain)?))).collect()
 }
 
-/// How much durable the log has behind what was acknowledged. `head` is known to be durable. What cannot be read now is not
-/// counted: reading it forward says so.
+/// Measures how much of the log is durable and not acknowledged. `head` is known to be durable. What cannot
+/// be read now is not counted; reading it forward reports it.
 pub(crate) fn measure(dir: &Path, known: &Known, ids: &BTreeMap<u16, Arc<str>>, head: Option<Head>) -> Lag {
     let mut lag = Lag::default();
     for (chain, id) in ids {
         let last = known.last(id);
         let trusted = head.filter(|head| head.chain() == *chain).map_or(0, |head| head.seq());
-        let Ok(said) = durable_head(dir, *chain) else { continue };
-        let durable = said.map_or(0, |head| head.seq()).max(trusted);
+        let Ok(last_durable) = durable_head(dir, *chain) else { continue };
+        let durable = last_durable.map_or(0, |head| head.seq()).max(trusted);
         let behind = durable.saturating_sub(last.map_or(0, |last| last.seq()));
         lag.records += behind;
         let Some(first) = (behind > 0).then(|| first_behind(dir, *chain, last)).flatten() else { continue };
@@ -94,7 +95,7 @@ fn first_behind(dir: &Path, chain: u16, last: Option<Head>) -> Option<Record> {
     reader.items().ok()?.find_map(|item| item.ok()?.into_record())
 }
 
-/// How many bytes of a chain lie from this record on.
+/// Returns the number of bytes of a chain from this record on.
 fn bytes_from(dir: &Path, chain: u16, first: &Record) -> Option<u64> {
     let (file, offset) = (first.file_name(), first.offset());
     let pattern = format!("audit-{chain:03}-");

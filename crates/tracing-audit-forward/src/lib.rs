@@ -57,3 +57,6 @@ pub use resolve::{Rejected, copy_checker, give_up, offer_again, rejected, skip};
 pub use sink::{Entry, Gap, Pace, Position, Sink, SinkError};
 pub use stats::{Notice, NoticeKind, State, Stats};
 pub use status::{ChainStatus, Fate, Status, forwarders, status};
+
+#[cfg(any(doc, doctest))]
+pub mod docs;

@@ -1,10 +1,11 @@
-//! Calls that wait for a runtime of the sink's own.
+//! Blocking calls on the runtime of a sink.
 
 use std::{future::Future, panic, thread};
 
 use tokio::runtime::{Handle, Runtime};
 
-/// Runs a future to its end. On a thread of another runtime, which must not be blocked in this way, on a thread of its own.
+/// Runs a future to completion. If the caller is on a thread of another runtime, which must not be blocked,
+/// it runs on a separate thread.
 pub(crate) fn block_on<F>(runtime: &Runtime, future: F) -> F::Output
 where
     F: Future + Send,

@@ -1,4 +1,4 @@
-//! Whose log a chain is: the service and the host, as they stand in subjects, keys and paths.
+//! The origin of a chain: service and host, as written in subjects, keys and paths.
 
 use std::fmt;
 
@@ -8,25 +8,25 @@ use crate::sink::SinkError;
 
 /// The service that writes a log, and the host that it runs on.
 ///
-/// One log has one origin: two logs of the same service on one host need two names. In subjects, keys and paths both
-/// are as they are where they have letters, digits, `-`, `_` and `.` only; every other byte stands there as `%` and two
-/// upper-case hexadecimal digits, and so does a `.` where it would mean something else.
+/// One log has one origin: two logs of the same service on one host need two names. In subjects, keys and
+/// paths, letters, digits, `-`, `_` and `.` are written as they are. Every other byte is written as `%` and
+/// two upper-case hexadecimal digits, and so is a `.` where it would have another meaning.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     service: String,
     host: String,
 }
 
-/// The longest service or host, in bytes as they are written.
+/// The longest service or host, in bytes after encoding.
 const MAX_LEN: usize = 200;
 
 impl Origin {
-    /// This service on this host.
+    /// Creates the origin of this service on this host.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where one of them is empty, has a control character, or has more than 200 bytes as it is
-    /// written.
+    /// [`SinkError::Setup`] if one of them is empty, has a control character, or has more than 200 bytes
+    /// after encoding.
     pub fn new(service: impl Into<String>, host: impl Into<String>) -> Result<Self, SinkError> {
         let origin = Self { service: service.into(), host: host.into() };
         for (what, name) in [("service", &origin.service), ("host", &origin.host)] {
@@ -40,7 +40,7 @@ impl Origin {
         Ok(origin)
     }
 
-    /// This service on this machine, by its host name.
+    /// Creates the origin of this service on this machine, by its host name.
     ///
     /// # Errors
     ///
@@ -50,7 +50,8 @@ impl Origin {
         Self::new(service, name.nodename().to_string_lossy())
     }
 
-    /// What a URL says, or else a setting; without a host this machine. `None` where nothing names a service.
+    /// Takes the origin from a URL, else from the settings; without a host, from this machine. `None` if
+    /// nothing names a service.
     #[cfg(any(feature = "nats", feature = "objects"))]
     pub(crate) fn of(
         (service, host): (Option<&str>, Option<&str>),
@@ -63,31 +64,31 @@ impl Origin {
         }
     }
 
-    /// The service.
+    /// Returns the service.
     #[must_use]
     pub fn service(&self) -> &str {
         &self.service
     }
 
-    /// The host.
+    /// Returns the host.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Both as parts of a path or key.
+    /// Returns both as parts of a path or key.
     pub(crate) fn path_parts(&self) -> (String, String) {
         (encoded(&self.service, false), encoded(&self.host, false))
     }
 
-    /// Both as tokens of a subject.
+    /// Returns both as tokens of a subject.
     #[cfg(any(test, feature = "nats", feature = "objects"))]
     pub(crate) fn tokens(&self) -> (String, String) {
         (encoded(&self.service, true), encoded(&self.host, true))
     }
 
-    /// Reads them as they stand in a subject, key or path. `None` where they are not written as this version writes them,
-    /// so that one origin never has two names.
+    /// Parses both as written in a subject, key or path. `None` if they are not written as this version
+    /// writes them, so that one origin never has two names.
     #[cfg(any(test, feature = "nats", feature = "objects"))]
     pub(crate) fn parse(service: &str, host: &str) -> Option<Self> {
         let origin = Self::new(percent_decoded(service)?, percent_decoded(host)?).ok()?;
@@ -96,7 +97,7 @@ impl Origin {
     }
 }
 
-/// `service/host`, as they stand in paths.
+/// `service/host`, as in paths.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (service, host) = self.path_parts();
@@ -109,7 +110,7 @@ fn encoded(name: &str, in_subject: bool) -> String {
     for (at, byte) in name.bytes().enumerate() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => text.push(byte.into()),
-            // Dots begin hidden files, and mean this and the parent directory.
+            // A leading dot would hide a file, or mean this or the parent directory.
             b'.' if at > 0 && !in_subject => text.push('.'),
             _ => text.extend(["%", &format!("{byte:02X}")]),
         }
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stand_in_subjects_and_paths_and_are_read_back() {
+    fn names_are_written_to_subjects_and_paths_and_parsed_back() {
         let origin = Origin::new("web shop", "n1.example").unwrap();
         assert_eq!(origin.path_parts(), ("web%20shop".into(), "n1.example".into()));
         assert_eq!(origin.tokens(), ("web%20shop".into(), "n1%2Eexample".into()));

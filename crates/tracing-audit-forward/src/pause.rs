@@ -1,4 +1,4 @@
-//! How long a forwarder rests after a failure.
+//! How long a forwarder pauses after a failure.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -10,15 +10,15 @@ const LAST: Duration = Duration::from_secs(30);
 const FIRST_SETUP: Duration = Duration::from_secs(5);
 const LAST_SETUP: Duration = Duration::from_secs(300);
 
-/// Pauses that grow, each by chance between a half and the whole of what it could be, so that many forwarders do not
-/// come back at once.
+/// Exponential backoff with jitter: each pause is a random time between half of its maximum and its maximum,
+/// so that many forwarders do not return at once.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
     failed: u32,
 }
 
 impl Pauses {
-    /// The next one; at least what the store asked for, up to five minutes.
+    /// Returns the next pause: at least what the store asked for, up to five minutes.
     pub(crate) fn next(&mut self, needs_action: bool, asked: Option<Duration>) -> Duration {
         let (first, last) = if needs_action { (FIRST_SETUP, LAST_SETUP) } else { (FIRST, LAST) };
         let most = first.saturating_mul(1 << self.failed.min(16)).min(last);

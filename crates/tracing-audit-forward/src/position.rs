@@ -1,4 +1,4 @@
-//! How far the store of one name is known to have the log: `control/forward-<name>`.
+//! How much of the log the store of one forwarder is known to have: `control/forward-<name>`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,21 +17,21 @@ use tracing_audit::Head;
 
 use crate::{error::Error, kept::Kept};
 
-/// The version of the file.
+/// The version of the file format.
 const FORMAT: u32 = 1;
 
-/// How often a name is tried, and how long it rests in between.
+/// How often to try to take a name, and the pause between two attempts.
 const ATTEMPTS: u32 = 5;
 const MOMENT: Duration = Duration::from_millis(5);
 
-/// What is known of a store, by the ids of chains.
+/// What is known of a store, by chain id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) chains: BTreeMap<Arc<str>, Acknowledged>,
 }
 
 impl Known {
-    /// The last record of a chain that the store acknowledged, or behind which forwarding began.
+    /// Returns the last record of a chain that the store acknowledged, or after which forwarding began.
     pub(crate) fn last(&self, id: &str) -> Option<Head> {
         self.chains.get(id).and_then(|chain| chain.last)
     }
@@ -40,30 +40,30 @@ impl Known {
 /// What the store has of a chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Acknowledged {
-    /// Behind which record forwarding began; `None`: with the first.
+    /// The record after which forwarding began; `None`: it began with the first.
     pub(crate) from: Option<Head>,
-    /// The last record that was acknowledged, or is the one of `from`.
+    /// The last record that was acknowledged, or that of `from`.
     pub(crate) last: Option<Head>,
-    /// Up to which record the store had it when it was asked last; `None` where it cannot be asked. Retention believes no
-    /// more than that.
+    /// The last record that the store reported when it was last asked; `None` if it cannot be asked.
+    /// Retention relies on nothing beyond it.
     pub(crate) asked: Option<u64>,
-    /// The first record that the store refused and nobody gave up.
+    /// The first record that the store refused and nobody has given up.
     pub(crate) refused: Option<u64>,
-    /// Behind which record forwarding goes on, whatever the store has up to there.
+    /// The record after which forwarding continues, whatever the store has up to there.
     pub(crate) skipped: Option<Head>,
-    /// Records that the store refused and somebody gave up, behind what the store had when it was asked last.
+    /// Records that the store refused and somebody gave up, after the last record that the store reported.
     pub(crate) given_up: BTreeSet<u64>,
 }
 
 impl Acknowledged {
-    /// Up to which record nobody asks the store for anything.
+    /// Returns the last record that the store is not required to have.
     pub(crate) fn begun(&self) -> u64 {
         let begun = [self.from, self.skipped].into_iter().flatten();
         begun.map(|head| head.seq()).max().unwrap_or(0)
     }
 }
 
-/// A record that the store refused: a line of the list.
+/// A record that the store refused: one line of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusal {
     #[serde(with = "as_text")]
@@ -72,7 +72,7 @@ pub(crate) struct Refusal {
     pub(crate) reason: String,
 }
 
-/// A head as its text.
+/// Serialises a head as text.
 mod as_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use tracing_audit::Head;
@@ -86,7 +86,7 @@ mod as_text {
     }
 }
 
-/// The file.
+/// The content of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Written {
     format: u32,
@@ -138,7 +138,7 @@ impl Files {
         self.control.join(format!("forward-{}.rejected.jsonl", self.name))
     }
 
-    /// Takes the name, so that no other forwarder has it; `None` where one has.
+    /// Takes the name, so that no other forwarder can have it. `None` if another forwarder holds it.
     pub(crate) fn take(&self) -> Result<Option<Kept>, Error> {
         self.make_control()?;
         let path = self.lock();
@@ -146,10 +146,10 @@ impl Files {
             let open = Kept::open(private().create(true).truncate(false).write(true), &path);
             let kept = open.map_err(Error::io("open", &path))?;
             match kept.get().and_then(FileExt::try_lock_exclusive) {
-                // Another file may lie there since.
+                // The file may have been replaced since it was opened.
                 Ok(()) if self.is_held_by(&kept) => return Ok(Some(kept)),
                 Ok(()) => {}
-                // Who asks whether it is taken has it for a moment.
+                // A process that only checks whether the name is taken holds the lock for a moment.
                 Err(error) if error.kind() == fs2::lock_contended_error().kind() => thread::sleep(MOMENT),
                 Err(error) => return Err(Error::io("lock", path)(error)),
             }
@@ -157,8 +157,8 @@ impl Files {
         Ok(None)
     }
 
-    /// A log that was restored has no `control` before a program opens it. It is made as that would make it: for who may
-    /// enter the log.
+    /// Creates `control` if it is missing: a restored log has none before a program opens it. Its mode
+    /// follows that of the log's directory, as when a program opens the log.
     fn make_control(&self) -> Result<(), Error> {
         let control = &self.control;
         let Some(log) = control.parent() else { return Ok(()) };
@@ -169,11 +169,13 @@ impl Files {
         let mode = fs::metadata(log).map_err(failed)?.mode() & 0o750;
         match DirBuilder::new().mode(mode).create(control) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
+            // The name of `control` has to survive a crash, or a position that is synced in it would be
+            // lost.
             _ => File::open(log).and_then(|log| log.sync_all()).map_err(failed),
         }
     }
 
-    /// Whether the lock that was taken is still the one that others would take.
+    /// Returns whether the lock that is held is still the file that others would lock.
     pub(crate) fn is_held_by(&self, held: &Kept) -> bool {
         let same = fs::symlink_metadata(self.lock()).and_then(|named| Ok((named, held.get()?.metadata()?)));
         same.is_ok_and(|(named, held)| is_same(&named, &held))
@@ -195,27 +197,35 @@ impl Files {
         self.replace(&path, &bytes)
     }
 
-    /// A new file, synced, renamed, and the directory synced: after a crash it is the old one or the new one.
+    /// Writes a new file, syncs it, renames it, and syncs the directory: after a crash there is the old file
+    /// or the new one.
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         let aside = self.control.join(format!("forward-{}.new", self.name));
         let written = || -> io::Result<()> {
+            // Not truncated, so that the blocks of the spare file below are reused: on a full disk
+            // there may be no others.
             let mut file = private().create(true).truncate(false).write(true).open(&aside)?;
             file.write_all(bytes)?;
             #[expect(clippy::disallowed_methods, reason = "it is no segment")]
             file.set_len(bytes.len() as u64)?;
+            // The content before the name: after a crash, the name must not refer to an incomplete
+            // file.
             file.sync_all()?;
             #[expect(clippy::disallowed_methods, reason = "it is no segment")]
             fs::rename(&aside, path)?;
+            // Until the directory is synced, a power cut may bring the old file back.
             File::open(&self.control)?.sync_all()
         };
         written().map_err(Error::io("write", path))?;
-        // Its place on the disk is kept for the next time: on a full disk the position has to move before anything can go.
+        // Keeps the disk space for the next update. On a full disk, the position has to advance before
+        // retention can free anything.
         let spare = private().create(true).truncate(true).write(true).open(&aside);
         drop(spare.and_then(|mut file| file.write_all(bytes)));
         Ok(())
     }
 
-    /// The records that the store refused. Half a line, which a crash left, is of a record that is offered again.
+    /// Returns the records that the store refused. Half a line, left by a crash, is of a record that is
+    /// offered again, and is ignored.
     pub(crate) fn refusals(&self) -> Result<Vec<Refusal>, Error> {
         let path = self.rejected();
         let bytes = match fs::read(&path) {
@@ -239,7 +249,7 @@ impl Files {
         self.replace(&path, &bytes)
     }
 
-    /// Notes a record that the store refused, durably, and once. Returns how many are on the list.
+    /// Adds a refused record to the list, durably and only once. Returns the length of the list.
     pub(crate) fn reject(&self, refusal: &Refusal) -> Result<u64, Error> {
         let mut refusals = self.refusals()?;
         let is_known = |known: &Refusal| known.record == refusal.record && known.chain_id == refusal.chain_id;
@@ -250,16 +260,17 @@ impl Files {
         Ok(refusals.len() as u64)
     }
 
-    /// Whether a forwarder of this name runs.
+    /// Returns whether a forwarder of this name is running.
     pub(crate) fn is_taken(&self) -> bool {
-        // A lock that others can share is no reason for anybody to wait.
+        // A shared lock, so that two processes that check at the same time do not see each other as a
+        // forwarder.
         let Ok(file) = File::open(self.lock()) else { return false };
         let contended = fs2::lock_contended_error().kind();
         FileExt::try_lock_shared(&file).is_err_and(|error| error.kind() == contended)
     }
 }
 
-/// Whether both are of one file.
+/// Returns whether both describe the same file.
 pub(crate) fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
@@ -326,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn a_written_position_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("control")).unwrap();
         let files = Files::new(dir.path(), "archive").unwrap();
@@ -350,14 +361,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_position_is_named() {
+    fn an_invalid_position_is_named() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("control")).unwrap();
         let files = Files::new(dir.path(), "archive").unwrap();
         for text in ["", "{", "[]", "{\"format\":2,\"chains\":{}}", "{\"format\":1}"] {
             fs::write(files.position(), text).unwrap();
             let error = files.read().unwrap_err().to_string();
-            assert!(error.contains("control/forward-archive is no position of a forwarder"), "{error}");
+            assert!(error.contains("control/forward-archive is not a position of a forwarder"), "{error}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which forwarders retention waits for: the file `forward-required` of a log.
+//! The forwarders that retention waits for: the file `forward-required` of a log.
 
 use std::{
     collections::BTreeSet,
@@ -18,18 +18,18 @@ use crate::{
     status::chains,
 };
 
-/// What the library lets the file hold: one sector.
+/// The limit of the library: one sector.
 const MAX_BYTES: usize = 512;
-/// How long a program that adds a name is waited for, and the pause between two attempts.
+/// How long to wait for a program that adds a name, and the pause between two attempts.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The forwarders that retention waits for, as the directory of the log says. A program can require others by its own
-/// settings.
+/// Returns the forwarders that retention waits for, according to the directory of the log. A program can
+/// require others by its own settings.
 ///
 /// # Errors
 ///
-/// [`Error::Log`] where there is no log, [`Error::Io`], and [`Error::BadRequired`] where the file cannot be understood:
+/// [`Error::Log`] if there is no log, [`Error::Io`], and [`Error::BadRequired`] if the file cannot be parsed:
 /// then nothing is removed at all.
 pub fn required(dir: impl AsRef<Path>) -> Result<Vec<String>, Error> {
     let list = List::of(dir.as_ref(), &[])?;
@@ -40,14 +40,14 @@ pub fn required(dir: impl AsRef<Path>) -> Result<Vec<String>, Error> {
     }
 }
 
-/// Requires these forwarders: from now on no program removes a segment before the store of each has all of it. Returns all
-/// that are required now. Durable when it returns.
+/// Requires these forwarders: from now on, no program removes a segment before the store of each has all of
+/// it. Returns all forwarders that are required now. Durable when it returns.
 ///
-/// A file that cannot be understood is mended; what is a name in it stays.
+/// A file that cannot be parsed is repaired; every valid name in it stays.
 ///
 /// # Errors
 ///
-/// [`Error::Log`] where there is no log, [`Error::Name`], [`Error::Io`], and [`Error::TooManyRequired`].
+/// [`Error::Log`] if there is no log, [`Error::Name`], [`Error::Io`], and [`Error::TooManyRequired`].
 pub fn require(dir: impl AsRef<Path>, names: &[impl AsRef<str>]) -> Result<Vec<String>, Error> {
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     let list = List::of(dir.as_ref(), &names)?;
@@ -57,7 +57,7 @@ pub fn require(dir: impl AsRef<Path>, names: &[impl AsRef<str>]) -> Result<Vec<S
     if wanted.is_empty() {
         return required(dir);
     }
-    // Empty, the file stops all removal: it is made only where the names have room in it.
+    // An empty file stops all removal, so the file is created only if the names fit into it.
     list.text(&wanted)?;
     let is_new = !list.path.exists();
     let mut file = list.lock(private().create(true).truncate(false))?;
@@ -70,21 +70,22 @@ pub fn require(dir: impl AsRef<Path>, names: &[impl AsRef<str>]) -> Result<Vec<S
     all.retain(|name| seen.insert(name.clone()));
     let replaced = list.replace(&all);
     if replaced.is_err() && is_new && bytes.is_empty() && list.is_same(&file).unwrap_or(false) {
+        // This call created the file. Left empty, it would stop all removal.
         drop(fs::remove_file(&list.path));
     }
     replaced.map(|()| all)
 }
 
-/// Lifts the requirement of these forwarders. Returns what is still required; the file goes with the last name. Durable when
-/// it returns.
+/// Lifts the requirement of these forwarders. Returns those that are still required; the file is removed with
+/// the last name. Durable when it returns.
 ///
-/// A program that requires a forwarder by its own settings goes on doing so, and puts the name back when it opens the log
-/// again.
+/// A program that requires a forwarder by its own settings still does so, and adds the name again when it
+/// next opens the log.
 ///
 /// # Errors
 ///
-/// [`Error::Log`] where there is no log, [`Error::Name`], [`Error::Io`], [`Error::BadRequired`], and
-/// [`Error::NotRequired`] where one of the names is not there. Then nothing is changed.
+/// [`Error::Log`] if there is no log, [`Error::Name`], [`Error::Io`], [`Error::BadRequired`], and
+/// [`Error::NotRequired`] if one of the names is not required. Then nothing is changed.
 pub fn lift(dir: impl AsRef<Path>, names: &[impl AsRef<str>]) -> Result<Vec<String>, Error> {
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     let list = List::of(dir.as_ref(), &names)?;
@@ -113,7 +114,7 @@ struct List {
 }
 
 impl List {
-    /// The list of a log that is there, for names that are right.
+    /// Returns the list of an existing log, after checking the names.
     fn of(dir: &Path, names: &[&str]) -> Result<Self, Error> {
         for name in names {
             Files::new(dir, name)?;
@@ -129,7 +130,7 @@ impl List {
             let file = options.read(true).write(true).open(&self.path);
             let file = file.map_err(Error::io("open", &self.path))?;
             match file.try_lock_exclusive() {
-                // Somebody may have replaced it between opening and locking.
+                // Another process may have replaced the file between open and lock.
                 Ok(()) if self.is_same(&file).map_err(Error::io("look at", &self.path))? => return Ok(file),
                 Ok(()) => {}
                 Err(error) if error.kind() == fs2::lock_contended_error().kind() => {}
@@ -143,7 +144,7 @@ impl List {
         }
     }
 
-    /// Whether the name is still that of this file.
+    /// Returns whether the path still refers to this file.
     fn is_same(&self, file: &File) -> io::Result<bool> {
         let held = file.metadata()?;
         match fs::metadata(&self.path) {
@@ -155,24 +156,24 @@ impl List {
 
     fn read(&self, file: &mut File) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
-        // Of what somebody else wrote no more than the library reads.
+        // Reads no more than the library does, because somebody else may have written the file.
         file.take(64 << 10).read_to_end(&mut bytes).map_err(Error::io("read", &self.path))?;
         Ok(bytes)
     }
 
-    /// The names, by the rules of the library.
+    /// Parses the names by the rules of the library.
     fn parse(&self, bytes: &[u8]) -> Result<Vec<String>, Error> {
         let bad = |reason: &str| Error::BadRequired { path: self.path.clone(), reason: reason.to_owned() };
-        let text = std::str::from_utf8(bytes).map_err(|_| bad("it is no text"))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| bad("it is not text"))?;
         let lines = text.strip_suffix('\n').ok_or_else(|| bad("it does not end with a line feed"))?;
         let names: Vec<&str> = lines.trim_end_matches('\n').split('\n').collect();
         match names.iter().find(|name| Files::new(&self.dir, name).is_err()) {
-            Some(bad_name) => Err(bad(&format!("{bad_name:?} is no name"))),
+            Some(bad_name) => Err(bad(&format!("{bad_name:?} is not a name"))),
             None => Ok(names.into_iter().map(str::to_owned).collect()),
         }
     }
 
-    /// What stands in the file.
+    /// Returns the content of the file.
     fn text(&self, names: &[String]) -> Result<String, Error> {
         let text: String = names.iter().flat_map(|name| [name.as_str(), "\n"]).collect();
         if text.len() > MAX_BYTES {
@@ -181,17 +182,18 @@ impl List {
         Ok(text)
     }
 
-    /// A new file, synced, renamed, and the directory synced: after a crash it is the old one or the new one. Whoever calls
-    /// this holds the lock.
+    /// Writes a new file, syncs it, renames it, and syncs the directory: after a crash there is the old file
+    /// or the new one. The caller holds the lock.
     fn replace(&self, names: &[String]) -> Result<(), Error> {
         let text = self.text(names)?;
-        // No forwarder has a file of this name, and beside the segments a reader would call it foreign.
+        // No forwarder has a file of this name. Next to the segments, a reader would report it as foreign.
         let aside = self.dir.join("control/required.new");
         let write = || -> io::Result<()> {
             if text.is_empty() {
                 fs::remove_file(&self.path)?;
             } else {
                 let mut file = private().create(true).truncate(true).write(true).open(&aside)?;
+                // Before the rename: programs must be able to read the file as soon as it has its name.
                 self.hand_over(&file)?;
                 file.write_all(text.as_bytes())?;
                 file.sync_all()?;
@@ -203,13 +205,14 @@ impl List {
         write().map_err(Error::io("write", &self.path))
     }
 
-    /// Gives a file to the user of the log, who does not trust the files of others, and to its group if that may read.
+    /// Gives a file to the owner of the log, who does not trust files of others, and to its group if the
+    /// group may read.
     fn hand_over(&self, file: &File) -> io::Result<()> {
         let (log, new) = (fs::metadata(&self.dir)?, file.metadata()?);
         if new.uid() != log.uid() {
             fchown(file, Some(log.uid()), Some(log.gid()))?;
         } else if new.gid() != log.gid() {
-            // Who is not in the group of the directory cannot give it away, and the owner can read it all the same.
+            // A process outside the directory's group cannot do this, but the owner can still read the file.
             drop(fchown(file, None, Some(log.gid())));
         }
         let group = if file.metadata()?.gid() == log.gid() { log.mode() & 0o040 } else { 0 };
@@ -253,12 +256,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_mended_by_requiring_and_not_by_lifting() {
+    fn a_bad_list_is_repaired_by_requiring_and_not_by_lifting() {
         let (_dir, path) = log();
         for text in ["", "a", "a\n# nobody\n", "a\r\n", "a\n\nb\n", "\0\0\0\n"] {
             fs::write(path.join("forward-required"), text).unwrap();
             let error = lift(&path, &["a"]).unwrap_err().to_string();
-            assert!(error.contains("forward-required is no list of forwarders"), "{error}");
+            assert!(error.contains("forward-required is not a list of forwarders"), "{error}");
             assert!(matches!(required(&path), Err(Error::BadRequired { .. })));
             let mended = require(&path, &["z"]).unwrap();
             assert_eq!(mended, required(&path).unwrap());
@@ -266,7 +269,7 @@ mod tests {
         }
         let many: Vec<String> = (0..16).map(|number| format!("{number:032}")).collect();
         assert!(matches!(require(&path, &many), Err(Error::TooManyRequired { .. })));
-        // Nor is an empty file left, which would stop all removal.
+        // Nor is an empty file left behind, which would stop all removal.
         fs::remove_file(path.join("forward-required")).unwrap();
         assert!(matches!(require(&path, &many), Err(Error::TooManyRequired { .. })));
         assert_eq!((required(&path).unwrap(), path.join("forward-required").exists()), (vec![], false));
@@ -276,7 +279,7 @@ mod tests {
         assert!(matches!(require(path.join("no"), &["a"]), Err(Error::Log(_))));
     }
 
-    /// Both sides take the lock of the file: neither loses what the other wrote.
+    /// Both sides take the lock of the file, so neither loses what the other wrote.
     #[test]
     fn programs_that_require_at_the_same_time_lose_nothing() {
         let (_dir, path) = log();
@@ -292,7 +295,7 @@ mod tests {
                 scope.spawn(move || {
                     let name = format!("command-{turn}");
                     require(path, &[name.as_str(), "gone"]).unwrap();
-                    // Another one may have lifted it.
+                    // Another thread may have lifted it.
                     let _lifted = lift(path, &["gone"]);
                 });
             }

@@ -1,4 +1,4 @@
-//! What an operator does about records that a store refused, and about a chain that stopped.
+//! What an operator can do about refused records, and about a chain that stopped.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -19,15 +19,15 @@ pub struct Rejected {
     pub record: Head,
     /// The id of its chain.
     pub chain_id: String,
-    /// What the store said.
+    /// The reason that the store gave.
     pub reason: String,
 }
 
-/// The records that the store of this name refused, and that nobody offered again or gave up.
+/// Returns the records that the store of this name refused, and that nobody has offered again or given up.
 ///
 /// # Errors
 ///
-/// [`Error::Name`], [`Error::Io`], and [`Error::BadRejected`] where the list is none.
+/// [`Error::Name`], [`Error::Io`], and [`Error::BadRejected`] if the list cannot be parsed.
 pub fn rejected(dir: impl AsRef<Path>, name: &str) -> Result<Vec<Rejected>, Error> {
     let files = Files::new(dir.as_ref(), name)?;
     let read = |refusal: Refusal| Rejected {
@@ -38,8 +38,8 @@ pub fn rejected(dir: impl AsRef<Path>, name: &str) -> Result<Vec<Rejected>, Erro
     Ok(files.refusals()?.into_iter().map(read).collect())
 }
 
-/// A checker for the copy that a forwarder of this name made: it knows where forwarding began, and which records the store
-/// refused.
+/// Returns a checker for the copy of this forwarder. It knows where forwarding began, and which records the
+/// store refused.
 ///
 /// # Errors
 ///
@@ -58,8 +58,8 @@ pub fn copy_checker(dir: impl AsRef<Path>, name: &str) -> Result<CopyChecker, Er
     Ok(checker)
 }
 
-/// Gives up these refused records: the store goes without them, and retention no longer waits for them. The verification
-/// of the copy goes on naming them as missing.
+/// Gives up these refused records: they stay missing in the store, and retention no longer waits for them.
+/// Verification of the copy still lists them as missing.
 ///
 /// # Errors
 ///
@@ -70,11 +70,13 @@ pub fn give_up(dir: impl AsRef<Path>, name: &str, records: &[Head]) -> Result<u6
     settle(&files, |refusal| records.contains(&refusal.record), true)
 }
 
-/// Offers every refused record once more, one by one. Returns how many the store took; the others stay refused.
+/// Offers every refused record once more, one by one. Returns how many the store accepted; the others stay
+/// refused.
 ///
 /// # Errors
 ///
-/// As [`give_up`], [`Error::Log`] where a record cannot be read, and [`Error::Store`] where the store does not answer.
+/// As [`give_up`], [`Error::Log`] if a record cannot be read, and [`Error::Store`] if the store does not
+/// answer.
 pub fn offer_again(dir: impl AsRef<Path>, name: &str, sink: &mut dyn Sink) -> Result<u64, Error> {
     let dir = dir.as_ref();
     let files = Files::new(dir, name)?;
@@ -102,13 +104,14 @@ pub fn offer_again(dir: impl AsRef<Path>, name: &str, sink: &mut dyn Sink) -> Re
     }
 }
 
-/// Lets forwarding of a chain go on behind this record, whatever the store has up to there: after a log or a store was
-/// restored or cloned, and both have their own records under the same keys. The store keeps what it has, and the log's own
-/// records up to this one never reach it.
+/// Continues the forwarding of a chain after this record, whatever the store has up to there. For a log or a
+/// store that was restored or cloned, when both have their own records under the same keys.
+///
+/// The store keeps what it has, and the log's own records up to this one never reach it.
 ///
 /// # Errors
 ///
-/// As [`give_up`]; [`Error::Log`] where the log does not have the record.
+/// As [`give_up`]; [`Error::Log`] if the log does not have the record.
 pub fn skip(dir: impl AsRef<Path>, name: &str, record: Head) -> Result<(), Error> {
     let dir = dir.as_ref();
     let files = Files::new(dir, name)?;
@@ -136,7 +139,7 @@ fn settle(files: &Files, is_settled: impl Fn(&Refusal) -> bool, are_given_up: bo
             chain.given_up.extend(of_chain.map(|refusal| refusal.record.seq()));
         }
     }
-    // In this order: a crash in between keeps a segment too long, and not too short.
+    // In this order, a crash in between keeps a segment too long, never too short.
     files.write_refusals(&left)?;
     files.write(&known)?;
     Ok(settled.len() as u64)

@@ -1,64 +1,66 @@
-//! What a store is to a forwarder: one small trait.
+//! The interface of a store: one small trait.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use tracing_audit::{Digest, Record};
 
-/// A store that gets a copy of a log.
+/// A store that receives a copy of a log.
 ///
-/// All calls come from one thread, one at a time. A call may block for as long as its own timeouts allow: it holds up
-/// this sink and nothing else. Each call that fails is repeated later, so a sink connects again by itself. A panic ends the
-/// forwarder for good ([`State::Closed`](crate::State::Closed)).
+/// All calls come from one thread, one at a time. A call may block for as long as its own timeouts allow; it
+/// delays this sink only. Each call that fails is repeated later, so a sink reconnects by itself. A panic
+/// ends the forwarder for good ([`State::Closed`](crate::State::Closed)).
 ///
-/// A sink emits no audit events into the log that it is given: each would be offered to it.
+/// A sink must not emit audit events into the log that it receives: each would be offered to it.
 pub trait Sink: Send {
-    /// What the store has: for each of these chains of which it has anything, its last record. `None` where it cannot
-    /// be asked; then the forwarder has to believe its own position.
+    /// Returns the last record that the store has of each of these chains; chains of which it has nothing are
+    /// omitted. `None` if the store cannot be asked: then the forwarder has to rely on its own position.
     ///
-    /// Asked when forwarding begins, after each call that failed, when a program drains, and once a minute or as often as
-    /// [`pace`](Self::pace) says; every 5 seconds while a chain is left out.
+    /// Called when forwarding begins, after each call that failed, when a program drains, and once a minute
+    /// or as often as [`pace`](Self::pace) says; every 5 seconds while a chain is left out.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]. A chain of which the store has something that it cannot go on with
-    /// is left out of the answer: [`offer`](Self::offer) says [`SinkError::Chain`] then.
+    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]. If the store has something of a chain that it
+    /// cannot continue, the chain is omitted from the answer, and [`offer`](Self::offer) returns
+    /// [`SinkError::Chain`].
     fn positions(&mut self, chain_ids: &[Arc<str>]) -> Result<Option<Vec<Position>>, SinkError>;
 
-    /// Takes records, in the order of each chain. Returning `Ok` acknowledges all of them: from then on the store must
-    /// have them, whatever happens to it. What the store has already is acknowledged again, if it is the same.
+    /// Stores records, in the order of each chain. Returning `Ok` acknowledges all of them: from then on the
+    /// store must have them, whatever happens to it. A record that the store already has is acknowledged
+    /// again, if it is the same.
     ///
     /// # Errors
     ///
-    /// [`SinkError`] says which records were not taken, and what will help.
+    /// [`SinkError`] tells which records were not stored, and how the forwarder continues.
     fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError>;
 
-    /// Is told that retention removed records before they could be offered. What the store keeps of that is its own
-    /// matter; the verification of the copy has to accept it and report it.
+    /// Called when retention removed records before they could be offered. What the store keeps of that is up
+    /// to the sink, but the verification of the copy has to accept the gap and report it.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]: it is told again. After another error forwarding goes on without
-    /// it, with a notice.
+    /// After [`SinkError::Unavailable`] and [`SinkError::Setup`], the call is repeated. After any other error
+    /// forwarding continues without it, with a notice.
     fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
         let _: &Gap = gap;
         Ok(())
     }
 
-    /// Is told which chains are not forwarded now, by their ids, or by their numbers (`001`) where no id can be read, and why:
-    /// each time that this changes. A store that others watch can say it there.
+    /// Called whenever the set of chains that are not being forwarded changes, with the reasons. The keys are
+    /// chain ids, or chain numbers (`001`) where no id can be read. A store that others watch can publish it.
     fn left_out(&mut self, chains: &BTreeMap<Arc<str>, String>) {
         let _: &BTreeMap<Arc<str>, String> = chains;
     }
 
-    /// Is told that the store has everything again, after a call had failed.
+    /// Called once the store has everything again, after a call had failed.
     fn healed(&mut self) {}
 
-    /// How much the sink wants at once, and how often. Asked when forwarding begins.
+    /// Returns how much the sink wants at once, and how often. Called when forwarding begins.
     fn pace(&self) -> Pace {
         Pace::default()
     }
 
-    /// Ends the connection. Nothing is offered after this.
+    /// Ends the connection. Nothing is offered after this call.
     fn close(&mut self) {}
 }
 
@@ -66,15 +68,15 @@ pub trait Sink: Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pace {
-    /// The most records of one [`offer`](Sink::offer). 1,000 by default, 1 at least.
+    /// Maximum number of records in one [`offer`](Sink::offer). Default: 1,000. Minimum: 1.
     pub batch_records: usize,
-    /// After how many bytes of lines nothing more is added to an offer. 1 MiB by default.
+    /// Bytes of lines after which nothing more is added to an offer. Default: 1 MiB.
     pub batch_bytes: usize,
-    /// How long a record may wait for others that are offered with it. Zero by default: what is there is offered at once.
-    /// A drain ends the wait.
+    /// How long a record may wait for others so that they are offered together. Default: zero, which offers
+    /// at once what is there. A drain ends the wait.
     pub linger: Duration,
-    /// How often the store is asked what it has while all is well. 1 minute by default. Retention that waits for this
-    /// store waits for the answer.
+    /// How often the store is asked what it has while all is well. Default: 1 minute. Retention that waits
+    /// for this store waits for the answer.
     pub ask_every: Duration,
 }
 
@@ -100,7 +102,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A record of this chain.
+    /// Creates the entry of a record of this chain.
     #[must_use]
     pub fn new(chain_id: Arc<str>, record: Record) -> Self {
         Self { chain_id, record }
@@ -115,14 +117,14 @@ pub struct Gap {
     pub chain_id: Arc<str>,
     /// The number of the chain.
     pub chain: u16,
-    /// The first record that is missing.
+    /// The first missing record.
     pub first_seq: u64,
-    /// The last record that is missing.
+    /// The last missing record.
     pub last_seq: u64,
 }
 
 impl Gap {
-    /// These records of a chain are missing.
+    /// Creates the gap of these records of a chain.
     #[must_use]
     pub fn new(chain_id: Arc<str>, chain: u16, seqs: RangeInclusive<u64>) -> Self {
         let (first_seq, last_seq) = seqs.into_inner();
@@ -141,58 +143,65 @@ pub struct Position {
     pub hash: Digest,
 }
 
-/// Why a store did not take records, and what will help. Texts say what failed, and hold neither credentials nor the
-/// content of records.
+/// Why a store did not accept records, and how the forwarder continues. The texts say what failed, and
+/// contain neither credentials nor the content of records.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SinkError {
-    /// The store cannot be reached, is full, or asks for patience: the same is offered again later.
+    /// The store cannot be reached, is full, or asks to be tried later. The same records are offered again
+    /// later.
     #[error("{reason}")]
     Unavailable {
         /// What failed.
         reason: String,
-        /// How long the store asks to be left alone, if it says so.
+        /// How long the store asks to be left alone, if it does.
         retry_after: Option<Duration>,
     },
 
-    /// Somebody has to change something: credentials, a schema, a certificate. Tried again, seldom.
+    /// Somebody has to change something: credentials, a schema, a certificate. Retried less often.
     #[error("{reason}")]
     Setup {
         /// What is wrong, and what to do.
         reason: String,
     },
 
-    /// The store refuses the batch for what is in it, and took none of it. The forwarder divides the batch until it knows
-    /// for which record's sake.
+    /// The store refuses the batch because of its content, and stored none of it. The forwarder divides the
+    /// batch until it finds the record.
     #[error("{reason}")]
     Refused {
-        /// What the store said.
+        /// The reason that the store gave.
         reason: String,
     },
 
-    /// The store took all but these. Only for a store that cannot be asked. From one that can, it counts as
-    /// [`Refused`](Self::Refused): what lies before the last record that it names must not be missing there.
+    /// The store accepted all except these. Only for a store that cannot be asked. For one that can, it
+    /// counts as [`Refused`](Self::Refused), because there no record may be missing before the last one that
+    /// the store reports.
     #[error("{} records were refused", refused.len())]
     Partly {
-        /// Which records of the batch, counted from 0 in ascending order, and what the store said of each.
+        /// Index of each refused record in the batch, in ascending order, and the reason that the store gave.
         refused: Vec<(usize, String)>,
     },
 
-    /// The store has another record under the key of one: a log or a store was restored or cloned. It took nothing of this
-    /// chain from that record on, and nothing more of it is offered; it may have taken records of others.
+    /// The store has another record under the key of one of these: a log or a store was restored or cloned.
+    ///
+    /// It stored nothing of this chain from that record on, and nothing more of it is offered. It may have
+    /// stored records of other chains.
     #[error("the store has another record in the place of one that is offered: {stored}")]
     Conflict {
-        /// Which record of the batch, counted from 0.
+        /// Index of the record in the batch.
         index: usize,
-        /// The hash of the record that is there.
+        /// The hash of the record that the store has.
         stored: Digest,
     },
 
-    /// What the store has of the chain of one record is damaged, or not what this sink put there, so that it cannot go on with
-    /// it. It took nothing more of this chain, and nothing more of it is offered; it may have taken records of others.
+    /// What the store has of the chain of one record is damaged, or was not put there by this sink, so the
+    /// sink cannot continue it.
+    ///
+    /// It stored nothing more of this chain, and nothing more of it is offered. It may have stored records of
+    /// other chains.
     #[error("{reason}")]
     Chain {
-        /// Which record of the batch, counted from 0.
+        /// Index of the record in the batch.
         index: usize,
         /// What is wrong, and where.
         reason: String,

@@ -1,67 +1,69 @@
-//! What a forwarder says of itself.
+//! The statistics and notices of a forwarder.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-/// Counters since the forwarder was started, and how it is now.
+/// Counters since the forwarder was started, and its current state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// What it does now.
+    /// The current state.
     pub state: State,
     /// Records that the store acknowledged.
     pub records: u64,
-    /// Bytes of these records.
+    /// Bytes of these records, line feeds included.
     pub bytes: u64,
     /// Batches that the store acknowledged.
     pub batches: u64,
-    /// Calls of the sink that failed and are repeated.
+    /// Calls of the sink that failed and are repeated, and other failures after which the forwarder pauses.
     pub failures: u64,
-    /// How often the store refused a record for what is in it.
+    /// Records that the store refused because of their content.
     pub rejections: u64,
-    /// Records on the list of refused ones now, whenever that was: neither offered again nor given up.
+    /// Records on the list of refused ones now, also from before this start: neither offered again nor given
+    /// up.
     pub rejected: u64,
     /// Records that retention removed before they could be offered.
     pub missed: u64,
     /// How often the store had less than it had acknowledged.
     pub losses: u64,
-    /// Chains of which nothing more is forwarded until somebody looks, and why, by number.
+    /// Chains that are not forwarded any more until somebody acts, with the reason, by number.
     pub stopped: BTreeMap<u16, String>,
-    /// Chains whose files cannot be read now, and why, by number. They are tried again every 5 seconds; the others go on.
+    /// Chains whose files cannot be read now, with the reason, by number. They are tried again every 5
+    /// seconds; the others continue.
     pub unreadable: BTreeMap<u16, String>,
-    /// Durable records that the store has not acknowledged, as of the last look: a second ago, or before the call of the
-    /// sink or the pause that goes on.
+    /// Durable records that the store has not acknowledged, as last measured: up to a second ago, or before
+    /// the current call of the sink or the current pause.
     pub lag_records: u64,
-    /// Bytes of the log behind what the store has acknowledged, as of the same look.
+    /// Bytes of the log after what the store has acknowledged, as measured at the same time.
     pub lag_bytes: u64,
-    /// Age now of the oldest durable record that the store had not acknowledged at the last look.
+    /// Current age of the oldest durable record that the store had not acknowledged when last measured.
     pub lag: Duration,
     /// Whether a record, or a call of the sink, has waited for longer than [`max_lag`](crate::Builder::max_lag).
     pub is_behind: bool,
-    /// What failed last, while it fails.
+    /// The last failure, while it lasts.
     pub trouble: Option<String>,
 }
 
-/// What a forwarder does.
+/// What a forwarder is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum State {
     /// Another forwarder of this name runs: this one waits for it to end.
     Waiting,
-    /// It asks the store what it has.
+    /// The forwarder asks the store what it has.
     #[default]
     Connecting,
-    /// It forwards, or waits for more.
+    /// Records are being forwarded, or the forwarder waits for more.
     Forwarding,
-    /// The store does not answer, or asks for patience.
+    /// The store does not answer, or asks to be tried later.
     Unavailable,
     /// Somebody has to change something: credentials, a schema, a certificate.
     Setup,
-    /// It ended.
+    /// The forwarder has ended.
     Closed,
 }
 
 impl State {
-    /// Every value, in the order of declaration. A later version may add some.
+    /// Every value, in the order of declaration. A later version may add values.
     pub const ALL: &'static [Self] =
         &[Self::Waiting, Self::Connecting, Self::Forwarding, Self::Unavailable, Self::Setup, Self::Closed];
 
@@ -86,15 +88,15 @@ impl fmt::Display for State {
 }
 
 impl Stats {
-    /// Whether all records reach the store, of all chains, and in time.
+    /// Returns whether all records of all chains reach the store in time.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         let are_all_whole = self.stopped.is_empty() && self.unreadable.is_empty() && self.rejected == 0;
         self.state == State::Forwarding && are_all_whole && !self.is_behind
     }
 
-    /// Tells each number under the name that metrics know it by, with its labels, zeros included: names that end in
-    /// `_total` count, others are as they are now.
+    /// Calls a closure with the name, labels and value of each metric, zeros included. Names that end in
+    /// `_total` are counters, all others are gauges.
     #[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
     pub fn for_each(&self, mut tell: impl FnMut(&'static str, &[(&'static str, &'static str)], f64)) {
         for (name, value) in [
@@ -122,13 +124,13 @@ impl Stats {
     }
 }
 
-/// Something that an operator may have to know.
+/// Something that may concern an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Notice {
-    /// What kind of thing.
+    /// The kind.
     pub kind: NoticeKind,
-    /// What happened, in a sentence. It holds no credentials and no content of records.
+    /// What happened, in a sentence. It contains no credentials and no content of records.
     pub message: String,
 }
 
@@ -144,7 +146,7 @@ impl fmt::Display for Notice {
 pub enum NoticeKind {
     /// Another forwarder of this name runs.
     Waiting,
-    /// The store does not answer. Told once for each time.
+    /// The store does not answer. Reported once per outage.
     Unavailable,
     /// Somebody has to change something.
     Setup,
@@ -152,13 +154,13 @@ pub enum NoticeKind {
     Healed,
     /// A record has waited for longer than [`max_lag`](crate::Builder::max_lag).
     Behind,
-    /// No record waits longer than that any more.
+    /// No record waits for longer than that any more.
     CaughtUp,
     /// The store has less than it had acknowledged: it was restored or lost writes. What is missing is sent again.
     StoreLost,
-    /// Nothing more of a chain is forwarded until somebody looks.
+    /// A chain is not forwarded any more until somebody acts.
     ChainStopped,
-    /// The store refused a record for what is in it.
+    /// The store refused a record because of its content.
     Rejected,
     /// Retention removed records before they could be offered.
     Missed,
@@ -167,7 +169,7 @@ pub enum NoticeKind {
 }
 
 impl NoticeKind {
-    /// Whether somebody has to act: what it tells does not end by itself.
+    /// Returns whether somebody has to act: the problem does not end by itself.
     #[must_use]
     pub const fn needs_action(self) -> bool {
         !matches!(self, Self::Waiting | Self::Unavailable | Self::Healed | Self::CaughtUp)

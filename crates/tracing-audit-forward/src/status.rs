@@ -1,4 +1,4 @@
-//! How far each forwarder of a log is, as its files say.
+//! The progress of each forwarder of a log, according to its files.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
@@ -11,34 +11,35 @@ use crate::{
     position::{Files, Known},
 };
 
-/// How far the store of one forwarder has a log.
+/// The progress of one forwarder in a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
     /// The name of the forwarder.
     pub name: String,
-    /// Whether one runs.
+    /// Whether it is running.
     pub is_running: bool,
     /// Every chain that the log has now.
     pub chains: Vec<ChainStatus>,
-    /// Records that the store refused, and that nobody offered again or gave up.
+    /// Records that the store refused, and that nobody has offered again or given up.
     pub rejected: u64,
 }
 
-/// How far the store of one forwarder has a chain.
+/// The progress of one forwarder in a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChainStatus {
     /// The number of the chain.
     pub chain: u16,
-    /// The id of the chain. Where the chain cannot be read, the one that the forwarder knows under its number; empty where
-    /// that is none, or not one alone.
+    /// The id of the chain. If the chain cannot be read, the id that the forwarder knows under its number;
+    /// empty if it knows none or several.
     pub id: String,
-    /// The record behind which forwarding goes on, if any. [`fate`](Self::fate) says whether the store has it.
+    /// The record after which forwarding continues, if any. [`fate`](Self::fate) tells whether the store has
+    /// it.
     pub last: Option<Head>,
-    /// What became of [`last`](Self::last); `None` where there is none.
+    /// What became of [`last`](Self::last); `None` if there is none.
     pub fate: Option<Fate>,
-    /// How many records that the log says are durable lie behind it; `None` where the chain cannot be read.
+    /// The number of durable records after it; `None` if the chain cannot be read.
     pub lag_records: Option<u64>,
 }
 
@@ -50,18 +51,20 @@ pub enum Fate {
     Acknowledged,
     /// The store refused it.
     Refused,
-    /// Forwarding began behind it. Nothing of the chain was acknowledged since.
+    /// Forwarding began after it. Nothing of the chain has been acknowledged since.
     BeganBehind,
-    /// Forwarding was told to [go on behind it](crate::skip). Nothing of the chain was acknowledged since.
+    /// Forwarding was told to [continue after it](crate::skip). Nothing of the chain has been acknowledged
+    /// since.
     Skipped,
 }
 
-/// How far every forwarder is that has a position in this log, by name. A chain that cannot be read says nothing about the
-/// others.
+/// Returns the progress of every forwarder that has a position in this log, by name. A chain that cannot be
+/// read does not affect the others.
 ///
 /// # Errors
 ///
-/// [`Error::Io`], [`Error::BadPosition`] and [`Error::BadRejected`] where a file of a forwarder cannot be read, [`Error::Log`] where there is no log.
+/// [`Error::Io`], [`Error::BadPosition`] and [`Error::BadRejected`] if a file of a forwarder cannot be read,
+/// [`Error::Log`] if there is no log.
 pub fn status(dir: impl AsRef<Path>) -> Result<Vec<Status>, Error> {
     let dir = dir.as_ref();
     let chains: Vec<Chain> = chains(dir)?.into_iter().map(|chain| Chain::read(dir, chain)).collect();
@@ -78,11 +81,11 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<Status>, Error> {
     Ok(found)
 }
 
-/// The names of the forwarders that have a position in this log, in order.
+/// Returns the sorted names of the forwarders that have a position in this log.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] where the directory `control` of the log cannot be listed.
+/// [`Error::Io`] if the directory `control` of the log cannot be listed.
 pub fn forwarders(dir: impl AsRef<Path>) -> Result<Vec<String>, Error> {
     let control = dir.as_ref().join("control");
     let mut names = Vec::new();
@@ -95,19 +98,19 @@ pub fn forwarders(dir: impl AsRef<Path>) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// The chains of a log, by the names of its files: none of them has to be readable.
+/// Returns the chains of a log, by the names of its files: none of them has to be readable.
 ///
-/// [`Error::Log`] where there is no log.
+/// [`Error::Log`] if there is no log.
 pub(crate) fn chains(dir: &Path) -> Result<Vec<u16>, Error> {
     let chains: Vec<u16> = dead::ends(dir).map(|ends| ends.into_keys().collect()).unwrap_or_default();
     if chains.is_empty() {
-        // Says what is missing.
+        // For the error, which names what is missing.
         Reader::new(dir).last(0).items()?;
     }
     Ok(chains)
 }
 
-/// What a chain of the log says of itself.
+/// What the log shows of a chain.
 struct Chain {
     number: u16,
     id: Option<Arc<str>>,
@@ -141,7 +144,8 @@ impl Chain {
         ChainStatus { chain: self.number, id, last, fate, lag_records }
     }
 
-    /// The id that a forwarder knows under this number, if it is one alone: the number may have been that of another chain.
+    /// Returns the id that a forwarder knows under this number, if it is the only one: the number may have
+    /// been that of another chain.
     fn known_id(&self, known: &Known) -> Option<Arc<str>> {
         let is_here = |last: Option<Head>| last.is_some_and(|last| last.chain() == self.number);
         let mut ids = known.chains.iter().filter(|(_, position)| is_here(position.last)).map(|(id, _)| id);

@@ -1,8 +1,8 @@
-//! The times in records.
+//! The times of records.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Reads `0000-00-00T00:00:00.000000000Z`: the time down to the microsecond, and the nanoseconds behind it.
+/// Parses `0000-00-00T00:00:00.000000000Z` into the time in microseconds and the remaining nanoseconds.
 pub(crate) fn parse_time(text: &[u8]) -> Option<(SystemTime, i16)> {
     const SHAPE: &[u8] = b"0000-00-00T00:00:00.000000000Z";
     let is_of_shape = |(byte, shape): (&u8, &u8)| {
@@ -37,7 +37,8 @@ fn days_of_month(year: i64, month: u32) -> u32 {
     }
 }
 
-/// By eras of 400 years that begin on 1 March, so that the leap day is the last of its year.
+/// Returns the days since 1970. It counts eras of 400 years that begin on 1 March, so that the leap day is
+/// the last day of its year.
 fn days_since_1970(year: i64, month: u32, day: u32) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let year_of_era = year.rem_euclid(400);

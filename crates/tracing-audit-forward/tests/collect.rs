@@ -1,4 +1,4 @@
-//! What a collector makes of a stream: copies that verify, and alarms.
+//! What a collector produces from a stream: copies that verify, and alarms.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 #![cfg(target_os = "linux")]
@@ -26,7 +26,7 @@ fn origin(host: &str) -> Origin {
     Origin::new("web", host).unwrap()
 }
 
-/// A directory with the logs of hosts, and one for a collector.
+/// Returns a directory with the logs of hosts, and one for a collector.
 fn dirs() -> (TempDir, TempDir) {
     (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap())
 }
@@ -41,7 +41,7 @@ fn kinds(alarms: &[Alarm]) -> Vec<AlarmKind> {
     alarms.iter().map(|alarm| alarm.kind).collect()
 }
 
-/// The copy has the files of the log, byte for byte.
+/// Checks that the copy has the files of the log, byte for byte.
 #[track_caller]
 fn assert_same(copy: &Path, log: &Path) {
     let mut names = Vec::new();
@@ -77,7 +77,7 @@ fn the_logs_of_a_fleet_are_collected_byte_for_byte_and_verify() {
         let (copy, log) = (into.path().join("logs/web").join(host), logs.path().join(host));
         assert_same(&copy, &log);
         assert_eq!(verify(&copy).unwrap().verdict(), Verdict::Intact);
-        // What the collector keeps is what the log on its host is checked against.
+        // The heads that the collector keeps are compared with the log on its host.
         let heads = fs::read_to_string(into.path().join("heads/web").join(host)).unwrap();
         let heads: Vec<Head> =
             heads.lines().filter_map(|line| line.split('#').next().unwrap().trim().parse().ok()).collect();
@@ -87,10 +87,10 @@ fn the_logs_of_a_fleet_are_collected_byte_for_byte_and_verify() {
     assert!(fleet.metrics().contains("tracing_audit_collect_alarms{kind=\"forked\"} 0\n"));
 }
 
-/// The collector ends at any moment, and files have more than its table says, as after a power cut: whole lines, half a line,
-/// bytes that were never written.
+/// The collector stops at any moment, and files have more than its table records, as after a power cut:
+/// complete lines, half a line, bytes that were never written.
 #[test]
-fn a_collector_that_ends_at_any_moment_neither_loses_nor_doubles() {
+fn a_collector_that_stops_at_any_moment_neither_loses_nor_duplicates() {
     let (logs, into) = dirs();
     let mut stream = Stream::default();
     let hosts = ["n1", "n2"];
@@ -135,7 +135,7 @@ fn a_collector_that_ends_at_any_moment_neither_loses_nor_doubles() {
 }
 
 #[test]
-fn another_record_under_the_same_number_is_a_fork_and_the_others_go_on() {
+fn another_record_under_the_same_number_is_a_fork_and_the_others_continue() {
     let (logs, into) = dirs();
     let mut stream = Stream::default();
     let (dir, other) = (logs.path().join("n1"), logs.path().join("n2"));
@@ -145,7 +145,7 @@ fn another_record_under_the_same_number_is_a_fork_and_the_others_go_on() {
         log.close().unwrap();
     }
     stream.add(&origin("n1"), &dir);
-    // As somebody would write it who has the log: with a right hash.
+    // As an attacker who has the log would write it: with a correct hash.
     for at in [5, 12] {
         let forked = fork_of(&lines_of(&dir)[at].1);
         stream.push(&origin("n1"), &id_of(&stream.messages[0]), forked);
@@ -159,7 +159,7 @@ fn another_record_under_the_same_number_is_a_fork_and_the_others_go_on() {
     for host in ["n1", "n2"] {
         assert_same(&into.path().join("logs/web").join(host), &logs.path().join(host));
     }
-    // It stays, until somebody has looked.
+    // The alarm stays until somebody has looked.
     assert_eq!(kinds(&collect(into.path(), &mut stream).alarms), [AlarmKind::Forked]);
     assert_eq!(settle(into.path(), None).unwrap(), 1);
     assert_eq!(collect(into.path(), &mut stream).alarms, []);
@@ -226,9 +226,9 @@ fn what_is_missing_is_named() {
     collector.catch_up(&mut stream).unwrap();
     let said: Vec<String> = collector.alarms().iter().map(ToString::to_string).collect();
     assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].contains("web/n1") && said[0].contains("records 5 to 5 did not come"), "{said:?}");
+    assert!(said[0].contains("web/n1") && said[0].contains("records 5 to 5 did not arrive"), "{said:?}");
     assert!(said[1].contains("missing: web/n3: it is expected"), "{said:?}");
-    // The other chain is given half a minute to come.
+    // The other chain has half a minute to arrive.
     let fleet = collector.fleet();
     let unseen = fleet.chains.iter().find(|chain| chain.chain_id != first).unwrap();
     assert_eq!((unseen.seq, unseen.chain), (0, Some(1)));
@@ -236,7 +236,7 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn a_silent_log_is_named_unless_it_was_closed_or_its_forwarder_lives() {
+fn a_silent_log_is_named_unless_it_was_closed_or_its_forwarder_sends_heartbeats() {
     let (logs, into) = dirs();
     let mut stream = Stream::default();
     let open: Vec<AuditLog> = ["n1", "n2"]
@@ -264,7 +264,7 @@ fn a_silent_log_is_named_unless_it_was_closed_or_its_forwarder_lives() {
     assert!(begun.elapsed() >= quiet);
     assert_eq!(kinds(collector.alarms()), [AlarmKind::Silent]);
     assert_eq!(collector.alarms()[0].origin.as_deref(), Some("web/n1"));
-    // A sign of life ends it; one that says that a chain stopped is another alarm.
+    // A heartbeat ends it; one that reports a stopped chain raises another alarm.
     let id = id_of(&stream.messages[0]);
     stream.beat(&origin("n1"), &[(&id, "the log was cut, restored or cloned")]);
     while kinds(collector.alarms()) != [AlarmKind::Stopped] {
@@ -276,10 +276,10 @@ fn a_silent_log_is_named_unless_it_was_closed_or_its_forwarder_lives() {
     drop(open);
 }
 
-/// The stream was deleted and made again, or its server came back with less than it had acknowledged. The hosts send again
-/// what it lacks.
+/// The stream was deleted and recreated, or its server came back with less than it had acknowledged. The
+/// hosts send again what it lacks.
 #[test]
-fn a_stream_that_begins_again_doubles_nothing_and_hides_no_fork() {
+fn a_recreated_stream_duplicates_nothing_and_hides_no_fork() {
     let (logs, into) = dirs();
     let dir = logs.path().join("n1");
     let log = small_segments(&dir);
@@ -290,7 +290,7 @@ fn a_stream_that_begins_again_doubles_nothing_and_hides_no_fork() {
     assert_eq!(collect(into.path(), &mut stream).alarms, []);
     write_events(&log, 100);
     log.close().unwrap();
-    // The same stream with less, which by now has other messages at the places that were collected.
+    // The same stream with less, which now has other messages at the places that were collected.
     let mut shorter = Stream { messages: stream.messages[..40].to_vec(), ..Stream::default() };
     shorter.put(What::Stranger);
     for (id, line, _) in &lines_of(&dir)[40..] {
@@ -391,9 +391,9 @@ fn a_directory_without_its_table_or_of_another_collector_is_refused() {
     assert!(matches!(Collector::open(into.path()), Err(Error::BadCopy { .. })));
 }
 
-/// Somebody cut or took away a file of the copy. That log says so; the others go on.
+/// Somebody truncated or removed a file of the copy. That log is reported; the others continue.
 #[test]
-fn a_copy_that_was_damaged_is_named_and_the_others_go_on() {
+fn a_damaged_copy_is_named_and_the_others_continue() {
     let (logs, into) = dirs();
     let mut stream = Stream::default();
     let (n1, n2) = (logs.path().join("n1"), logs.path().join("n2"));
@@ -431,19 +431,19 @@ fn a_copy_that_was_damaged_is_named_and_the_others_go_on() {
     fs::write(&file, &bytes[1..]).unwrap();
     assert_eq!(kinds(&collect(into.path(), &mut stream).alarms), [AlarmKind::Altered]);
     assert_same(&into.path().join("logs/web/n2"), &n2);
-    // Put back, it goes on, with what came meanwhile.
+    // Once the file is restored, the log continues with what arrived in the meantime.
     fs::write(&file, &bytes).unwrap();
     settle(into.path(), None).unwrap();
     assert_eq!(collect(into.path(), &mut stream).alarms, []);
     assert_same(&into.path().join("logs/web/n1"), &n1);
-    // One that is read again, and whose copy was edited, is not taken for the same.
+    // A chain that is read again, and whose copy was edited, does not pass as the same.
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replacen("mia", "eve", 1)).unwrap();
     stream.identity = "another".to_owned();
     assert_eq!(kinds(&collect(into.path(), &mut stream).alarms), [AlarmKind::Altered]);
 }
 
-/// A host may send in its own name only, and the ids and hashes of others are no secret.
+/// A host may send in its own name only, but it can know the ids and hashes of others.
 #[test]
 fn what_one_host_sends_changes_nothing_in_the_logs_of_others() {
     let (logs, into) = dirs();
@@ -462,7 +462,7 @@ fn what_one_host_sends_changes_nothing_in_the_logs_of_others() {
             stream.push(&evil, id, edited(line, "\"seq\":6,", &format!("\"seq\":{},", u64::MAX)));
             stream.gap(&evil, id, 1, u64::MAX);
             stream.push(&evil, id, line.clone());
-            // Its own chain says of the other one what is not so, and of ones that there are not.
+            // Its own chain makes false claims about the other one, and about chains that do not exist.
             let own = "e".repeat(32);
             let begin = lines[0].1.replace(id.as_str(), &own);
             let chains = format!(
@@ -481,7 +481,7 @@ fn what_one_host_sends_changes_nothing_in_the_logs_of_others() {
     assert!(fleet.alarms.iter().any(|alarm| alarm.message.contains("comes from web/n1, too")));
     assert_same(&into.path().join("logs/web/n1"), &dir);
     assert!(!fleet.metrics().contains('\u{202e}') && !fleet.metrics().contains("\\u"));
-    // A flood of chains has an end.
+    // The number of chains is bounded.
     for chain in 0..3_000 {
         stream.push(&evil, &format!("{chain:032x}"), lines[0].1.clone());
     }
@@ -491,7 +491,7 @@ fn what_one_host_sends_changes_nothing_in_the_logs_of_others() {
 }
 
 #[test]
-fn records_that_come_late_or_where_a_gap_was_told_are_named() {
+fn records_that_arrive_late_or_within_a_gap_are_named() {
     let (logs, into) = dirs();
     let dir = logs.path().join("n1");
     let log = small_segments(&dir);
@@ -513,7 +513,7 @@ fn records_that_come_late_or_where_a_gap_was_told_are_named() {
     settle(&late, Some(id)).unwrap();
     push(&mut stream, 10..12);
     assert_eq!(kinds(&collect(&late, &mut stream).alarms), [AlarmKind::Altered]);
-    // A gap lets no record by that does not link, and no record that was said to be gone.
+    // After a gap, a record still has to link, and a record that was reported as removed is an alarm.
     let mut stream = Stream::default();
     push(&mut stream, 0..20);
     stream.gap(&n1, id, 21, 30);
@@ -526,7 +526,7 @@ fn records_that_come_late_or_where_a_gap_was_told_are_named() {
     push(&mut stream, 20..40);
     let came = into.path().join("came");
     assert_eq!(kinds(&collect(&came, &mut stream).alarms), [AlarmKind::Forked]);
-    // What begins in the middle is not passed over silently.
+    // A chain that begins in the middle is reported.
     let mut stream = Stream::default();
     push(&mut stream, 5..40);
     let middle = into.path().join("middle");
@@ -540,9 +540,10 @@ fn records_that_come_late_or_where_a_gap_was_told_are_named() {
     );
 }
 
-/// A table from a backup knows less than the files have. What the stream has no more is put aside, not thrown away.
+/// A table from a backup records less than the files have. Lines that the stream no longer has are moved
+/// aside, not deleted.
 #[test]
-fn an_older_table_throws_nothing_away() {
+fn an_older_table_deletes_nothing() {
     let (logs, into) = dirs();
     let dir = logs.path().join("n1");
     let log = small_segments(&dir);
@@ -563,7 +564,7 @@ fn an_older_table_throws_nothing_away() {
     let file = into.path().join("logs/web/n1/audit-000-00000001.jsonl");
     let whole = fs::read(&file).unwrap();
     fs::write(&table, &older).unwrap();
-    // Nothing is cut before the stream is known.
+    // Nothing is cut before the state of the stream is known.
     stream.fails = true;
     let mut collector = Collector::open(into.path()).unwrap();
     assert!(collector.step(&mut stream).is_err());
@@ -580,7 +581,7 @@ fn an_older_table_throws_nothing_away() {
 }
 
 #[test]
-fn a_stream_whose_messages_are_gone_is_in_step() {
+fn a_stream_whose_messages_are_gone_is_fully_read() {
     let into = tempfile::tempdir().unwrap();
     let mut stream = Stream::default();
     stream.put(What::Stranger);
@@ -588,14 +589,14 @@ fn a_stream_whose_messages_are_gone_is_in_step() {
     stream.purged = 2;
     let fleet = collect(into.path(), &mut stream);
     assert_eq!((fleet.place, fleet.backlog, fleet.alarms.len()), (0, 0, 0));
-    // What comes then is not passed over.
+    // What arrives then is not skipped.
     stream.put(What::Stranger);
     let fleet = collect(into.path(), &mut stream);
     assert_eq!((fleet.place, fleet.strangers), (3, 1));
 }
 
 #[test]
-fn a_forwarder_that_cannot_send_is_named_and_nobody_is_blamed_while_the_stream_is_down() {
+fn a_forwarder_that_cannot_send_is_named_and_no_log_is_blamed_while_the_stream_is_down() {
     let (logs, into) = dirs();
     let dir = logs.path().join("n1");
     let log = small_segments(&dir);
@@ -623,7 +624,7 @@ fn a_forwarder_that_cannot_send_is_named_and_nobody_is_blamed_while_the_stream_i
     assert!(collector.alarms()[0].message.contains("the stream is full"));
     stream.beat(&origin("n1"), &[]);
     step_until(&mut collector, &mut stream, &[]);
-    // A chain of which nothing ever came.
+    // A chain of which nothing ever arrived.
     stream.beat(&origin("n1"), &[(&"001".into(), "its first line cannot be read")]);
     step_until(&mut collector, &mut stream, &[AlarmKind::Stopped]);
     assert_eq!(collector.alarms()[0].chain_id.as_deref(), Some("001"));
@@ -644,12 +645,12 @@ fn a_forwarder_that_cannot_send_is_named_and_nobody_is_blamed_while_the_stream_i
     assert_eq!(collector.alarms(), []);
 }
 
-/// A disk that is full for a while: nothing that was taken is lost, and nothing is half there.
+/// A disk that is full for a while: nothing that was taken is lost, and nothing is half written.
 #[test]
-fn a_full_disk_loses_and_doubles_nothing() {
+fn a_full_disk_loses_and_duplicates_nothing() {
     let logs = tempfile::tempdir().unwrap();
     let Some(disk) = disk::Disk::new("1M") else {
-        disk::skip("a_full_disk_loses_and_doubles_nothing", "no file system can be mounted");
+        disk::skip("a_full_disk_loses_and_duplicates_nothing", "no file system can be mounted");
         return;
     };
     let dir = logs.path().join("n1");

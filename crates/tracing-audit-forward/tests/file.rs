@@ -51,14 +51,14 @@ impl App {
         (builder.start(&self.log, FileSink::new(self.copy())).unwrap(), notices)
     }
 
-    /// Forwards what is there, and says what was told.
+    /// Forwards what is there, and returns the notices.
     fn send(&self) -> Vec<NoticeKind> {
         let (forwarder, notices) = self.forward();
         forwarder.close(LONG).unwrap();
         notices.lock().unwrap().iter().map(|notice| notice.kind).collect()
     }
 
-    /// The lines of each chain in the copy are those of the log.
+    /// Checks that the lines of each chain in the copy are those of the log.
     #[track_caller]
     fn assert_whole(&self) {
         let mut copied: Vec<String> =
@@ -130,7 +130,7 @@ fn half_a_line_is_cut_off_and_an_older_copy_is_filled_up() {
 }
 
 #[test]
-fn what_is_no_copy_is_left_alone() {
+fn a_file_that_is_not_a_copy_is_left_unchanged() {
     let app = App::new();
     app.emit(3);
     for text in ["a shopping list\n", "{\"seq\":1,\"x\":1}\n", "\n", "a shopping list", "{\"milk\":2}"] {
@@ -139,7 +139,7 @@ fn what_is_no_copy_is_left_alone() {
         assert!(forwarder.drain(Duration::from_millis(300)).is_err());
         assert_eq!(forwarder.stats().state, State::Setup);
         let told = notices.lock().unwrap()[0].message.clone();
-        assert!(told.contains("line 1 of ") && told.contains("copy.jsonl is no record"), "{told}");
+        assert!(told.contains("line 1 of ") && told.contains("copy.jsonl is not a record"), "{told}");
         drop(forwarder);
         assert_eq!(fs::read_to_string(app.copy()).unwrap(), text);
     }
@@ -157,14 +157,15 @@ fn a_directory_without_a_log_is_waited_for() {
     drop(AuditLog::builder(&path).stderr(false).open().unwrap());
     let forwarder = Forwarder::builder("copy").start_beside(&path, FileSink::new(&copy)).unwrap();
     forwarder.drain(LONG).unwrap();
-    // Beside the process, what the log does not say is durable has to wait; a close says so.
+    // For a forwarder beside the process, records that the log does not mark as durable have to wait. A
+    // `close` marks them.
     let before = fs::read_to_string(&copy).unwrap().lines().count();
     AuditLog::builder(&path).stderr(false).open().unwrap().close().unwrap();
     forwarder.drain(LONG).unwrap();
     assert_eq!(fs::read_to_string(&copy).unwrap().lines().count(), before + 2);
 }
 
-/// Forwarding began in the middle of a segment, so the id of the chain stands in a file beside the copy.
+/// Forwarding began in the middle of a segment, so the id of the chain is in a file beside the copy.
 #[cfg(unix)]
 #[test]
 fn both_files_of_a_copy_are_readable_by_their_owner_only() {

@@ -1,7 +1,7 @@
-//! Writers, a forwarder and a server that are killed at random, and what the store has in the end.
+//! Kills writers, a forwarder and a server at random, and checks what the store has in the end.
 //!
-//! The processes are this test program itself, started with an environment variable that says what to be. `AUDIT_KILLS`
-//! says how often something is killed, 20 times unless it does.
+//! The processes are this test program itself, started with an environment variable that selects their role.
+//! `AUDIT_KILLS` sets the number of kills, 20 by default.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 #![allow(clippy::print_stdout, reason = "for who measures")]
@@ -100,7 +100,7 @@ impl Sink for Any {
     }
 }
 
-/// Emits until it is killed, and notes what was confirmed.
+/// Emits until it is killed, and records what was confirmed.
 fn write(dir: &Path) -> ! {
     let log = open(dir);
     tracing_subscriber::registry().with(log.layer()).init();
@@ -126,7 +126,7 @@ fn forward(dir: &Path, url: Option<&str>) -> ! {
     }
 }
 
-/// No test by itself: what the other ones start.
+/// Not a test of its own: the other tests start it.
 #[test]
 fn a_process_of_the_other_tests() {
     let Ok(role) = env::var(ROLE) else { return };
@@ -148,7 +148,8 @@ fn kill(mut child: Child) {
     child.wait().unwrap();
 }
 
-/// Kills until it is enough, recovers the log, and forwards what is left. Returns the hashes that were confirmed.
+/// Kills as often as requested, recovers the log, and forwards the rest. Returns the hashes that were
+/// confirmed.
 fn run(dir: &Path, url: Option<&str>, mut kill_server: impl FnMut()) -> BTreeSet<String> {
     let kills: usize = env::var("AUDIT_KILLS").map_or(20, |kills| kills.parse().unwrap());
     let mut writers: Vec<Child> = (0..WRITERS).map(|_| start(dir, "write", None)).collect();
@@ -163,8 +164,8 @@ fn run(dir: &Path, url: Option<&str>, mut kill_server: impl FnMut()) -> BTreeSet
     }
     writers.into_iter().for_each(kill);
     kill(forwarder);
-    // Whoever opens the log recovers what the dead left, and what is durable then goes to the store. And retention
-    // removes what went there.
+    // Opening the log recovers what the dead writers left, and what is durable then goes to the store. Then
+    // retention removes what was forwarded.
     for _ in 0..2 {
         let log = open(dir);
         log.rotate().unwrap();
@@ -192,8 +193,8 @@ fn run(dir: &Path, url: Option<&str>, mut kill_server: impl FnMut()) -> BTreeSet
     confirmed
 }
 
-/// The copy is whole and has nothing twice, from the first record of each chain to the last of the log; and retention
-/// removed what it had.
+/// Checks that the copy is complete and without duplicates, from the first record of each chain to the last
+/// of the log, and that retention removed what the copy has.
 #[track_caller]
 fn check(dir: &Path, report: &CopyReport, hashes: &BTreeSet<String>, confirmed: &BTreeSet<String>) {
     assert!(report.is_intact() && report.holes().is_empty(), "{report}");
@@ -245,7 +246,8 @@ fn every_confirmed_record_reaches_a_server_that_is_killed_once() {
     check(dir.path(), &report, &hashes.lines().map(str::to_owned).collect(), &confirmed);
 }
 
-/// With `sync_interval: always`. A kill is no power cut: what a server acknowledged before one, its system still has.
+/// With `sync_interval: always`. A kill is not a power cut: the system still has what a server acknowledged
+/// before it.
 #[cfg(feature = "nats")]
 #[test]
 fn every_confirmed_record_reaches_a_stream_whose_server_is_killed_once() {
@@ -270,7 +272,7 @@ fn every_confirmed_record_reaches_a_stream_whose_server_is_killed_once() {
     check(dir.path(), &report, &hashes, &confirmed);
 }
 
-/// What is in an archive is restored; the log that comes back is as good as the one that was written.
+/// The archive is restored, and the restored log has to equal the one that was written.
 #[cfg(feature = "objects")]
 fn check_archive(dir: &Path, url: &str, confirmed: &BTreeSet<String>) {
     let builder = tracing_audit_forward::Objects::builder(url).credentials(s3::KEY, s3::SECRET, None);

@@ -31,7 +31,7 @@ use crate::{
     server::Server,
 };
 
-/// A store on a server, with its tables.
+/// Returns a store on a server, with its tables.
 fn store(server: &Server) -> Postgres {
     let mut store = Postgres::new(&server.boss()).unwrap();
     store.create_schema().unwrap();
@@ -43,7 +43,7 @@ fn position(entry: &Entry) -> Position {
     Position { chain_id: Arc::clone(chain_id), seq: record.seq(), hash: record.hash() }
 }
 
-/// The table has these records, byte for byte, and nothing else; and so verification says.
+/// Checks that the table has these records, byte for byte, and nothing else; and that verification agrees.
 #[track_caller]
 fn check_stored(server: &Server, store: &mut Postgres, expected: &[Entry]) {
     let stored = server.sql("SELECT encode(line, 'hex') FROM audit_records ORDER BY chain_id, seq");
@@ -57,8 +57,10 @@ fn check_stored(server: &Server, store: &mut Postgres, expected: &[Entry]) {
 }
 
 #[test]
-fn records_are_stored_byte_for_byte_whatever_they_hold() {
-    let Some(server) = Server::start("records_are_stored_byte_for_byte_whatever_they_hold") else { return };
+fn records_are_stored_byte_for_byte_whatever_they_contain() {
+    let Some(server) = Server::start("records_are_stored_byte_for_byte_whatever_they_contain") else {
+        return;
+    };
     let mut store = store(&server);
     let entries = logged(|| {
         let every = (0..=0x0010_FFFF).step_by(0x1_01).filter_map(char::from_u32).collect::<String>();
@@ -76,7 +78,7 @@ fn records_are_stored_byte_for_byte_whatever_they_hold() {
     assert_eq!(shown, "nul\u{2400}nul|\u{1F980} \u{202E}x\u{FEFF}|\u{2400}|t");
     let shown = server.sql("SELECT fields->>'nan', fields->>'n', (fields->>'g')::float8 FROM audit_events WHERE fields ? 'nan' OR fields ? 'g' ORDER BY seq");
     assert_eq!(shown, "NaN||\n|18446744073709551615|5e-324");
-    // Nanoseconds are kept, and order by both columns is exact.
+    // Nanoseconds are kept, and ordering by both columns is exact.
     let times: Vec<&str> = entries.iter().map(|entry| entry.record.timestamp().unwrap()).collect();
     let stored = server.sql(
         "SELECT to_char(ts AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US') || lpad(ts_nanos::text, 3, '0') || 'Z' \
@@ -115,8 +117,8 @@ fn lines_that_this_library_would_not_write_are_stored_too() {
 }
 
 #[test]
-fn what_is_offered_again_is_not_doubled() {
-    let Some(server) = Server::start("what_is_offered_again_is_not_doubled") else { return };
+fn what_is_offered_again_is_not_duplicated() {
+    let Some(server) = Server::start("what_is_offered_again_is_not_duplicated") else { return };
     let mut store = store(&server);
     let entries = events(50);
     store.offer(&entries[..20]).unwrap();
@@ -126,7 +128,7 @@ fn what_is_offered_again_is_not_doubled() {
     store.offer(&twice).unwrap();
     store.offer(&[]).unwrap();
     check_stored(&server, &mut store, &entries);
-    // By another connection too, and where the tables were made already.
+    // Also through another connection, and if the tables exist already.
     let mut other = Postgres::new(&server.boss()).unwrap();
     other.create_schema().unwrap();
     other.offer(&entries).unwrap();
@@ -139,12 +141,12 @@ fn another_record_under_the_same_key_is_a_conflict() {
     let mut store = store(&server);
     let (entries, others) = (events(10), events(12));
     store.offer(&entries[..5]).unwrap();
-    // A log that was restored and went on in another way.
+    // A log that was restored and then diverged.
     let mut forked = entries.clone();
     forked[3] = Entry::new(Arc::clone(&entries[3].chain_id), others[3].record.clone());
     let outcome = store.offer(&forked);
     assert_eq!(outcome, Err(SinkError::Conflict { index: 3, stored: entries[3].record.hash() }));
-    // Nothing of it was taken, and the connection can be used on.
+    // Nothing of it was stored, and the connection is still usable.
     check_stored(&server, &mut store, &entries[..5]);
     store.offer(&entries).unwrap();
     check_stored(&server, &mut store, &entries);
@@ -167,8 +169,8 @@ fn positions_are_the_last_records_of_the_chains() {
 }
 
 #[test]
-fn gaps_are_noted_once_and_explain_holes() {
-    let Some(server) = Server::start("gaps_are_noted_once_and_explain_holes") else { return };
+fn gaps_are_stored_once_and_explain_holes() {
+    let Some(server) = Server::start("gaps_are_stored_once_and_explain_holes") else { return };
     let mut store = store(&server);
     let entries = events(20);
     let [first, .., last] = &entries[4..9] else { unreachable!() };
@@ -262,7 +264,7 @@ fn several_chains_of_one_log_are_kept_apart() {
     );
 }
 
-/// The statements of docs/forwarding/postgres.md, in their order: with them the table is partitioned in the end.
+/// Runs the statements of docs/forwarding/postgres.md in their order. At the end, the table is partitioned.
 #[test]
 fn the_statements_of_the_documentation_run() {
     let Some(server) = Server::start("the_statements_of_the_documentation_run") else { return };
@@ -274,7 +276,7 @@ fn the_statements_of_the_documentation_run() {
         text.split("```sql\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
     assert!(blocks.len() > 8);
     for block in blocks {
-        // The file is in UTF-8, and so it is given.
+        // The file is in UTF-8.
         let found = server.sql(&format!("SET client_encoding = 'UTF8'; {block}"));
         assert!(!block.contains("sha256") || found.is_empty(), "{found}");
     }
@@ -289,7 +291,7 @@ fn the_statements_of_the_documentation_run() {
     assert_eq!(writer.positions(std::slice::from_ref(&last.chain_id)).unwrap(), Some(vec![last]));
     assert_eq!(server.sql("SELECT count(*) FROM audit_events"), "30");
 
-    // Another record under the same key, of another time, is in another partition, or would be.
+    // A different record under the same key with another time would be in another partition.
     let event = r#""ts":"2026-11-10T00:00:00.000000000Z","kind":"event","action":"a""#;
     let moved = r#""ts":"2026-12-10T00:00:00.000000000Z","kind":"event","action":"a""#;
     let (one, other) = (by_hand(&[event, event]), by_hand(&[event, moved]));
@@ -297,7 +299,7 @@ fn the_statements_of_the_documentation_run() {
     let conflict = SinkError::Conflict { index: 2, stored: one[2].record.hash() };
     assert_eq!(writer.offer(&other), Err(conflict));
 
-    // A record for which there is no partition is no fault of the record.
+    // A missing partition is not the fault of the record.
     server.sql("ALTER TABLE audit_records DETACH PARTITION audit_records_default");
     let outcome = writer.offer(&one);
     let Err(SinkError::Setup { reason }) = &outcome else { panic!("{outcome:?}") };

@@ -1,4 +1,5 @@
-//! The log reads what a forwarder notes: a segment goes when the store has it, and not before.
+//! Retention of the log respects a forwarder's position: a segment is removed once the store has it, and not
+//! before.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
@@ -16,7 +17,7 @@ use tracing_audit::{AuditLog, NoticeKind, Retention};
 use tracing_audit_forward::{Entry, Forwarder, Gap, Position, Sink, SinkError};
 use tracing_subscriber::prelude::*;
 
-/// A store that takes everything, cannot be asked, and counts what it has.
+/// A store that accepts everything, cannot be asked, and counts what it has.
 #[derive(Default)]
 struct Store {
     records: Arc<AtomicUsize>,
@@ -43,7 +44,7 @@ fn segments(path: &Path) -> usize {
 }
 
 #[test]
-fn a_segment_goes_when_the_store_has_it() {
+fn a_segment_is_removed_once_the_store_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let retention = Retention::keep_all().max_segments(1).require_forwarded(["store"]);
@@ -66,10 +67,11 @@ fn a_segment_goes_when_the_store_has_it() {
     assert!(segments(&path) <= 2, "{}", segments(&path));
 }
 
-/// A removal was stopped behind its `prune` record, or undone by a power cut, and then the store turned out to have lost what
-/// it had. The log calls these segments removed, and a forwarder that begins anew has them all the same.
+/// A removal was stopped after its `prune` record, or undone by a power cut, and then the store turned out to
+/// have lost records. The log lists these segments as removed, and a forwarder that starts again still offers
+/// them.
 #[test]
-fn what_the_log_calls_removed_stays_until_a_store_that_lost_it_has_it_again() {
+fn a_segment_listed_as_removed_stays_until_a_store_that_lost_it_has_it_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let patience = Duration::from_secs(20);
@@ -106,7 +108,7 @@ fn what_the_log_calls_removed_stays_until_a_store_that_lost_it_has_it_again() {
         fs::write(file, bytes).unwrap();
         fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
-    // What the forwarder notes when the store has no more than that.
+    // What the forwarder records when the store has no more than that.
     fs::write(&position, early).unwrap();
     let log = open(retention());
     let now = usize::try_from(log.close().unwrap().seq()).unwrap();

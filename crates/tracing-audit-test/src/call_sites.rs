@@ -1,4 +1,4 @@
-//! Keeps call sites alive across the tests of a process.
+//! Keeps call sites enabled across the tests of a process.
 
 use std::sync::OnceLock;
 
@@ -11,17 +11,19 @@ use tracing_core::{
 
 /// Keeps two subscribers registered for the rest of the process.
 ///
-/// tracing-core caches for each call site whether anybody is interested. While it knows of one subscriber only, it does
-/// not ask that one but the subscriber of the thread that meets the call site first. If that is a thread of another
-/// test, without a subscriber, the call site is cached as `never` and is silent on every thread, see
-/// <https://github.com/tokio-rs/tracing/issues/2874>. With these two there are always others, so all are asked. One
-/// would do once a log is there; with two there is no moment at which a log is the only one.
+/// For each call site, tracing-core caches whether any subscriber is interested. While only one subscriber is
+/// registered, it asks the subscriber of the thread that reaches the call site first, not the registered one. If that
+/// thread belongs to another test and has no subscriber, the call site is cached as `never` and disabled on every
+/// thread. See <https://github.com/tokio-rs/tracing/issues/2874>.
+///
+/// With these two, a log is never the only subscriber, so tracing-core asks all of them. One would be enough once a log
+/// is open; two also cover the moment before.
 pub(crate) fn keep_alive() {
     static KEEPERS: OnceLock<[Dispatch; 2]> = OnceLock::new();
     KEEPERS.get_or_init(|| [Dispatch::new(Keeper), Dispatch::new(Keeper)]);
 }
 
-/// A subscriber that is no thread's, and might be interested in everything.
+/// A subscriber that belongs to no thread and answers `sometimes` for every call site.
 struct Keeper;
 
 impl Subscriber for Keeper {
@@ -33,7 +35,7 @@ impl Subscriber for Keeper {
         false
     }
 
-    /// Raises the highest level of the process for nobody.
+    /// Returns `OFF`, so that the maximum level of the process stays that of the other subscribers.
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(LevelFilter::OFF)
     }

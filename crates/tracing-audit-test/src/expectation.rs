@@ -1,4 +1,4 @@
-//! What a test expects of the events of a log, and what it is told when they are others.
+//! Expectations of a test on the events of a log, and the message when they are not met.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use crate::TestLog;
 /// The largest whole number that a log writes as a number.
 const MAX_INTEGER: u64 = (1 << 53) - 1;
 
-/// An assertion on the events of a log: what they must say, and at the end how many of them do.
+/// An assertion on the events of a log: which members they have, and how many such events there are.
 ///
-/// Made by [`TestLog::expect`]. What is not named may be anything.
+/// Created by [`TestLog::expect`]. Members that are not named may have any value.
 #[derive(Debug)]
 #[must_use = "nothing is asserted until `once`, `times` or `never`"]
 pub struct Expectation<'log> {
@@ -19,16 +19,16 @@ pub struct Expectation<'log> {
     members: Vec<Member>,
 }
 
-/// What one member of an event must be.
+/// The required value of one member of an event.
 #[derive(Debug)]
 struct Member {
     name: String,
-    /// Whether it stands under `fields`.
+    /// Whether it is a member of `fields`.
     is_field: bool,
     value: FieldValue,
 }
 
-/// The members that are always texts in the log, whatever the event gave.
+/// The members that are always texts in the log, whatever type the event gave them.
 const NAMED: [&str; 11] = [
     "action",
     "actor",
@@ -48,37 +48,37 @@ impl<'log> Expectation<'log> {
         Self { log, members: Vec::new() }
     }
 
-    /// The event has this action.
+    /// Requires this action.
     pub fn action(self, action: impl Into<FieldValue>) -> Self {
         self.member("action", action)
     }
 
-    /// The event has this actor, of its own or from a span.
+    /// Requires this actor, from the event itself or from a span.
     pub fn actor(self, actor: impl Into<FieldValue>) -> Self {
         self.member("actor", actor)
     }
 
-    /// The event has this resource. A number is compared as the text that the log has, as in all named members.
+    /// Requires this resource. A number is compared as text, because named members are texts in the log.
     pub fn resource(self, resource: impl Into<FieldValue>) -> Self {
         self.member("resource", resource)
     }
 
-    /// The event has this outcome.
+    /// Requires this outcome.
     pub fn outcome(self, outcome: impl Into<FieldValue>) -> Self {
         self.member("outcome", outcome)
     }
 
-    /// The event was recorded with this severity.
+    /// Requires this severity.
     pub fn severity(self, severity: Severity) -> Self {
         self.member("severity", severity.to_string())
     }
 
-    /// The event has a field with this value, of those that stand under `fields`. A number is not the text of it.
+    /// Requires a member of `fields` with this value. A number and its text are different values.
     pub fn field(self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.with(name, true, value.into())
     }
 
-    /// The event has this member, by its name in the record: `session_id`, `message`, `target` and so on.
+    /// Requires this member, by its name in the record: `session_id`, `message`, `target` and so on.
     pub fn member(self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.with(name, false, value.into())
     }
@@ -93,7 +93,7 @@ impl<'log> Expectation<'log> {
     ///
     /// # Panics
     ///
-    /// When there is none, or more than one: the message shows the events that are there, and how they differ.
+    /// If there is none or more than one. The message shows the recorded events and how they differ.
     #[expect(clippy::must_use_candidate, reason = "an assertion may be all that is wanted")]
     #[track_caller]
     pub fn once(self) -> Record {
@@ -101,7 +101,7 @@ impl<'log> Expectation<'log> {
         found.remove(0)
     }
 
-    /// Asserts that there are exactly so many such events, and returns them.
+    /// Asserts that there are exactly this many such events, and returns them.
     ///
     /// # Panics
     ///
@@ -124,7 +124,7 @@ impl<'log> Expectation<'log> {
     ///
     /// # Panics
     ///
-    /// When there is one: the message shows the events that are there.
+    /// If there is one. The message shows the recorded events.
     #[track_caller]
     pub fn never(self) {
         self.times(0);
@@ -162,12 +162,12 @@ impl Member {
     }
 }
 
-/// A value as a log writes it: a text, a number or a truth value.
+/// A value as written to the log: a text, a number or a boolean.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FieldValue(Value);
 
 impl FieldValue {
-    /// How a named member has it: a number is its digits.
+    /// Returns the value as a named member has it, with a number as its digits.
     fn as_text(&self) -> Self {
         match &self.0 {
             Value::Text(_) => self.clone(),
@@ -214,7 +214,7 @@ impl From<bool> for FieldValue {
 
 impl From<f64> for FieldValue {
     fn from(number: f64) -> Self {
-        // What is no number in JSON stands in the log as a text.
+        // JSON has no such numbers, so the log has them as texts.
         let text = match number {
             number if number.is_nan() => "NaN",
             f64::INFINITY => "Infinity",
@@ -227,7 +227,7 @@ impl From<f64> for FieldValue {
 
 impl From<i64> for FieldValue {
     fn from(number: i64) -> Self {
-        // A whole number that other tools would round stands in the log as text.
+        // The log has larger whole numbers as texts, because other tools would round them to a double.
         let is_exact = number.unsigned_abs() <= MAX_INTEGER;
         Self(if is_exact { Value::Integer(number) } else { Value::Text(number.to_string()) })
     }
@@ -245,7 +245,7 @@ impl From<usize> for FieldValue {
     }
 }
 
-/// The smaller whole numbers, which all are an `i64`.
+/// Implements `From` for the integers that fit an `i64`.
 macro_rules! from_integers {
     ($($Integer:ty),*) => {
         $(impl From<$Integer> for FieldValue {

@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// A test that meets what it did not expect has failed; that is how its author hears of it.
+// Every fault of a test is a panic, which makes the test fail with a message.
 #![expect(clippy::panic, reason = "the assertions of a test kit panic")]
 
 mod call_sites;
@@ -19,14 +19,14 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 pub use expectation::{Expectation, FieldValue};
 
-/// How long a log may take to recover from a fault. Its pauses grow up to 2 s.
+/// How long a log may take to recover from a fault. Its retry backoff grows to 2 s.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens a log with default settings in a temporary directory, for one test.
 ///
 /// # Panics
 ///
-/// When no directory can be made there.
+/// If the directory cannot be created or the log cannot be opened.
 #[track_caller]
 pub fn capture() -> TestLog {
     capture_with(|builder| builder)
@@ -36,7 +36,7 @@ pub fn capture() -> TestLog {
 ///
 /// # Panics
 ///
-/// When the settings are refused, or no directory can be made.
+/// If the settings are refused, or the directory cannot be created.
 ///
 /// # Examples
 ///
@@ -46,8 +46,8 @@ pub fn capture() -> TestLog {
 /// ```
 #[track_caller]
 pub fn capture_with(configure: impl FnOnce(Builder) -> Builder) -> TestLog {
-    // Before the log is opened, which takes a while: a call site that another thread is registering at this moment is
-    // then registered, and asked about again with the subscriber of the log.
+    // Before the log is opened, which takes some time. A call site that another thread is registering right now is
+    // registered by then, so tracing asks about it again when the log's subscriber is created.
     call_sites::keep_alive();
     let dir =
         tempfile::tempdir().unwrap_or_else(|error| panic!("cannot make a temporary directory: {error}"));
@@ -60,8 +60,8 @@ pub fn capture_with(configure: impl FnOnce(Builder) -> Builder) -> TestLog {
 
 /// A log for one test. It is closed, and its directory removed, when this is dropped.
 ///
-/// Each thread that shall be heard attaches itself with [`attach`](Self::attach), each task with
-/// [`dispatch`](Self::dispatch). No other test is in this log, or waits for it.
+/// Each thread whose events are to be recorded must be attached with [`attach`](Self::attach), and each task with
+/// [`dispatch`](Self::dispatch). The log is not shared with any other test.
 #[derive(Debug)]
 #[must_use = "the log is closed and removed when this is dropped"]
 pub struct TestLog {
@@ -71,52 +71,52 @@ pub struct TestLog {
     _dir: TempDir,
 }
 
-/// The calling thread is attached to a log for as long as this lives.
+/// A guard that keeps the calling thread attached to a log until it is dropped.
 #[derive(Debug)]
 #[must_use = "the thread is attached until this is dropped: bind it to a name, `let _attached = …`"]
 pub struct Attached {
     _guard: DefaultGuard,
-    /// It is dropped on the thread that it was made on.
+    /// Makes the guard `!Send`, because it must be dropped on the thread that created it.
     _thread: PhantomData<*const ()>,
 }
 
 impl TestLog {
-    /// Attaches the calling thread: until the guard is dropped, its audit events are recorded in this log. The threads
-    /// that it starts are not attached.
+    /// Attaches the calling thread: until the guard is dropped, its audit events are recorded in this log. Threads
+    /// started by it are not attached.
     pub fn attach(&self) -> Attached {
         Attached { _guard: dispatcher::set_default(&self.dispatch), _thread: PhantomData }
     }
 
-    /// The subscriber of this log, for tasks (`tracing::instrument::WithSubscriber`) and closures
+    /// Returns the subscriber of this log, for tasks (`tracing::instrument::WithSubscriber`) and closures
     /// (`tracing::dispatcher::with_default`).
     #[must_use]
     pub fn dispatch(&self) -> &Dispatch {
         &self.dispatch
     }
 
-    /// The log itself, for the application under test. Its `layer()` goes into a subscriber of the test's own, where
-    /// the application's filters shall be tested too.
+    /// Returns the log itself, for the application under test. To test the filters of the application too, build a
+    /// subscriber with them and the `layer()` of this log.
     pub fn log(&self) -> &AuditLog {
         &self.log
     }
 
-    /// The directory of the log.
+    /// Returns the directory of the log.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.log.path()
     }
 
-    /// The switch that lets the disk of this log fail, stall or be full.
+    /// Returns the switch that makes the disk of this log fail, stall or be full.
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.faults
     }
 
-    /// Heals the disk, and waits until everything that was accepted is durable.
+    /// Heals the disk, and waits until every accepted event is durable.
     ///
     /// # Panics
     ///
-    /// When that takes longer than ten seconds.
+    /// If that takes longer than 10 s.
     #[track_caller]
     pub fn heal(&self) {
         self.faults.heal();
@@ -134,7 +134,7 @@ impl TestLog {
         }
     }
 
-    /// Returns the audit events so far, in the order of the log. Waits until they are durable.
+    /// Returns the audit events so far, in log order. Waits until they are durable.
     ///
     /// # Panics
     ///
@@ -147,11 +147,11 @@ impl TestLog {
         records
     }
 
-    /// Returns all records so far, those that the log writes about itself too. Waits until they are durable.
+    /// Returns all records so far, including those that the log writes about itself. Waits until they are durable.
     ///
     /// # Panics
     ///
-    /// When they do not become durable within the wait bound, as on a disk that fails, or cannot be read.
+    /// If they do not become durable within the wait bound, as on a failing disk, or cannot be read.
     #[track_caller]
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
@@ -160,30 +160,30 @@ impl TestLog {
         records.unwrap_or_else(|error| panic!("cannot read the log: {error}"))
     }
 
-    /// Begins an assertion on the events so far, see [`Expectation`].
+    /// Starts an assertion on the events so far, see [`Expectation`].
     pub fn expect(&self) -> Expectation<'_> {
         Expectation::on(self)
     }
 
-    /// Asserts that at least one event so far is as a closure says, and returns the first.
+    /// Asserts that a closure accepts at least one event so far, and returns the first such event.
     ///
     /// # Panics
     ///
-    /// When there is none: the message shows the events that are there.
+    /// If there is none. The message shows the recorded events.
     #[track_caller]
     pub fn assert_recorded(&self, mut is_wanted: impl FnMut(&Record) -> bool) -> Record {
         let events = self.events();
         match events.iter().find(|event| is_wanted(event)) {
             Some(event) => event.clone(),
-            None => panic!("no event is as the closure says\n{}", self.shown(&events, |_| String::new())),
+            None => panic!("the closure accepts no event\n{}", self.shown(&events, |_| String::new())),
         }
     }
 
-    /// Closes the log, and asserts that it verifies intact: everything that was recorded is there, unaltered.
+    /// Closes the log, and asserts that a verification finds it intact: every record is there and unaltered.
     ///
     /// # Panics
     ///
-    /// When it cannot be closed, or is not intact.
+    /// If it cannot be closed, or is not intact.
     #[track_caller]
     pub fn assert_intact(&self) {
         self.log.close().unwrap_or_else(|error| panic!("cannot close the log: {error}"));
@@ -191,8 +191,8 @@ impl TestLog {
         assert!(report.verdict() == Verdict::Intact, "the log is not intact\n{report}");
     }
 
-    /// Shows events for the message of an assertion, each with what a closure says of it, and what may explain that
-    /// there are no more.
+    /// Formats events for the message of an assertion, each followed by a remark. Adds what may explain missing events:
+    /// losses, and a calling thread that is not attached.
     fn shown(&self, events: &[Record], remark: impl Fn(&Record) -> String) -> String {
         let mut lines = vec![match events.len() {
             0 => "the log has no events".to_owned(),
@@ -214,7 +214,7 @@ impl TestLog {
 
 impl Drop for TestLog {
     fn drop(&mut self) {
-        // Nothing hangs because of a fault that a test left behind, and clones of the log go quiet.
+        // A fault that a test left on would make `close` wait. Closing also stops clones of the log that outlive it.
         self.faults.heal();
         drop(self.log.close());
     }

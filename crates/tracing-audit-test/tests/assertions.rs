@@ -1,4 +1,4 @@
-//! What a test asserts, and what it is told when that does not hold.
+//! The assertions of a test, and their messages when they fail.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that meets what it did not expect has failed")]
 
@@ -8,7 +8,7 @@ use tracing::{dispatcher::with_default, info, info_span, instrument::WithSubscri
 use tracing_audit::{AuditLog, FlushMode, Severity, audit, audit_critical};
 use tracing_audit_test::{capture, capture_with};
 
-/// The message of an assertion that must fail.
+/// Returns the message of an assertion that must fail.
 #[track_caller]
 fn message_of<T>(assertion: impl FnOnce() -> T) -> String {
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(assertion()))) else {
@@ -18,7 +18,7 @@ fn message_of<T>(assertion: impl FnOnce() -> T) -> String {
 }
 
 #[test]
-fn what_is_expected_is_found() {
+fn events_are_found_by_their_members() {
     let audit = capture();
     let _attached = audit.attach();
     info_span!("request", session_id = "s-1", actor = "mia").in_scope(|| {
@@ -60,12 +60,12 @@ fn what_is_expected_is_found() {
     assert_eq!(audit.events().len(), 2);
     assert!(audit.records().iter().any(|record| record.kind() == tracing_audit::RecordKind::Open));
     audit.assert_intact();
-    // A log that was closed is read as before.
+    // A closed log can still be read.
     audit.expect().times(2);
 }
 
 #[test]
-fn a_failure_shows_what_is_there_and_how_it_differs() {
+fn a_failure_shows_the_events_and_how_they_differ() {
     let audit = capture();
     let _attached = audit.attach();
     audit!(action = "auth.failure", actor = "mallory", n = 3);
@@ -78,8 +78,8 @@ fn a_failure_shows_what_is_there_and_how_it_differs() {
     assert!(message_of(|| audit.expect().action("auth.failure").times(2)).contains("expected 2, found 1"));
     assert!(message_of(|| audit.expect().actor("mallory").never()).contains("expected 0, found 1"));
     let message = message_of(|| audit.assert_recorded(|record| record.actor().is_none()));
-    assert!(message.contains("as the closure says") && message.contains("mallory"), "{message}");
-    // Members and fields are not the same.
+    assert!(message.contains("the closure accepts no event") && message.contains("mallory"), "{message}");
+    // A member of the record is not a member of its `fields`, and conversely.
     audit.expect().field("actor", "mallory").never();
     audit.expect().member("n", 3).never();
 }
@@ -100,7 +100,7 @@ fn a_failure_says_what_may_explain_it() {
 }
 
 #[test]
-fn logs_of_several_tests_do_not_hear_each_other() {
+fn logs_of_several_tests_do_not_get_each_others_events() {
     let (first, second) = (capture(), capture());
     let outer = first.attach();
     audit!(action = "first", actor = "b");
@@ -119,7 +119,7 @@ fn logs_of_several_tests_do_not_hear_each_other() {
 }
 
 #[test]
-fn tasks_take_the_subscriber_along() {
+fn a_task_carries_its_subscriber() {
     let audit = capture();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let task = async {
@@ -144,7 +144,7 @@ fn an_application_is_attached_when_its_test_is() {
 }
 
 #[test]
-fn the_directory_goes_with_the_log() {
+fn the_directory_is_removed_with_the_log() {
     let audit = capture();
     let (path, clone) = (audit.path().to_owned(), audit.log().clone());
     assert!(path.exists());

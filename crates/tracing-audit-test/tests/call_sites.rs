@@ -1,4 +1,6 @@
-//! Call sites that are met first by threads of other tests, which have no subscriber. The only test of its process.
+//! Call sites that are first reached by threads of other tests, which have no subscriber.
+//!
+//! Must be the only test of its process, because the cached interest of call sites is global.
 
 use std::{sync::Barrier, thread};
 
@@ -8,7 +10,7 @@ use tracing_audit_test::capture;
 const THREADS: usize = 16;
 const ROUNDS: usize = 16;
 
-/// Many call sites: each is met first once in a process.
+/// Defines many call sites, because each can be reached first only once in a process.
 macro_rules! call_sites {
     ($($number:literal)*) => {
         const CALL_SITES: &[fn(usize)] =
@@ -18,9 +20,10 @@ macro_rules! call_sites {
 
 call_sites!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 
-/// Events were lost: of `of_one_thread` all, and of the others those of a call site that a deaf thread met first.
+/// Events used to be lost: all of `of_one_thread`, and all of a call site in `CALL_SITES` that a thread without a
+/// subscriber had reached first.
 #[test]
-fn no_event_is_lost_when_a_thread_without_subscriber_meets_its_call_site_first() {
+fn no_event_is_lost_when_a_thread_without_subscriber_reaches_its_call_site_first() {
     fn of_one_thread() {
         audit!(action = "first", actor = "b");
     }
@@ -30,7 +33,7 @@ fn no_event_is_lost_when_a_thread_without_subscriber_meets_its_call_site_first()
     of_one_thread();
     audit.expect().action("first").once();
 
-    // All threads meet the same call site at once; every other thread has no subscriber.
+    // All threads reach the same call site at once; every other thread has no subscriber.
     assert_eq!(CALL_SITES.len(), ROUNDS);
     let barrier = Barrier::new(THREADS);
     thread::scope(|scope| {
@@ -47,7 +50,7 @@ fn no_event_is_lost_when_a_thread_without_subscriber_meets_its_call_site_first()
     });
     audit.expect().action("met").times(THREADS / 2 * ROUNDS);
 
-    // The next test of the process, with a log of its own.
+    // As the next test in the process, with its own log.
     drop(attached);
     drop(audit);
     thread::spawn(of_one_thread).join().unwrap();

@@ -1,4 +1,4 @@
-//! A disk that is told to fail, to stall or to be full, and a log that loses nothing of what it accepted.
+//! Injected disk faults: failing, stalling and full. The log must lose no event that it accepted.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
@@ -24,7 +24,7 @@ fn emit(action: &str) {
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain: {what}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "timed out waiting for: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -34,7 +34,7 @@ fn wait_for_health(audit: &TestLog, health: Health) {
     wait_for(&health.to_string(), || audit.log().health() == health);
 }
 
-/// What holds for each fault: `confirm` is refused, the log is `during` it, and after it everything is there.
+/// Checks one fault: `confirm` fails, the health of the log is `during`, and after healing every event is recorded.
 #[track_caller]
 fn check(fault: fn(&Faults), during: Health) {
     let audit = log();
@@ -82,13 +82,13 @@ fn a_stalled_confirm_ends_at_the_wait_bound() {
     let waited = begun.elapsed();
     assert!(waited >= BOUND && waited < 10 * BOUND, "{waited:?}");
     assert_eq!(audit.log().health(), Health::Stalled);
-    // Whoever comes later is not held up again.
+    // A stalled log does not make later callers wait.
     let begun = Instant::now();
     audit.log().confirm(|| emit("b")).unwrap_err();
     assert!(begun.elapsed() < BOUND);
 }
 
-/// What was written before the disk was full is synced all the same.
+/// Records written before the disk was full are still synced.
 #[test]
 fn a_full_disk_keeps_what_was_written() {
     let audit = capture_with(|builder| {
@@ -121,7 +121,7 @@ fn a_log_is_not_opened_on_a_disk_that_fails() {
     open().unwrap().close().unwrap();
 }
 
-/// A fault that a test leaves behind holds up nothing.
+/// A fault that a test leaves on does not make it hang.
 #[test]
 fn a_log_that_stalls_is_closed_and_removed_with_its_test() {
     let audit = capture_with(|builder| builder.wait_bound(Duration::from_secs(60)));
@@ -136,9 +136,9 @@ fn a_log_that_stalls_is_closed_and_removed_with_its_test() {
     assert!(!path.exists());
 }
 
-/// What `rotate` and `close` wait for are records of the log itself, and no event.
+/// `rotate` and `close` wait for records that the log writes about itself, not for events. The error must count them.
 #[test]
-fn a_wait_that_ran_out_of_time_names_at_least_one_record() {
+fn a_wait_that_reaches_its_bound_counts_at_least_one_record() {
     let audit = log();
     let _attached = audit.attach();
     emit("a");

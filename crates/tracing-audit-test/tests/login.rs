@@ -1,4 +1,4 @@
-//! The tests shown in docs/testing.md: a small application, and what is tested of its audit trail.
+//! The tests shown in docs/testing.md: a small application, and tests of its audit trail.
 
 use std::time::Duration;
 

@@ -1,12 +1,14 @@
-//! What the kit is for: without it, tracing silences a call site that a thread without a subscriber meets first, see
-//! <https://github.com/tokio-rs/tracing/issues/2874>. When this test fails, tracing has mended that, and
-//! `call_sites.rs` of the kit can go. The only test of its process.
+//! Shows why the test kit keeps subscribers registered: without them, tracing disables a call site that a thread without
+//! a subscriber reaches first. See <https://github.com/tokio-rs/tracing/issues/2874>.
+//!
+//! When this test fails, tracing has fixed that, and `call_sites.rs` of the kit can be removed. Must be the only test of
+//! its process.
 
 use tracing_audit::{AuditLog, audit};
 use tracing_subscriber::prelude::*;
 
 #[test]
-fn a_lone_subscriber_loses_what_a_thread_without_one_meets_first() {
+fn a_lone_subscriber_gets_no_event_of_a_call_site_that_a_thread_without_one_reached_first() {
     fn emit() {
         audit!(action = "a", actor = "b");
     }

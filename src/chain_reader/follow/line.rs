@@ -1,4 +1,4 @@
-//! One line of a chain: does it belong where it stands, and if not, what happened there?
+//! A single line of a chain: whether it belongs where it is, and if not, what happened there.
 
 use super::{
     super::anomaly::{Anomaly, Fault, Last, LinePosition},
@@ -10,12 +10,13 @@ use crate::{
 };
 
 impl Follow {
-    pub(super) fn anomaly(&self, fault: Fault, place: LinePosition, message: String) -> Anomaly {
+    /// Returns an anomaly at the present position in the chain, without adding it.
+    pub(super) fn anomaly(&self, fault: Fault, position: LinePosition, message: String) -> Anomaly {
         Anomaly {
             fault,
             at: self.next,
             records: None,
-            place,
+            position,
             message,
             before: self.good,
             is_certain: false,
@@ -25,21 +26,24 @@ impl Follow {
         }
     }
 
-    pub(super) fn malformed(&mut self, place: LinePosition, why: String) {
+    /// Adds an anomaly for bytes that are not a record.
+    pub(super) fn malformed(&mut self, position: LinePosition, why: String) {
         self.holes += 1;
         self.note_bad_start();
-        let anomaly = self.anomaly(Fault::Malformed, place, why);
+        let anomaly = self.anomaly(Fault::Malformed, position, why);
         self.anomalies.push(anomaly);
     }
 
+    /// Remembers the next anomaly if it is about the first line of the file, whose position may be corrected later.
     fn note_bad_start(&mut self) {
         if self.line == 1 {
             self.bad_start = Some(self.anomalies.len());
         }
     }
 
-    /// What stands before the first good line of a file has the place before it, also where the chain had
-    /// come that far already: without the line that names the file nothing tells that it is one too many.
+    /// Corrects the position of a bad first line when the first good line of its file is read. The bad line takes the
+    /// position before it, even if the chain had already reached that one. Without a line that names the file, nothing
+    /// shows that it is one line too many.
     pub(super) fn end_bad_start(&mut self, seq: u64) {
         let bad = self.bad_start.take().and_then(|number| self.anomalies.get_mut(number));
         if let Some(anomaly) = bad.filter(|anomaly| anomaly.at == seq) {
@@ -47,14 +51,15 @@ impl Follow {
         }
     }
 
-    pub(super) fn edited(&mut self, line: &Line<'_>, place: LinePosition) {
+    /// Adds an anomaly for a line that does not match its own hash.
+    pub(super) fn edited(&mut self, line: &Line<'_>, position: LinePosition) {
         self.note_bad_start();
         let mut anomaly =
-            self.anomaly(Fault::Edited, place, "the line does not match its own hash".to_owned());
+            self.anomaly(Fault::Edited, position, "the line does not match its own hash".to_owned());
         if self.start.is_some() && line.seq == self.next {
             anomaly.records = Some((line.seq, line.seq));
-            // The line stands in its place. Which of its parts was changed cannot be told, so
-            // whatever the next one links to is accepted: the finding is made.
+            // The line is in its place. Which part of it was changed is unknown, so the next line may link to
+            // anything: the damage is already recorded.
             self.next = line.seq.saturating_add(1);
             self.hash = None;
         } else {
@@ -63,17 +68,17 @@ impl Follow {
         self.anomalies.push(anomaly);
     }
 
-    /// A line that is right in itself: returns whether it belongs here.
-    pub(super) fn good_line(&mut self, line: &Line<'_>, place: LinePosition) -> bool {
+    /// Takes in a line that is valid in itself. Returns whether it belongs here.
+    pub(super) fn good_line(&mut self, line: &Line<'_>, position: LinePosition) -> bool {
         let control = match control_of(line, self.line == 1) {
             Ok(Some(Control::Later(format))) => {
-                self.later_format = Some((place, format));
+                self.later_format = Some((position, format));
                 self.judged = self.anomalies.len();
                 return false;
             }
             Ok(control) => control,
             Err(why) => {
-                self.malformed(place, why.to_owned());
+                self.malformed(position, why.to_owned());
                 return false;
             }
         };
@@ -81,18 +86,19 @@ impl Follow {
             Some(Control::Segment(info)) => Some(&**info),
             _ => None,
         };
-        let name = SegmentName { chain: self.chain, segment: place.segment };
+        let name = SegmentName { chain: self.chain, segment: position.segment };
         let begins = self.line == 1 && info.is_some_and(|info| info.is_of(name));
         self.end_bad_start(line.seq);
-        if !self.fits(line, place, begins) {
+        if !self.fits(line, position, begins) {
             return false;
         }
         if begins {
-            self.segment_begins(line.seq, place);
+            self.segment_begins(line.seq, position);
         }
-        let belongs = self.check_segment(line, info, place);
+        // A mark was true when its line was written, so it counts even if the line is in the wrong place.
+        let belongs = self.check_segment(line, info, position);
         self.mark(line.durable.unwrap_or(0));
-        // A `segment` line where none belongs says nothing of this chain.
+        // A `segment` line in the wrong place says nothing about this chain.
         let is_segment = info.is_some();
         if let Some(control) = control.filter(|_| belongs || !is_segment) {
             self.absorb(line.seq, control);
@@ -108,76 +114,85 @@ impl Follow {
         true
     }
 
-    /// Decides whether a line is the next of the chain, and notes what does not fit.
-    fn fits(&mut self, line: &Line<'_>, place: LinePosition, is_segment: bool) -> bool {
+    /// Decides whether a line is the next of the chain, and records what does not fit.
+    fn fits(&mut self, line: &Line<'_>, position: LinePosition, is_segment: bool) -> bool {
         if self.start.is_none() {
-            self.begin(line, place, is_segment);
+            self.begin(line, position, is_segment);
         } else if line.seq == self.next {
-            // What does not begin its file as it must is judged by that: it may be what a torn sector held
-            // before, and says nothing of the record before it.
+            // A file whose first line is not its `segment` line has an anomaly for that already. The line may be stale
+            // content of a torn sector, so its link says nothing about the record before it.
             let belongs = is_segment || self.line > 1;
             if belongs && self.hash.is_some_and(|hash| hash != line.previous) {
-                self.broken_link(line, place);
+                self.broken_link(line, position);
             }
             self.jump = None;
         } else if self.returns_from_jump(line) {
             self.jump = None;
         } else if line.seq > self.next {
-            self.skip_to(line, place);
+            self.skip_to(line, position);
         } else {
-            self.stray(line, place, is_segment);
+            self.stray(line, position, is_segment);
             return false;
         }
         true
     }
 
-    fn begin(&mut self, line: &Line<'_>, place: LinePosition, is_segment: bool) {
-        // Only now is it known where the bad lines before it stood.
+    /// Begins the chain with its first good line, and corrects the positions of the anomalies before it.
+    fn begin(&mut self, line: &Line<'_>, position: LinePosition, is_segment: bool) {
+        // Only now are the sequence numbers of the bad lines before it known.
         let first_hole = line.seq.saturating_sub(self.holes).max(1);
         for number in 0..self.anomalies.len() {
             if let Some(anomaly) = self.anomalies.get_mut(number) {
-                // Bytes that a file lacks were the records before this one.
+                // If a file is too short, the missing bytes held the records before this one.
                 let is_missing = anomaly.fault == Fault::Missing;
                 anomaly.at = if is_missing { line.seq.saturating_sub(1) } else { first_hole };
             }
         }
-        self.start =
-            Some(FirstGood { seq: line.seq, previous: line.previous, holes: self.holes, place, is_segment });
+        self.start = Some(FirstGood {
+            seq: line.seq,
+            previous: line.previous,
+            holes: self.holes,
+            position,
+            is_segment,
+        });
     }
 
-    /// Judged by the record before: a mark for that one says that what stood there was durable, and
-    /// it is no longer what the next one links to.
-    fn broken_link(&mut self, line: &Line<'_>, place: LinePosition) {
+    /// Adds an anomaly for a line that does not link to the one before. Its position is that of the record before. If
+    /// a mark covers that record, a durable one was replaced, because this line links to something else.
+    fn broken_link(&mut self, line: &Line<'_>, position: LinePosition) {
         let message = "the line does not link to the line before it: one of the two was replaced".to_owned();
-        let mut anomaly = self.anomaly(Fault::BrokenLink, place, message);
+        let mut anomaly = self.anomaly(Fault::BrokenLink, position, message);
         anomaly.at = line.seq.saturating_sub(1);
         anomaly.records = Some((line.seq, line.seq));
         anomaly.link = Some(line.previous);
         self.anomalies.push(anomaly);
     }
 
-    /// Whether a line fits where the chain stood before a line with too high a number came.
+    /// Returns whether a line continues the chain from before the jump to a line with too high a number.
     fn returns_from_jump(&mut self, line: &Line<'_>) -> bool {
         let Some(jump) = &self.jump else { return false };
         if line.seq != jump.next || jump.hash.is_some_and(|hash| hash != line.previous) {
             return false;
         }
         if let Some(anomaly) = jump.anomaly.and_then(|number| self.anomalies.get_mut(number)) {
+            // The anomaly was about the missing records before the line. Now it is about the line itself.
             anomaly.fault = Fault::Inserted;
-            "a line stands where it does not belong".clone_into(&mut anomaly.message);
+            "the line is in the wrong place".clone_into(&mut anomaly.message);
             anomaly.records =
                 anomaly.records.map(|(_, last)| (last.saturating_add(1), last.saturating_add(1)));
         }
         true
     }
 
-    fn skip_to(&mut self, line: &Line<'_>, place: LinePosition) {
+    /// Accepts a line with too high a number, and adds an anomaly for the missing records.
+    fn skip_to(&mut self, line: &Line<'_>, position: LinePosition) {
         let missing = line.seq - self.next;
         let mut number = None;
+        // Each bad line since the last good one accounts for one of the missing numbers.
         if missing > self.holes {
             let last = line.seq - 1;
             let message = missing_records(missing - self.holes);
-            let mut anomaly = self.anomaly(Fault::Missing, place, message);
+            let mut anomaly = self.anomaly(Fault::Missing, position, message);
             anomaly.records = Some((self.next + self.holes, last));
             anomaly.link = Some(line.previous);
             number = Some(self.anomalies.len());
@@ -186,83 +201,86 @@ impl Follow {
         self.jump = Some(Jump { next: self.next, hash: self.hash, anomaly: number });
     }
 
-    fn stray(&mut self, line: &Line<'_>, place: LinePosition, is_segment: bool) {
-        // Wherever it stands, it was written when that record was durable. Without it, one line put
-        // in too early would take the marks from all lines that it makes come too late.
+    /// Adds an anomaly for a line with too low a number.
+    fn stray(&mut self, line: &Line<'_>, position: LinePosition, is_segment: bool) {
+        // Wherever the line is now, its mark was true when it was written. If it were ignored, a single line
+        // moved forward would invalidate the marks of all lines that then seem to come too late.
         self.mark(line.durable.unwrap_or(0));
         if !is_segment {
             self.note_bad_start();
         }
         let is_copy = self.good.last.is_some_and(|last| last.hash == line.hash);
         let (fault, message) = if is_copy {
-            (Fault::Duplicate, "the line stands a second time")
+            (Fault::Duplicate, "the line occurs a second time")
         } else {
-            (Fault::Inserted, "a line stands where it does not belong")
+            (Fault::Inserted, "the line is in the wrong place")
         };
-        let mut anomaly = self.anomaly(fault, place, message.to_owned());
+        let mut anomaly = self.anomaly(fault, position, message.to_owned());
         anomaly.records = Some((line.seq, line.seq));
         anomaly.hash = Some(line.hash);
-        // A segment is begun where the chain before it ends, and says what is void of that.
+        // A segment begins where the chain before it ends, and declares what is void. So this line is damage.
         anomaly.is_certain = is_segment;
         self.anomalies.push(anomaly);
     }
 
-    /// Every file begins with the `segment` line that names it, and no other line names a file. Returns whether
-    /// that holds for this line.
-    fn check_segment(&mut self, line: &Line<'_>, info: Option<&SegmentInfo>, place: LinePosition) -> bool {
+    /// Checks that a file begins with the `segment` line that names it, and that no other line names a file. Returns
+    /// whether the line passes.
+    fn check_segment(&mut self, line: &Line<'_>, info: Option<&SegmentInfo>, position: LinePosition) -> bool {
         let is_first = self.line == 1;
-        let name = SegmentName { chain: self.chain, segment: place.segment };
+        let name = SegmentName { chain: self.chain, segment: position.segment };
         let problem = match info {
             None if is_first => Some("the file does not begin with a `segment` line".to_owned()),
             Some(info) if !info.is_of(name) => {
                 Some(format!("the line belongs to segment {} of chain {}", info.segment, info.chain))
             }
-            Some(info) if self.facts.id.is_some_and(|id| id != info.id) => {
+            Some(info) if self.control.id.is_some_and(|id| id != info.id) => {
                 Some("the segment belongs to a chain with another id".to_owned())
             }
-            Some(_) if !is_first => Some("a `segment` line stands inside a file".to_owned()),
+            Some(_) if !is_first => Some("a `segment` line is not the first line of its file".to_owned()),
             _ => None,
         };
         if let Some(info) = info {
-            self.facts.id.get_or_insert(info.id);
+            self.control.id.get_or_insert(info.id);
         }
         let Some(problem) = problem else { return true };
-        let mut anomaly = self.anomaly(Fault::Misplaced, place, problem);
+        let mut anomaly = self.anomaly(Fault::Misplaced, position, problem);
         anomaly.at = line.seq;
         anomaly.records = Some((line.seq, line.seq));
         self.anomalies.push(anomaly);
         false
     }
 
-    /// What stands in earlier files and is not void counts from here on.
-    fn segment_begins(&mut self, seq: u64, place: LinePosition) {
+    /// Begins a segment: everything in earlier files that is not void counts from here on.
+    fn segment_begins(&mut self, seq: u64, position: LinePosition) {
         self.anomalies.make_certain();
         let void_mark = std::mem::take(&mut self.void_mark);
         if void_mark >= seq {
             let message = format!(
-                "the segment declares everything from record {seq} on void, but up to record {void_mark} \
-                 it had been durable"
+                "the segment declares everything from record {seq} on void, but the chain was durable \
+                 up to record {void_mark}"
             );
-            let mut anomaly = self.anomaly(Fault::Voided, place, message);
+            let mut anomaly = self.anomaly(Fault::Voided, position, message);
             anomaly.records = Some((seq, void_mark));
             anomaly.is_certain = true;
             self.anomalies.push(anomaly);
         }
     }
 
+    /// Takes in the content of a control line.
     pub(super) fn absorb(&mut self, seq: u64, control: Control) {
-        self.facts.absorb(seq, &control);
-        self.said.push((seq, control));
+        self.control.absorb(seq, &control);
+        self.controls.push((seq, control));
     }
 
-    /// Takes in that a line says that this record was durable.
+    /// Takes in the statement of a line that this record was durable.
     pub(super) fn mark(&mut self, durable: u64) {
-        self.facts.mark = self.facts.mark.max(durable);
+        self.control.mark = self.control.mark.max(durable);
         if let Some(file) = self.files.last_mut() {
             file.mark = file.mark.max(durable);
         }
     }
 
+    /// Takes in good lines that end with this one.
     pub(super) fn accept(&mut self, last: Last, lines: u64, events: u64) {
         self.holes = 0;
         self.next = last.seq.saturating_add(1);

@@ -1,5 +1,5 @@
-//! Line by line through one chain: what fits, and for what does not, what happened there and how to go on
-//! behind it. Recovery, verification and reading all take from here what may follow a line.
+//! Goes through one chain line by line: whether a line fits, and if not, what happened there and how the chain
+//! continues behind it. Recovery, verification and reading all use this to decide what may follow a line.
 
 mod line;
 
@@ -20,31 +20,31 @@ use crate::{
     storage::Storage,
 };
 
-/// The first good line that was read of a chain.
+/// The first good line of a chain that was read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FirstGood {
     pub(crate) seq: u64,
     pub(crate) previous: Digest,
-    /// How many bad lines stand before it.
+    /// How many bad lines precede it.
     pub(crate) holes: u64,
-    pub(crate) place: LinePosition,
-    /// Whether it begins its file and names it, as it must.
+    pub(crate) position: LinePosition,
+    /// Whether it is the first line of its file and names that file, as it must.
     pub(crate) is_segment: bool,
 }
 
-/// Where a chain stood when a line with too high a number came: if the right one follows, the odd
-/// one was inserted, and nothing is missing.
+/// The state of a chain before a line with too high a number. If the expected line follows after all, the line
+/// was inserted, and nothing is missing.
 #[derive(Debug)]
 struct Jump {
     next: u64,
     hash: Option<Digest>,
-    /// The name of the anomaly that it made.
+    /// The index of the anomaly that was recorded for it.
     anomaly: Option<usize>,
 }
 
-/// Where a chain stands, to go on there later.
+/// The position and state of a chain, from which it can be followed further later.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Standing {
+pub(crate) struct ResumePoint {
     segment: u32,
     line: u64,
     start: Option<FirstGood>,
@@ -54,21 +54,21 @@ pub(crate) struct Standing {
     id: Option<ChainId>,
 }
 
-/// What one file holds.
+/// The content of one file, counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FileCount {
     pub(crate) segment: u32,
     pub(crate) good: Good,
     /// The highest `durable` mark in it.
     pub(crate) mark: u64,
-    /// The times of its records, where all of them were followed line by line.
+    /// Bounds of the times of its records, if all of them were followed line by line.
     pub(crate) times: Option<Times>,
     pub(crate) void_bytes: u64,
-    /// Whether anything stands in it at all.
+    /// Whether nothing at all was read from it.
     pub(crate) is_empty: bool,
-    /// The number of the record that belongs at its beginning.
+    /// The sequence number that the first line of the file must have.
     begins: u64,
-    /// Whether the version before this one wrote the last run in front of it.
+    /// Whether the previous version of this library wrote the last run before it.
     is_old: bool,
 }
 
@@ -79,32 +79,32 @@ pub(crate) struct Follow {
     pub(crate) start: Option<FirstGood>,
     /// The number that the next line must have.
     pub(crate) next: u64,
-    /// What the next line must link to; `None` where that cannot be known.
+    /// The hash that the next line must link to; `None` where it cannot be known.
     hash: Option<Digest>,
     /// Bad lines since the last good one.
     pub(crate) holes: u64,
     jump: Option<Jump>,
     pub(crate) good: Good,
-    pub(crate) facts: ControlState,
-    /// What lines said that are no events, and their numbers, until somebody takes it.
-    pub(crate) said: Vec<(u64, Control)>,
+    pub(crate) control: ControlState,
+    /// The contents of control lines, with their sequence numbers, until they are taken.
+    pub(crate) controls: Vec<(u64, Control)>,
     pub(crate) anomalies: Anomalies,
     pub(crate) files: Vec<FileCount>,
-    /// How many lines were read of the current file.
+    /// The number of lines read of the current file.
     pub(crate) line: u64,
-    /// The anomaly of its first line, as long as no good one came behind it.
+    /// The index of the anomaly of its first line, until a good line follows.
     bad_start: Option<usize>,
     /// The highest mark in bytes that a later segment declares void.
     void_mark: u64,
-    /// Where a segment of a later format begins; nothing from there on is judged.
+    /// Where a segment of a later format begins. Nothing from there on is judged.
     pub(crate) later_format: Option<(LinePosition, u64)>,
-    /// How many anomalies there were before it.
+    /// The number of anomalies before it.
     pub(crate) judged: usize,
-    /// Whether what was read last is a record of the chain.
+    /// Whether the last line that was read is a record of the chain.
     pub(crate) ends_well: bool,
-    /// Records that others name, and their hashes.
+    /// Records that others name, with their hashes.
     named: Vec<Witness>,
-    /// Whether one of them is another record here.
+    /// Whether the chain has a different record in place of one of them.
     pub(crate) is_contradicted: bool,
 }
 
@@ -118,8 +118,8 @@ impl Follow {
             holes: 0,
             jump: None,
             good: Good::default(),
-            facts: ControlState::default(),
-            said: Vec::new(),
+            control: ControlState::default(),
+            controls: Vec::new(),
             anomalies: Anomalies::default(),
             files: Vec::new(),
             line: 0,
@@ -133,36 +133,38 @@ impl Follow {
         }
     }
 
-    /// A chain that goes on where it stood.
-    pub(crate) fn at(chain: ChainNumber, standing: Standing) -> Self {
-        let Standing { segment, line, start, next, hash, holes, id } = standing;
+    /// Returns the state of a chain that continues at this point.
+    pub(crate) fn resume(chain: ChainNumber, point: ResumePoint) -> Self {
+        let ResumePoint { segment, line, start, next, hash, holes, id } = point;
         let mut follow = Self::new(chain);
         if start.is_some() {
             follow.begin_file(SegmentName { chain, segment });
             (follow.line, follow.start, follow.next, follow.hash) = (line, start, next, hash);
-            (follow.holes, follow.facts.id) = (holes, id);
+            (follow.holes, follow.control.id) = (holes, id);
         }
         follow
     }
 
-    /// Where the chain stands.
-    pub(crate) fn standing(&self) -> Standing {
+    /// Returns the point at which the chain can be continued later.
+    pub(crate) fn resume_point(&self) -> ResumePoint {
         let Self { line, start, next, hash, holes, .. } = *self;
-        Standing { segment: self.segment(), line, start, next, hash, holes, id: self.facts.id }
+        ResumePoint { segment: self.segment(), line, start, next, hash, holes, id: self.control.id }
     }
 
-    /// A chain whose last record that was looked at is the noted one, of this kind.
+    /// Returns the state of a chain whose last record read is the noted one, of this kind.
     fn behind(chain: ChainNumber, noted: &Noted, kind: RecordKind) -> Self {
         let Point { segment, seq, hash, .. } = noted.point;
         let mut follow = Self::new(chain);
         follow.begin_file(SegmentName { chain, segment });
-        // Where lines stand in their file is for verification to tell, which reads all of them.
+        // Exact line numbers matter only to verification, which reads files from their start. Here it is enough that
+        // this is not the first line.
         follow.line = 1;
+        // The noted record itself is not read again. It is entered as if it had been.
         follow.next = seq;
-        let place = follow.place(0);
-        follow.start = Some(FirstGood { seq, previous: Digest::ZERO, holes: 0, place, is_segment: true });
-        follow.facts.id = Some(noted.id);
-        follow.facts.pruned = noted.pruned;
+        let position = follow.position(0);
+        follow.start = Some(FirstGood { seq, previous: Digest::ZERO, holes: 0, position, is_segment: true });
+        follow.control.id = Some(noted.id);
+        follow.control.pruned = noted.pruned;
         follow.mark(seq);
         if let Some(file) = follow.files.last_mut() {
             file.times = noted.times;
@@ -172,9 +174,9 @@ impl Follow {
         follow
     }
 
-    /// Follows a chain through what counts of its files, keeping nothing that lines say of other things. With a noted
-    /// head and its kind, only from there on: it stands in the first of the files. Lines are held against what others
-    /// say of these records.
+    /// Follows a chain through what counts of its files and discards the contents of control lines. With a noted head
+    /// and its kind, it begins there: the first of the files must hold that record. Lines are compared with what
+    /// others name of these records.
     pub(crate) fn through(
         storage: &dyn Storage,
         chain: ChainNumber,
@@ -190,7 +192,7 @@ impl Follow {
         let mut source = ChainBytes::of_what_counts(storage, files, offset);
         while let Some(part) = source.next()? {
             follow.take_in(&mut parser, &part);
-            follow.said.clear();
+            follow.controls.clear();
             if let Part::Counted(Chunk::Lines { bytes, .. }) = part {
                 source.reuse(bytes);
             }
@@ -198,7 +200,7 @@ impl Follow {
         Ok(follow)
     }
 
-    /// Takes in what comes next in the files of a chain. Returns how many bytes that are.
+    /// Takes in the next part of the files of a chain. Returns its length in bytes.
     pub(crate) fn take_in(&mut self, parser: &mut LineParser, part: &Part) -> u64 {
         match *part {
             Part::Begin(name) => self.begin_file(name),
@@ -228,7 +230,7 @@ impl Follow {
         0
     }
 
-    /// A file of which nothing was taken in is begun again whenever it is looked at again.
+    /// Begins a file. If it is already the last one, it is begun again, because nothing was taken in from it before.
     pub(crate) fn begin_file(&mut self, name: SegmentName) {
         self.line = 0;
         self.bad_start = None;
@@ -242,13 +244,14 @@ impl Follow {
                 void_bytes: 0,
                 is_empty: true,
                 begins: self.next,
-                is_old: self.facts.is_old,
+                is_old: self.control.is_old,
             });
         }
     }
 
-    /// The last record that must have been durable because a file without a good line holds more than the first write
-    /// of a segment, which is durable before anything follows it. Of the version before, files tell nothing of this.
+    /// Returns the last record that must have been durable because of how a file looks. A file without a good line
+    /// that holds more than the first write of a segment proves that this write was durable. Nothing is written behind
+    /// it before that. Files of the previous version prove nothing of this kind.
     pub(super) fn durable_by_looks(&self, files: &[SegmentFile]) -> u64 {
         let is_destroyed = |count: &&FileCount| {
             let file = files.iter().find(|file| file.name.segment == count.segment);
@@ -258,20 +261,20 @@ impl Follow {
         self.files.iter().filter(is_destroyed).map(|count| count.begins).max().unwrap_or(0)
     }
 
-    /// The segment that is being read.
+    /// Returns the number of the segment that is being read.
     pub(crate) fn segment(&self) -> u32 {
         self.files.last().map_or(0, |file| file.segment)
     }
 
-    fn place(&self, offset: u64) -> LinePosition {
+    fn position(&self, offset: u64) -> LinePosition {
         LinePosition { segment: self.segment(), line: self.line, offset }
     }
 
-    /// Takes in a faultless piece, if it goes on where the chain stands.
+    /// Takes in a faultless chunk, if it continues the chain. Returns whether it does.
     pub(crate) fn join(&mut self, summary: &mut Summary) -> bool {
         let fits = summary.first_seq == self.next && self.hash == Some(summary.previous);
         let begins_file = self.line == 0;
-        // The first line of each file says which file it is; and a chain begins with a closer look.
+        // The first line of a file says which file it is, so it is checked by `one_line`; so is the start of a chain.
         if !fits || begins_file || self.later_format.is_some() {
             return false;
         }
@@ -294,7 +297,7 @@ impl Follow {
         true
     }
 
-    /// Reads whole lines one by one.
+    /// Takes in whole lines one by one.
     fn lines(&mut self, parser: &mut LineParser, bytes: &[u8], offset: u64) {
         for (start, line) in split(bytes) {
             self.one_line(parser.parse(line), offset + start);
@@ -310,53 +313,55 @@ impl Follow {
         if let Some(file) = self.files.last_mut() {
             file.is_empty = false;
         }
-        let place = self.place(offset);
+        let position = self.position(offset);
         self.ends_well = match parsed {
             Err(Malformed(why)) => {
-                self.malformed(place, why.to_owned());
+                self.malformed(position, why.to_owned());
                 false
             }
             Ok(line) if !line.hash_is_right() => {
-                self.edited(&line, place);
+                self.edited(&line, position);
                 false
             }
-            Ok(line) => self.good_line(&line, place),
+            Ok(line) => self.good_line(&line, position),
         };
         self.ends_well
     }
 
-    /// A stretch of bytes that is no line.
+    /// Takes in a run of bytes that is not a line.
     pub(crate) fn bad_bytes(&mut self, offset: u64, length: u64, is_unfinished: bool) {
         self.line += 1;
         self.ends_well = false;
         if let Some(file) = self.files.last_mut() {
             file.is_empty = false;
         }
-        let place = self.place(offset);
-        let what = if is_unfinished { "the line has no end" } else { "the line is longer than 60 KiB" };
+        let position = self.position(offset);
+        let what = if is_unfinished { "the line is incomplete" } else { "the line is longer than 60 KiB" };
+        // Beyond the limit the anomaly is only counted, and `get_mut` finds none.
         let number = self.anomalies.len();
-        self.malformed(place, format!("{what} ({length} bytes)"));
+        self.malformed(position, format!("{what} ({length} bytes)"));
         if let Some(anomaly) = self.anomalies.get_mut(number) {
             anomaly.is_unfinished = is_unfinished;
         }
     }
 
-    /// A file ended before what a later segment says it holds.
+    /// Adds an anomaly for a file that is shorter than a later segment states.
     fn too_short(&mut self, offset: u64, counted: u64) {
         self.line += 1;
         self.ends_well = false;
         let message =
-            format!("the file ends here, and the next segment says that {counted} bytes of it count");
-        let mut anomaly = self.anomaly(Fault::Missing, self.place(offset), message);
+            format!("the file ends here, but the next segment says that {counted} bytes of it count");
+        let mut anomaly = self.anomaly(Fault::Missing, self.position(offset), message);
         anomaly.is_certain = true;
         self.anomalies.push(anomaly);
     }
 
-    /// Bytes that a later segment declares void: only how far they were durable matters.
+    /// Takes in bytes that a later segment declares void. All that matters of them is how far they were durable.
     fn void(&mut self, parser: &mut LineParser, bytes: &[u8]) {
         for (_, line) in split(bytes) {
             let Ok(line) = parser.parse(line) else { continue };
             let claims = line.durable.is_some() || line.kind == RecordKind::Prune;
+            // Only a line that could have followed what counts can state how far that was durable.
             if line.seq < self.next || !claims || !line.hash_is_right() {
                 continue;
             }
@@ -369,6 +374,7 @@ impl Follow {
         }
     }
 
+    /// Counts void bytes of the current file.
     fn count_void(&mut self, length: u64) {
         if let Some(file) = self.files.last_mut() {
             file.void_bytes += length;
@@ -377,7 +383,7 @@ impl Follow {
     }
 }
 
-/// For messages.
+/// Returns the message for missing records.
 pub(crate) fn missing_records(count: u64) -> String {
     match count {
         1 => "1 record is missing before this line".to_owned(),

@@ -1,5 +1,5 @@
-//! Descriptors that are kept: none of them takes the place of a standard stream, and none is used once the program
-//! has closed it.
+//! Descriptors that stay open. None of them takes the number of a standard stream, and none is used
+//! after the program has closed it.
 
 use std::{
     fs, io,
@@ -15,30 +15,33 @@ use rustix::{fs::Mode, io::Errno};
 use super::{open_dirs::SEARCH, retry, stat_of};
 use crate::storage::Stat;
 
-/// The highest number of a standard stream. A program that has closed them prints to these numbers all the same.
+/// The highest number of a standard stream. A program that has closed them still prints to these
+/// numbers.
 const STANDARD: RawFd = 2;
 
-/// Which [`Held`] was opened last at each number. A program that closes all descriptors and opens the same log again gets
-/// the same files at the same numbers: that they are not those of the first handle is known only from this. Numbers
-/// beyond it are not compared. No lock, since a fork can come at any time.
+/// The [`Held`] that was last opened at each descriptor number. A program that closes all
+/// descriptors and opens the same log again gets the same files at the same numbers. Only this
+/// table shows that they do not belong to the first handle. Higher numbers are not checked. There
+/// is no lock, because a fork could come while it is held.
 static OWNERS: [AtomicU64; 1 << 16] = [const { AtomicU64::new(0) }; 1 << 16];
 
-/// What was opened last of all.
+/// The last value given to a [`Held`].
 static LAST_OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// An open file or directory.
 ///
-/// The program shares its descriptors with us. One that closes all it has, as daemons do when they start, lets the
-/// next socket or file have our number. So what stands behind the number is compared with what was opened before it is
-/// used, and it is not closed where it belongs to somebody else, or to another handle of a log.
+/// The program shares its descriptor table with this library. If it closes every descriptor, as
+/// daemons do when they start, the next socket or file may get the same number. So before each use,
+/// the file behind the number is compared with the one that was opened. A number that belongs to
+/// something else now, or to another handle of a log, is not closed either.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// Shared with nobody, except to keep it open for ever.
+    /// Not shared, except to keep the descriptor open for ever.
     file: Arc<fs::File>,
     identity: Stat,
-    /// What stands in `OWNERS` for as long as the number is ours.
+    /// The entry in `OWNERS` for as long as the number is this one's.
     owner: u64,
-    /// Whether it was seen to be closed: what is opened anew can get the same number, and be the same file.
+    /// Whether it was once seen closed. Kept, because the number may be reused for the same file.
     is_closed: AtomicBool,
 }
 
@@ -53,6 +56,8 @@ impl Held {
         let held = Self {
             file,
             identity,
+            // Relaxed: the counter only has to give each value once. The entries of `OWNERS` are
+            // what other threads read, with Acquire.
             owner: LAST_OPENED.fetch_add(1, Ordering::Relaxed) + 1,
             is_closed: AtomicBool::new(false),
         };
@@ -62,12 +67,12 @@ impl Held {
         Ok(held)
     }
 
-    /// What was opened, if it still is that.
+    /// Returns the file, if the descriptor still refers to it.
     pub(super) fn get(&self) -> io::Result<&fs::File> {
         self.stat().map(|_| &*self.file)
     }
 
-    /// The same, and what it holds.
+    /// Returns the current state of the file, if the descriptor still refers to it.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(Errno::BADF.into());
@@ -85,12 +90,13 @@ impl Held {
         stat
     }
 
-    /// Asked of the system alone: a file system in user space can answer `EBADF` too.
+    /// Returns whether the descriptor is open. Only the kernel answers this call; a FUSE file
+    /// system can return `EBADF` for others.
     fn is_open(&self) -> bool {
         rustix::io::fcntl_getfd(&self.file).is_ok()
     }
 
-    /// Whether nothing else of ours was opened at this number since.
+    /// Returns whether nothing else of this library was opened at this number since.
     fn has_number(&self) -> bool {
         self.owner_of_number().is_none_or(|owner| owner.load(Ordering::Acquire) == self.owner)
     }
@@ -108,20 +114,22 @@ impl Drop for Held {
     fn drop(&mut self) {
         drop(self.get());
         if self.is_closed.load(Ordering::Relaxed) {
-            // The number is closed, or somebody else's.
+            // The number is closed or belongs to something else, so closing it would do harm.
             std::mem::forget(Arc::clone(&self.file));
         }
     }
 }
 
-/// Whether a call failed because the program had closed the descriptor that it was made on. A file system in user space
-/// can say the same of a read, a write or a sync: `File::stat` says it only where it is so.
+/// Returns whether a call failed because the program had closed its descriptor. A FUSE file system
+/// can return the same error from a read, a write or a sync. `File::stat` returns it only for a
+/// closed descriptor.
 pub(crate) fn is_closed_under_us(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::BADF.raw_os_error())
 }
 
 fn above_standard(mut open: impl FnMut() -> rustix::io::Result<OwnedFd>) -> io::Result<OwnedFd> {
-    // Held while the file is opened, so that not even for a moment a file that can be written to has such a number.
+    // Occupies the free standard numbers while the file is opened. A writable file must not have
+    // one of them even for a moment, because the program may print to it.
     let free = || rustix::fs::open("/", SEARCH, Mode::empty()).ok();
     let taken: Vec<OwnedFd> =
         std::iter::from_fn(|| free().filter(|number| number.as_raw_fd() <= STANDARD)).collect();
@@ -130,13 +138,13 @@ fn above_standard(mut open: impl FnMut() -> rustix::io::Result<OwnedFd>) -> io::
     if opened.as_raw_fd() > STANDARD {
         return Ok(opened);
     }
-    // A standard stream was closed just now.
+    // A standard stream was closed in between.
     Ok(rustix::io::fcntl_dupfd_cloexec(&opened, STANDARD + 1)?)
 }
 
-/// What is open. The live segment is asked this before each write and each acknowledgement, and whoever asks for the
-/// times of a file as well makes the next write note a finer one, which a journal must take in too (multigrain
-/// timestamps, Linux 6.13).
+/// Returns the state of an open file, without its times. The live segment is checked before each
+/// write and each acknowledgement. Reading the times as well would make the next write record a
+/// finer one, which costs a journal entry (multigrain timestamps, Linux 6.13).
 fn stat_of_open(file: &fs::File) -> io::Result<Stat> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Some(stat) = stat_without_times(file) {
@@ -145,7 +153,7 @@ fn stat_of_open(file: &fs::File) -> io::Result<Stat> {
     Ok(stat_of(&rustix::fs::fstat(file)?))
 }
 
-/// `None` where there is no `statx`, or it does not know all of this.
+/// Returns `None` if there is no `statx(2)`, or it does not know all of these members.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn stat_without_times(file: &fs::File) -> Option<Stat> {
     use rustix::fs::{AtFlags, StatxFlags};
@@ -164,12 +172,12 @@ pub(super) fn stat_without_times(file: &fs::File) -> Option<Stat> {
 mod tests {
     use super::*;
 
-    /// A second handle of the same log: both wrote one chain.
+    /// A second handle of the same log: both wrote to one chain.
     #[test]
     fn what_is_opened_at_the_number_of_another_takes_it_from_that_one() {
         let open = || rustix::fs::open("/", SEARCH, Mode::empty());
         let (first, other) = (Held::open(open).expect("a directory"), Held::open(open).expect("a directory"));
-        // As if the program had closed it, and the system had given the number and the file once more.
+        // As if the program had closed it, and the kernel had reused the number for the same file.
         let second = Held::of(Arc::clone(&first.file)).expect("the same");
         assert!(first.get().is_err_and(|error| is_closed_under_us(&error)));
         drop(first);

@@ -1,4 +1,4 @@
-//! The real file system: the only room that says `std::fs`.
+//! The real file system: the only module that uses `std::fs`.
 
 mod held;
 mod open_dirs;
@@ -26,10 +26,10 @@ use open_dirs::OpenDirs;
 
 const CONTROL: &str = "control";
 
-/// Every permission there is; for a new directory, what the umask leaves of them.
+/// All permission bits. For a new directory, the umask clears some of them.
 const ANY_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
 
-/// What a disk is opened with.
+/// The options of a disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DiskOptions {
     /// Whether the group may read: modes 0750 and 0640 instead of 0700 and 0600.
@@ -38,23 +38,25 @@ pub(crate) struct DiskOptions {
 
 /// A log directory on disk.
 ///
-/// Files are opened relative to directories that are held open, so that nobody can put another
-/// directory under the writer; `reattach` opens the directory anew, from its parent.
+/// Files are opened relative to directories that are held open, so that nobody can substitute
+/// another directory under the writer. `reattach` opens the directories again, from their parent.
 #[derive(Debug)]
 pub(crate) struct Disk {
     root: PathBuf,
     options: DiskOptions,
-    /// Guards which directories are open. Held for the length of one `openat` and no longer.
-    place: RwLock<OpenDirs>,
+    /// Guards the open directories. Held for reading during one call on a directory, and for
+    /// writing only while `reattach` replaces them.
+    dirs: RwLock<OpenDirs>,
     /// The user that opened the log.
     user: rustix::process::Uid,
-    /// What the system said when a log was opened to be written: it may be out of reach later, in another root.
+    /// Read when a log is opened for writing. Later these files may be out of reach, in another
+    /// root (chroot(2)).
     boot_id: OnceLock<String>,
     machine_id: OnceLock<String>,
 }
 
 impl Disk {
-    /// Opens a log to write: makes what is missing, refuses what is unsafe.
+    /// Opens a log for writing: creates what is missing, and refuses what is unsafe.
     pub(crate) fn create(root: &Path, options: DiskOptions) -> io::Result<Self> {
         let root = std::path::absolute(root)?;
         let disk = Self::at(OpenDirs::create(&root, options)?, root, options);
@@ -63,17 +65,17 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Opens a log that exists, to read.
+    /// Opens an existing log for reading.
     pub(crate) fn open_existing(root: &Path) -> io::Result<Self> {
         let root = std::path::absolute(root)?;
         Ok(Self::at(OpenDirs::of_existing(&root)?, root, DiskOptions::default()))
     }
 
-    fn at(place: OpenDirs, root: PathBuf, options: DiskOptions) -> Self {
+    fn at(dirs: OpenDirs, root: PathBuf, options: DiskOptions) -> Self {
         Self {
             root,
             options,
-            place: RwLock::new(place),
+            dirs: RwLock::new(dirs),
             user: rustix::process::geteuid(),
             boot_id: OnceLock::new(),
             machine_id: OnceLock::new(),
@@ -82,37 +84,40 @@ impl Disk {
 
     /// Runs `action` on an open directory.
     fn with_dir<T>(&self, dir: Dir, action: impl FnOnce(&fs::File) -> io::Result<T>) -> io::Result<T> {
-        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        place.dir(dir).and_then(action).map_err(|error| self.explained(error))
+        let dirs = self.dirs.read().unwrap_or_else(PoisonError::into_inner);
+        dirs.dir(dir).and_then(action).map_err(|error| self.explained(error))
     }
 
-    /// Names the cause where the program became another user.
+    /// Adds to an error that the program became another user, if that explains it.
     fn explained(&self, error: io::Error) -> io::Error {
         let (then, now) = (self.user.as_raw(), rustix::process::geteuid().as_raw());
+        // An error with a reason of its own, such as an unsafe file, has nothing to do with the
+        // user.
         if then == now || error.get_ref().is_some() || error.kind() != io::ErrorKind::PermissionDenied {
             return error;
         }
         let reason = format!(
-            "{error}: user {then} opened the log, and this process is user {now} since; open it as that user, or \
+            "{error}: user {then} opened the log, and this process is now user {now}; open it as that user, or \
              give the directory and its files to that user"
         );
         io::Error::new(io::ErrorKind::PermissionDenied, reason)
     }
 }
 
-/// An error that says: this is not safe. The builder turns it into `Error::InsecureDirectory`.
+/// Returns the error for something unsafe. The builder turns it into `Error::InsecureDirectory`.
 fn refusal(reason: InsecureReason) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, reason)
 }
 
-/// Whether a write failed only because there is no room: the bytes before it can still be trusted.
+/// Returns whether a write failed only for lack of space. The bytes written before it can still be
+/// trusted then.
 pub(crate) fn is_out_of_room(error: &io::Error) -> bool {
     [Errno::NOSPC, Errno::DQUOT, Errno::FBIG]
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Repeats a call for as long as a signal interrupts it.
+/// Repeats a call while a signal interrupts it (`EINTR`, signal(7)).
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -128,7 +133,7 @@ impl Storage for Disk {
             Dir::Log => self.root.clone(),
             Dir::Control => self.root.join(CONTROL),
         };
-        // Joining nothing would leave a slash behind.
+        // Joining an empty name would append a slash.
         if name.is_empty() { dir } else { dir.join(name) }
     }
 
@@ -147,6 +152,9 @@ impl Storage for Disk {
     }
 
     fn open(&self, dir: Dir, name: &str, access: Access) -> io::Result<Box<dyn File>> {
+        // NOFOLLOW: a symlink could lead out of the log. NONBLOCK: opening a FIFO must not block.
+        // NOCTTY: a terminal must not become the controlling one (open(2)). APPEND: the kernel puts
+        // each write at the end.
         let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let flags = flags
             | match access {
@@ -156,7 +164,7 @@ impl Storage for Disk {
                 Access::Lock => OFlags::RDWR | OFlags::CREATE,
             };
         let private = Mode::RUSR | Mode::WUSR;
-        // Who can read a lock file can hold it, and keep the writer out.
+        // Whoever can read a lock file can lock it, and keep the writer out (flock(2)).
         let for_group = self.options.group_readable && access != Access::Lock;
         let mode = if for_group { private | Mode::RGRP } else { private };
         let is_there = Cell::new(false);
@@ -168,7 +176,8 @@ impl Storage for Disk {
                 check_file(file.get()?)?;
             }
             if matches!(access, Access::Create | Access::Lock) {
-                // The umask may have taken the group's right to read, and the version before gave it for locks.
+                // The umask may have cleared the group's permission to read. The previous version
+                // gave it for locks, too.
                 let open = file.get()?;
                 if Mode::from_raw_mode(rustix::fs::fstat(open)?.st_mode) & ANY_MODE != mode {
                     rustix::fs::fchmod(open, mode)?;
@@ -177,8 +186,8 @@ impl Storage for Disk {
             Ok(file)
         });
         if opened.is_err() && access == Access::Create && is_there.get() {
-            // Nobody hears of a file that could not be looked at once it was made: behind the `close` of its chain it would
-            // stand as a first write that was torn.
+            // The caller gets an error and so does not know of the file. Left behind the `close` of
+            // its chain, it would look like a torn first write.
             drop(self.remove(dir, name));
         }
         Ok(Box::new(DiskFile(opened?)))
@@ -189,17 +198,18 @@ impl Storage for Disk {
     }
 
     fn sync_dir(&self, dir: Dir) -> io::Result<()> {
-        // On Apple platforms std asks for F_FULLFSYNC, which rustix's fsync does not.
+        // On Apple platforms, fsync(2) does not flush the drive's cache. std uses F_FULLFSYNC
+        // there, which rustix does not.
         self.with_dir(dir, fs::File::sync_all)
     }
 
     fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
-        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        // A name in a directory that was moved away names nothing here.
-        if !place.holds(dir)? {
+        let dirs = self.dirs.read().unwrap_or_else(PoisonError::into_inner);
+        // In a directory that was moved away, a name no longer stands for a file of this log.
+        if !dirs.holds(dir)? {
             return Ok(None);
         }
-        place.dir(dir).and_then(|dir| stat_at(dir, name.as_ref())).or_else(|error| match error {
+        dirs.dir(dir).and_then(|dir| stat_at(dir, name.as_ref())).or_else(|error| match error {
             error if error.kind() == io::ErrorKind::NotFound => Ok(None),
             error => Err(error),
         })
@@ -211,18 +221,19 @@ impl Storage for Disk {
     }
 
     fn reattach(&self) -> io::Result<()> {
-        let place = self.place.read().unwrap_or_else(PoisonError::into_inner).again(self.options);
-        *self.place.write().unwrap_or_else(PoisonError::into_inner) =
-            place.map_err(|error| self.explained(error))?;
+        // Opened before the write lock is taken, so that no other call waits for the file system.
+        let dirs = self.dirs.read().unwrap_or_else(PoisonError::into_inner).again(self.options);
+        *self.dirs.write().unwrap_or_else(PoisonError::into_inner) =
+            dirs.map_err(|error| self.explained(error))?;
         Ok(())
     }
 
     fn apart(&self) -> io::Result<Arc<dyn Storage>> {
-        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        let place = place.apart().map_err(|error| self.explained(error))?;
+        let dirs = self.dirs.read().unwrap_or_else(PoisonError::into_inner);
+        let dirs = dirs.apart().map_err(|error| self.explained(error))?;
         let (root, boot_id, machine_id) = (self.root.clone(), self.boot_id.clone(), self.machine_id.clone());
         let (options, user) = (self.options, self.user);
-        Ok(Arc::new(Self { root, options, place: RwLock::new(place), user, boot_id, machine_id }))
+        Ok(Arc::new(Self { root, options, dirs: RwLock::new(dirs), user, boot_id, machine_id }))
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -254,13 +265,14 @@ impl Storage for Disk {
     }
 }
 
-/// What a small file of the system says; nothing where it does not exist.
+/// Returns the contents of a small system file; empty if it does not exist.
 fn first_line_of(path: &str) -> String {
     fs::read_to_string(path).map_or_else(|_| String::new(), |text| text.trim().to_owned())
 }
 
-/// Whether /proc/locks has an exclusive lock on this file. It tells everybody, but not of the processes of other
-/// containers; and where it names another device than the file does, as on btrfs, nothing can be told.
+/// Returns whether /proc/locks lists an exclusive lock on this file. Every user can read it, but it
+/// does not list the processes of other containers. On file systems such as btrfs it shows another
+/// device than the file, so no lock is found.
 fn lists_writer(locks: &str, file: &Stat) -> bool {
     let device = (rustix::fs::major(file.device), rustix::fs::minor(file.device));
     let sought = format!("{:02x}:{:02x}:{}", device.0, device.1, file.inode);
@@ -275,7 +287,7 @@ fn lists_writer(locks: &str, file: &Stat) -> bool {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn fill_with_random(bytes: &mut [u8; 16]) -> io::Result<()> {
     use rustix::rand::{GetRandomFlags, getrandom};
-    // So few bytes are never given in part.
+    // Requests of up to 256 bytes are never filled in part (getrandom(2)).
     let filled = retry(|| Ok(getrandom(&mut bytes[..], GetRandomFlags::empty())?))?;
     if filled == bytes.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
@@ -286,7 +298,8 @@ fn fill_with_random(bytes: &mut [u8; 16]) -> io::Result<()> {
     fs::File::open("/dev/urandom")?.read_exact(bytes)
 }
 
-/// Nothing is appended to what only looks like a file of ours.
+/// Checks that a file is one of this log. Nothing is appended to a file that only has the right
+/// name.
 fn check_file(file: &fs::File) -> io::Result<()> {
     let metadata = file.metadata()?;
     if !metadata.file_type().is_file() {
@@ -305,7 +318,7 @@ fn check_file(file: &fs::File) -> io::Result<()> {
 }
 
 fn stat_of(stat: &rustix::fs::Stat) -> Stat {
-    /// Which types these numbers have differs by platform.
+    /// Converts a number, whose type differs by platform.
     fn number<T: Default>(number: impl TryInto<T>) -> T {
         number.try_into().unwrap_or_default()
     }
@@ -318,7 +331,7 @@ fn stat_of(stat: &rustix::fs::Stat) -> Stat {
     }
 }
 
-/// What has this name in a directory.
+/// Returns the file with this name in a directory, without following a symlink.
 fn stat_at(dir: &fs::File, name: &OsStr) -> io::Result<Option<Stat>> {
     match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat_of(&stat))),
@@ -340,7 +353,7 @@ fn filesystem_of(dir: &fs::File) -> io::Result<FileSystem> {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn filesystem_of(dir: &fs::File) -> io::Result<FileSystem> {
-    // The name as the system itself gives it, up to its NUL.
+    // The name as the kernel returns it, up to its NUL.
     let stat = rustix::fs::fstatfs(dir)?;
     let name = stat.f_fstypename.iter().map(|byte| char::from(u8::try_from(*byte).unwrap_or_default()));
     Ok(FileSystem::from_name(&name.take_while(|character| *character != '\0').collect::<String>()))
@@ -352,6 +365,7 @@ struct DiskFile(Held);
 impl File for DiskFile {
     fn append(&self, bytes: &[u8]) -> io::Result<usize> {
         let file = self.0.get()?;
+        // With O_APPEND, so the offset is irrelevant.
         retry(|| Ok(rustix::io::write(file, bytes)?))
     }
 
@@ -366,7 +380,7 @@ impl File for DiskFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // On Apple platforms std asks for F_FULLFSYNC, which rustix's fdatasync does not.
+        // On Apple platforms, std uses F_FULLFSYNC, which rustix's fdatasync does not.
         self.0.get()?.sync_data()
     }
 
@@ -411,7 +425,7 @@ impl File for DiskFile {
 mod tests {
     use super::*;
 
-    /// The two are compared: the one identifies an open file, the other what stands at its path.
+    /// The two are compared: one identifies an open file, the other the file at its path.
     #[test]
     fn a_file_is_the_same_by_its_handle_and_by_its_path() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -426,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_writer_is_seen_in_what_the_system_says_of_locks() {
+    fn only_a_writer_is_found_in_the_list_of_locks() {
         let lines = [
             ("1: FLOCK  ADVISORY  WRITE 4711 08:01:12345 0 EOF", true),
             ("2: FLOCK  ADVISORY  READ  4711 08:01:12345 0 EOF", false),
@@ -448,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_call_is_made_again() {
+    fn an_interrupted_call_is_repeated() {
         let mut calls = 0;
         let locked = retry(|| {
             calls += 1;

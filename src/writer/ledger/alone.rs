@@ -1,4 +1,4 @@
-//! Records that are a write of their own: the end of a run, and what retention removes.
+//! Records that need a write of their own: `close` and `prune`.
 
 use super::{Ledger, Run, Trouble};
 use crate::{
@@ -8,9 +8,12 @@ use crate::{
 };
 
 impl Ledger {
-    /// Makes everything durable, then writes the last record of an orderly end. Where it fails, the next attempt makes
-    /// another, so that a chain never closes twice. Behind a file that came to nothing, the chain ends where no segment
-    /// can be begun only if that is said to be the last attempt: it is found to be unclean then.
+    /// Makes everything durable, then writes `close`, the last record of an orderly end. Each
+    /// attempt writes a new record behind the last durable one, so a chain never closes twice.
+    ///
+    /// If an unused file lies behind the live segment, `close` needs a new segment first. If none
+    /// can be begun either, the chain is closed anyway, but only if `is_last` is set: the next
+    /// opener then takes it for unclosed.
     pub(in crate::writer) fn close(
         &mut self,
         payload: &[u8],
@@ -20,9 +23,9 @@ impl Ledger {
         self.note_open()?;
         self.sync()?;
         if self.live.is_none() || self.has_idle_files() {
-            // A file that came to nothing, with nothing behind it to say so, looks like one that was emptied.
+            // An unused file that no later first line lists looks like a segment that was emptied.
             match self.begin_segment(now) {
-                Err(trouble) if trouble.old_goes_on && is_last => {}
+                Err(trouble) if trouble.old_usable && is_last => {}
                 begun => begun?,
             }
         }
@@ -30,14 +33,16 @@ impl Ledger {
             return Ok(());
         }
         self.run = Run::Closed;
-        // Whether a run ended in order its lines decide. Where this fails, the next opener notes it.
+        // The lines alone decide whether a run ended in order. If a note fails, the next opener
+        // writes it.
         drop(self.lock.write_named(&self.named));
         drop(self.note(NotedState::Closed));
         Ok(())
     }
 
-    /// Makes everything durable, then a record as a write of its own; says whether it is, and there was a segment to
-    /// write it to. It is no draft that is retained: where it fails, it is gone, and in another chain it would be wrong.
+    /// Makes everything durable, then writes and syncs one record on its own. Returns whether it is
+    /// durable; it is not if there was no segment to write to. The record is not retained: after a
+    /// failure it is gone, because in another chain it would be wrong.
     pub(in crate::writer) fn write_alone(&mut self, payload: &[u8]) -> Result<bool, Trouble> {
         self.note_open()?;
         self.sync()?;
@@ -51,7 +56,7 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Makes a `prune` record durable; says whether it is. Until then no file goes.
+    /// Makes a `prune` record durable. Returns whether it is: until then, no file may be removed.
     pub(in crate::writer) fn prune(&mut self, info: &PruneInfo, now: &Moment) -> Result<bool, Trouble> {
         let is_durable = self.write_alone(&info.payload(now.wall))?;
         if is_durable {

@@ -1,4 +1,4 @@
-//! Beginning a segment: behind the last durable record, with everything that is retained.
+//! Begins a segment behind the last durable record, with everything that is retained.
 
 use std::io;
 
@@ -20,36 +20,50 @@ use crate::{
     storage::{Dir, is_out_of_room},
 };
 
-/// Free space beyond the first write that a new segment needs after the disk was full.
+/// The free space, beyond the first write, that a new segment needs after the disk was full.
 const ROOM: u64 = 64 << 10;
 
-/// Files that may stand between two segments and count nothing: the more there are, the slower the chain is opened.
+/// The most unused files between two segments. The more there are, the longer opening the chain
+/// takes.
 pub(in crate::writer) const MAX_FAILED: usize = 1000;
 
-/// Those of them that the version before left, and that are named one by one: all must fit one line.
+/// The most of these that the previous version left. They are listed one by one, and all must fit
+/// into one line.
 pub(in crate::writer) const MAX_FAILED_BEFORE: usize = 256;
 
 impl Ledger {
     /// Begins a new segment.
     ///
-    /// In this order: the poison entry, if the old segment lies; create; write the `segment` line; sync the file;
-    /// sync the directory; clear the entry; note the head; then what is retained; only then acknowledge.
+    /// The order of the steps is what makes a crash at any point harmless:
+    ///
+    /// 1. Write the poison entry if the old segment failed: no opener may trust its pages.
+    /// 2. Create the file, and write the `segment` line, which says where the old segment ends.
+    /// 3. Sync the file, then the directory: without its name, a power cut loses the file.
+    /// 4. Clear the poison entry, which the durable `segment` line replaces.
+    /// 5. Note the head in the lock file.
+    /// 6. Write and sync what is retained.
+    ///
+    /// Only then is anything acknowledged.
     pub(in crate::writer) fn begin_segment(&mut self, now: &Moment) -> Result<(), Trouble> {
+        // An earlier attempt made this segment durable. Only its note is missing.
         if let Some(segment) = self.unnoted.take() {
             return self.enter(segment, now);
         }
         self.note_open()?;
         let rotates = self.live.is_some();
         if self.poison != Poison::None {
-            // Also where it was written before: a disk that refuses this is not ready for a new file.
+            // Rewritten even if it was written before: a disk that refuses this is not ready for a
+            // new file.
             if let Err(error) = self.write_poison() {
                 return Err(self.not_begun("mark as failed", self.durable.segment, error, false));
             }
         }
         if !self.failed.is_empty() {
-            // A disk that cannot make names durable would leave a file behind at each attempt.
+            // Make the names of earlier attempts durable first. A disk that cannot do that would
+            // otherwise collect a file with every attempt.
             if let Err(error) = self.storage.sync_dir(Dir::Log) {
-                // What was named and not synced never will be, whatever the next sync says.
+                // A name whose sync failed may never become durable, even if the next sync
+                // succeeds.
                 self.failed.extend(self.empty.take().map(|empty| empty.name.segment));
                 self.poison();
                 return Err(self.not_begun("sync the directory of", self.next_segment, error, false));
@@ -63,6 +77,7 @@ impl Ledger {
             },
         };
         let number = segment.name.segment;
+        // An empty file may have waited for hours. Its time is that of its first line.
         segment.begun = now.wall;
         let sealed = self.seal_first_line(number, now);
         if let Err(error) = self.check_room() {
@@ -74,17 +89,20 @@ impl Ledger {
         }
         if let Err(error) = segment.sync_new(&self.storage) {
             self.failed.push(number);
-            // Where room is only given at the sync, the next attempt waits for room too.
+            // On file systems that allocate at the sync, the next attempt must wait for space, too.
             self.out_of_room = is_out_of_room(&error);
             self.poison();
             return Err(self.not_begun("sync", number, error, false));
         }
         if let Err(error) = segment.tampering().and_then(|what| what.map_or(Ok(()), tampered)) {
-            // Whatever somebody wrote to it, it need not look as our own writes leave a file.
+            // Somebody else may have written anything to it, so it need not look like a file that
+            // only our own first write reached.
             self.failed_before.push(number);
             return Err(self.not_begun("trust", number, error, false));
         }
         if self.poison == Poison::Written {
+            // If this fails, an opener would still take the entry as valid and give up the new
+            // segment. So the new file must not be used either.
             if let Err(error) = self.lock.write(&LockState::Clean) {
                 self.failed.push(number);
                 self.poison();
@@ -105,22 +123,26 @@ impl Ledger {
         self.enter(segment, now)
     }
 
-    /// Notes the head before anything in a new segment is acknowledged, and writes what is retained.
+    /// Notes the head, then writes what is retained. The note comes first: nothing in the new
+    /// segment may be acknowledged before the lock file points to it.
     fn enter(&mut self, segment: Segment, now: &Moment) -> Result<(), Trouble> {
         if let Err(error) = self.note(NotedState::Open) {
             let number = segment.name.segment;
             self.unnoted = Some(segment);
             return Err(self.not_begun("note the head of", number, error, false));
         }
+        // From here on it can be written to: `live` is set for a segment that is durable and noted,
+        // and for no other.
         self.live = Some(segment);
         self.write_retained(now)
     }
 
-    /// Writes what the segments before could not make durable, and first why there is a new one.
+    /// Writes the reason for the new segment, then what the earlier segments could not make
+    /// durable.
     fn write_retained(&mut self, now: &Moment) -> Result<(), Trouble> {
         let mut retained = DraftBuffers::default();
-        if let Some(story) = self.story.take() {
-            retained.push(&story.as_info().payload(now.wall), None, None);
+        if let Some(recovery_reason) = self.recovery_reason.take() {
+            retained.push(&recovery_reason.as_info().payload(now.wall), None, None);
         }
         self.retained.move_to(&mut retained);
         if retained.is_empty() {
@@ -130,11 +152,13 @@ impl Ledger {
         let since = self.unsynced.since;
         self.unsynced = Unsynced { since, ..Unsynced::default() };
         self.append(&mut retained, now)?;
-        // What was refused meanwhile is named behind it, so that one sync is enough.
+        // Events refused meanwhile are named behind these, so that one sync covers both.
         self.name_refused(now)?;
         self.sync()
     }
 
+    /// Handles a first write that failed. A file that is still empty can be used by the next
+    /// attempt.
     fn first_write_refused(&mut self, segment: Segment, refused: Refused, rotates: bool) -> Trouble {
         let number = segment.name.segment;
         self.out_of_room = refused.out_of_room;
@@ -149,33 +173,39 @@ impl Ledger {
         self.not_begun("write to", number, refused.error, false)
     }
 
+    /// Returns the trouble of a segment that could not be begun. Unless `old_usable`, the live
+    /// segment is given up.
     fn not_begun(
         &mut self,
         action: &'static str,
         segment: u32,
         error: io::Error,
-        old_goes_on: bool,
+        old_usable: bool,
     ) -> Trouble {
         self.events.written = self.events.durable;
         self.receipts.clear();
-        if !old_goes_on {
-            // A first line may have reached the new file, and it says that the old one ends.
+        if !old_usable {
+            // The first line may have reached the new file, and it ends the old segment. So nothing
+            // may be appended to that.
             self.live = None;
         }
-        Trouble { action, segment, error, old_goes_on, is_tampering: false }
+        Trouble { action, segment, error, old_usable, is_tampering: false }
     }
 
-    /// The next file that does not exist; numbers are never used twice.
+    /// Creates the next file that does not exist. Numbers are never used twice.
     fn create(&mut self, now: &Moment) -> io::Result<Segment> {
         loop {
             if self.next_segment > SegmentName::MAX_SEGMENT {
                 return Err(io::Error::other("every segment number is used"));
             }
+            // Recovery applies the same limits: beyond them, no opener would continue the chain.
             if self.failed.len() + 1 >= MAX_FAILED || self.failed_before.len() >= MAX_FAILED_BEFORE {
                 return Err(io::Error::other("too many files behind the last record could not be used"));
             }
             let name = SegmentName { chain: self.chain(), segment: self.next_segment };
             match Segment::create(&self.storage, name, now.wall) {
+                // Another program created it, and it may hold anything. It is listed one by one, so
+                // that it counts nothing.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     self.failed_before.push(self.next_segment);
                     self.next_segment += 1;
@@ -189,8 +219,9 @@ impl Ledger {
         }
     }
 
-    /// Seals the `segment` line into `lines`. It is the first write of its file, and alone: so a file in which more
-    /// was lost than a crash can take shows it.
+    /// Seals the `segment` line into `lines`. It is the first write to its file, and a write of its
+    /// own. A crash can therefore leave at most this one line unfinished, and a file that lost more
+    /// shows it.
     fn seal_first_line(&mut self, number: u32, now: &Moment) -> (u64, Digest) {
         let Point { seq, hash, segment, end } = self.durable;
         let counted =
@@ -211,7 +242,8 @@ impl Ledger {
         (seq + 1, seal(&mut self.lines, seq + 1, &info.payload(now.wall), Some(seq), &hash))
     }
 
-    /// After a full disk: waits until what is retained surely fits.
+    /// Checks, after the disk was full, that everything retained will fit. Otherwise each attempt
+    /// could leave another unfinished segment.
     fn check_room(&self) -> io::Result<()> {
         let needed = self.lines.len() as u64 + self.retained.bytes() + ROOM;
         if self.out_of_room && self.storage.free_bytes()? < needed {

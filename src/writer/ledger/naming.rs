@@ -1,7 +1,9 @@
-//! Records that become durable although somebody was told that they are not confirmed: they are named by chained
-//! `unconfirmed` records before anybody hears that anything newer is durable.
+//! Records that become durable although a caller was told that they are not confirmed. They are
+//! named by chained `unconfirmed` records, which must be durable before anything newer is
+//! acknowledged.
 //!
-//! Such a record is no draft: it names places in the chain, and is made anew where those change.
+//! An `unconfirmed` record is not a draft: it names positions in the chain, and is made anew when
+//! those change.
 
 use super::{Ledger, Trouble};
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
     segment_name::ChainNumber,
 };
 
-/// Where events stand that were written one behind the other.
+/// Consecutive events that were written to consecutive records.
 #[derive(Debug, Clone, Copy)]
 struct Placed {
     first: Ticket,
@@ -19,22 +21,23 @@ struct Placed {
     count: u64,
 }
 
-/// A line that names refused events, written and not durable.
+/// A line that names refused events and is written but not durable.
 #[derive(Debug)]
 struct Naming {
     seq: u64,
     what: Named,
 }
 
+/// What a line names.
 #[derive(Debug)]
 enum Named {
     /// Events in this chain.
     Here(Refused),
-    /// Records of a chain that was left.
+    /// Records of a chain that this log has left.
     Elsewhere(Unconfirmed),
 }
 
-/// Refused events that were written, and the records that they are.
+/// Refused events that were written, and the ranges of their records.
 #[derive(Debug)]
 struct Written {
     reason: NotConfirmed,
@@ -42,21 +45,21 @@ struct Written {
     records: Vec<(u64, u64)>,
 }
 
-/// What a ledger knows of refused events.
+/// The refused events of a ledger.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    /// Refused, and in no line that names them.
+    /// Events that were refused and are not named yet.
     refused: Refused,
-    /// The same of a chain that was left.
+    /// The same for records of a chain that was left.
     elsewhere: Vec<Unconfirmed>,
-    /// Events that were written and that nobody was told of as durable.
+    /// Where events were written that are not yet published as durable.
     placed: Vec<Placed>,
-    /// Lines that name some, written and not durable.
+    /// Lines that name refused events and are not durable yet.
     naming: Vec<Naming>,
 }
 
 impl Refusals {
-    /// Takes in where an event was written.
+    /// Records where an event was written.
     pub(super) fn place(&mut self, ticket: Ticket, seq: u64) {
         match self.placed.last_mut() {
             Some(last) if last.first + last.count == ticket && last.seq + last.count == seq => {
@@ -66,7 +69,7 @@ impl Refusals {
         }
     }
 
-    /// Forgets what was written behind this record: it is void.
+    /// Forgets what was written behind this record, because it is void.
     pub(super) fn void_behind(&mut self, seq: u64) {
         self.placed.retain_mut(|placed| {
             placed.count = placed.count.min((seq + 1).saturating_sub(placed.seq));
@@ -75,7 +78,7 @@ impl Refusals {
         self.name_again_behind(seq);
     }
 
-    /// What was named by lines behind this record is to be named again.
+    /// Marks what was named by lines behind this record as not named.
     fn name_again_behind(&mut self, seq: u64) {
         for naming in self.naming.extract_if(.., |naming| naming.seq > seq) {
             match naming.what {
@@ -85,12 +88,12 @@ impl Refusals {
         }
     }
 
-    /// How many lines that name some are durable with this record; they are done with.
+    /// Removes the naming lines that are durable with this record, and returns how many there were.
     pub(super) fn named_through(&mut self, seq: u64) -> u64 {
         self.naming.extract_if(.., |naming| naming.seq <= seq).count() as u64
     }
 
-    /// The places of refused events that were written, by reason; these are taken out.
+    /// Takes the records of the refused events that were written, grouped by reason.
     fn take_placed(&mut self) -> Vec<Written> {
         let mut found = Vec::new();
         for reason in NotConfirmed::ALL {
@@ -113,12 +116,12 @@ impl Refusals {
 }
 
 impl Ledger {
-    /// Takes in that somebody was told that these events are not confirmed.
+    /// Takes note of events that a caller was told are not confirmed.
     pub(in crate::writer) fn refuse(&mut self, refused: &Refused) {
         self.refusals.refused.append(refused);
     }
 
-    /// Whether something must be named before anybody may hear what is durable.
+    /// Returns whether refused events must be named before newer durable events are acknowledged.
     pub(in crate::writer) fn must_name(&self) -> bool {
         let durable = self.events.durable;
         !self.refusals.elsewhere.is_empty()
@@ -126,12 +129,13 @@ impl Ledger {
             || self.refusals.refused.first().is_some_and(|first| first <= durable)
     }
 
-    /// Everybody knows that events up to this one are durable: nobody can be refused any more.
+    /// Forgets where events up to this one were written: they are acknowledged, so none of them can
+    /// be refused any more.
     pub(in crate::writer) fn published(&mut self, ticket: Ticket) {
         self.refusals.placed.retain(|placed| placed.first + placed.count > ticket + 1);
     }
 
-    /// Appends lines that name what was refused and written, in a write of their own.
+    /// Appends lines that name refused events that were written. They are a write of their own.
     pub(in crate::writer) fn name_refused(&mut self, now: &Moment) -> Result<(), Trouble> {
         let Some(live) = self.live.take() else { return Ok(()) };
         let mut named = Vec::new();
@@ -139,7 +143,7 @@ impl Ledger {
             named.push((records.clone(), Named::Elsewhere(records)));
         }
         for Written { reason, mut events, records } in self.refusals.take_placed() {
-            // What is named in several lines counts as named with the last of them.
+            // Events that take several lines count as named with the last of them.
             let chunks: Vec<&[(u64, u64)]> = records.chunks(MAX_RANGES).collect();
             for (number, chunk) in chunks.iter().enumerate() {
                 let is_last = number + 1 == chunks.len();
@@ -149,7 +153,8 @@ impl Ledger {
                 named.push((record, Named::Here(tickets)));
             }
         }
-        // Of what is durable and has no place nothing can be said.
+        // The events that remain are durable or lost, but were never placed, so no record can be
+        // named.
         drop(self.refusals.refused.take(0, self.events.durable));
         if named.is_empty() {
             self.live = Some(live);
@@ -166,22 +171,22 @@ impl Ledger {
         self.write_lines(live, at)
     }
 
-    /// Hands over what another chain has to name of this one, which is left: where refused events stand in it, and which
-    /// are still to come.
+    /// Hands the refused events over to the ledger of another chain, because this one is left.
+    /// These are the records to name, and the events that are not written yet.
     pub(in crate::writer) fn hand_over_refused(&mut self, to: &mut Self, chain: (ChainNumber, ChainId)) {
         self.refusals.name_again_behind(0);
         let still = self.refusals.refused.clone();
         for Written { reason, records, .. } in self.refusals.take_placed() {
             for chunk in records.chunks(MAX_RANGES) {
                 let reason = reason.as_str().to_owned();
-                // An exclusive log goes on in the same chain.
+                // An exclusive log continues in the same chain.
                 let of = Some(chain).filter(|chain| *chain != (to.chain(), to.id));
                 to.refusals.elsewhere.push(Unconfirmed { reason, records: chunk.to_vec(), chain: of });
             }
         }
         to.refusals.elsewhere.append(&mut self.refusals.elsewhere);
         to.refusals.refused = still;
-        // What is durable here is named above, and does not come again.
+        // Durable events of this chain are named above and do not come again.
         drop(to.refusals.refused.take(0, self.events.durable));
     }
 

@@ -1,15 +1,16 @@
-//! The noted head: how far the chain is durable, written down where no copy of the log takes it along.
+//! The noted head: how far the chain is durable, kept in the lock file, which copies of the log
+//! leave behind.
 
 use std::io;
 
 use super::{Ledger, Run, Trouble};
 use crate::chain_reader::{Noted, NotedState};
 
-/// A head is noted anew once so much became durable behind it.
+/// The number of durable bytes behind the noted head after which it is noted anew without delay.
 const NOTE_BYTES: u64 = 8 << 20;
 
 impl Ledger {
-    /// Notes the durable head in the lock file.
+    /// Notes the durable head in the lock file, and makes the note durable.
     pub(in crate::writer) fn note(&mut self, state: NotedState) -> io::Result<()> {
         let noted = Noted {
             state,
@@ -27,8 +28,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Says in the lock file that the chain is written to, before the first append of a run. A new chain has no head to
-    /// note before its first line is durable.
+    /// Notes, before the first append of a run, that the chain is being written. A new chain has no
+    /// head to note until its first line is durable.
     pub(super) fn note_open(&mut self) -> Result<(), Trouble> {
         if self.run != Run::Found || self.durable.seq == 0 {
             return Ok(());
@@ -37,17 +38,18 @@ impl Ledger {
             action: "note the head of",
             segment: self.durable.segment,
             error,
-            old_goes_on: false,
+            old_usable: false,
             is_tampering: false,
         })
     }
 
-    /// Whether the noted head is not the durable one.
+    /// Returns whether the durable head is ahead of the noted one.
     pub(in crate::writer) fn is_behind_its_note(&self) -> bool {
         self.noted().is_none_or(|noted| noted.point.seq != self.durable.seq)
     }
 
-    /// Whether so much became durable behind the noted head that it must not wait.
+    /// Returns whether so much became durable behind the noted head that the next note must not
+    /// wait.
     pub(in crate::writer) fn must_note(&self) -> bool {
         let bytes = |noted: &Noted| self.durable.end.saturating_sub(noted.point.end);
         self.noted()

@@ -1,5 +1,5 @@
-//! The poison entry of a chain, and how the chain is let go of: whoever takes it next must know what is wrong with
-//! it.
+//! The poison entry of a chain, and the release of the chain. Its next holder must learn that a
+//! segment failed.
 
 use std::io;
 
@@ -14,18 +14,22 @@ use crate::{
 };
 
 impl Ledger {
-    /// The last segment is not to be trusted any more: its lock file says so from here on, because
-    /// an opener under this boot would sync it, and be lied to.
+    /// Marks the last segment as poisoned in the lock file. Without that entry, an opener under
+    /// this boot would sync the segment, get success, and trust bytes that never reached the disk.
     pub(super) fn poison(&mut self) {
         self.poison = Poison::Wanted;
-        // Where this fails it is tried again before anything else is.
+        // If this fails, it is tried again before any new segment.
         drop(self.write_poison());
     }
 
+    /// Writes the poison entry and makes it durable. If the lock was lost, the entry goes to the
+    /// lock file that is now at its path.
     pub(super) fn write_poison(&mut self) -> io::Result<()> {
         self.poison = Poison::Wanted;
         let entry = LockState::Poison { boot: self.storage.boot_id(), point: self.durable };
         let written = self.lock.write(&entry);
+        // If the program closed the descriptor, the lock is lost as well, and the file at the path
+        // counts.
         if written.as_ref().is_err_and(|error| !is_closed_under_us(error)) {
             return written;
         }
@@ -38,11 +42,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// Somebody replaced the lock, or let go of it: the one at its path says the same. Where another process holds that already, it has looked before us.
+    /// Writes the entry to the lock file now at the path, because this process has lost its own
+    /// lock. A process that already holds that file read it before the entry could be written.
     fn warn_next_holder(&self, entry: &LockState) -> io::Result<()> {
         let segment = SegmentName { chain: self.chain(), segment: self.durable.segment };
         if self.storage.stat(Dir::Log, &segment.to_string())?.is_none() {
-            // Gone with the directory: nobody can be lied to.
+            // The segment is gone with its directory, so no opener can trust it.
             return Ok(());
         }
         match ChainLock::try_take(&self.storage, self.chain(), None)? {
@@ -51,7 +56,8 @@ impl Ledger {
         }
     }
 
-    /// Before another chain is taken: whoever takes this one must know what is wrong with it.
+    /// Prepares for moving to another chain. The next holder of this one must find its files in a
+    /// state that it can trust, or the poison entry.
     pub(in crate::writer) fn leave(&mut self) -> io::Result<()> {
         self.sync_before_leaving();
         if self.poison == Poison::None && self.hand_over_names().is_ok() {
@@ -61,8 +67,9 @@ impl Ledger {
         }
     }
 
-    /// The next chain says for ever where refused records stand in this one, and nobody else may get their numbers. So
-    /// what is written here is made durable, and is not acknowledged; where that fails it is void.
+    /// Syncs what is written before the chain is left. The next chain names, permanently, which
+    /// records of this one were refused, so no other process may get their sequence numbers. The
+    /// records become durable but are not acknowledged. If the sync fails, they are void.
     fn sync_before_leaving(&mut self) {
         let Some(mut live) = self.live.take_if(|live| live.bytes > live.synced) else { return };
         match live.sync() {
@@ -70,19 +77,23 @@ impl Ledger {
                 self.poison();
                 self.end_segment(&live, Cause::SyncFailed, &error.to_string());
             }
+            // Not acknowledged, because the lock is lost: another process may already continue this
+            // chain.
             Ok(()) if matches!(live.tampering(), Ok(None)) => self.live = Some(live),
-            Ok(()) => self.end_segment(&live, Cause::Replaced, "somebody else changed the file"),
+            Ok(()) => self.end_segment(&live, Cause::Replaced, "another program changed the file"),
         }
     }
 
-    /// Whether files of ours lie behind the last segment, and their names may not be durable.
+    /// Returns whether unused files of this chain follow its last segment. Their names may not be
+    /// durable.
     pub(in crate::writer) fn has_idle_files(&self) -> bool {
         !self.failed.is_empty() || !self.failed_before.is_empty() || self.empty.is_some()
     }
 
-    /// While this chain is held, nobody decides anything from files that came to nothing. Afterwards the
-    /// next opener does, and a sync of the directory that had failed meanwhile would be hidden from it.
-    /// Once: they are the next opener's from then on.
+    /// Makes the names of unused files durable before the chain is released. While it is held, no
+    /// process decides anything from these files, but its next opener does. A directory sync that
+    /// failed meanwhile would be hidden from that opener, because the error is reported only once.
+    /// The files are then forgotten: they belong to the next opener.
     fn hand_over_names(&mut self) -> io::Result<()> {
         if self.has_idle_files() {
             self.storage.sync_dir(Dir::Log)?;
@@ -93,12 +104,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Lets go of the chain, before anybody is told that the log is closed. Nothing is written to it
-    /// any more, except that its last segment lies, where that could not be said before.
-    pub(in crate::writer) fn let_go(&mut self) {
+    /// Releases the chain, before the log is reported as closed. Nothing more is written to it,
+    /// except a poison entry that could not be written before.
+    pub(in crate::writer) fn release(&mut self) {
         if self.poison == Poison::Wanted || self.poison == Poison::None && self.hand_over_names().is_err() {
             self.poison();
         }
+        // `drop` calls this again, and must not write to a chain that another process may hold by
+        // then.
         self.poison = Poison::None;
         self.lock.release();
     }
@@ -106,6 +119,6 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        self.let_go();
+        self.release();
     }
 }

@@ -1,4 +1,4 @@
-//! What the chain says of the other chains of its log, so that none of them can vanish unnoticed.
+//! The heads of other chains that this chain records, so that no chain can vanish undetected.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +10,15 @@ use crate::{
 };
 
 impl Ledger {
-    /// What this chain witnesses, and its own durable head.
+    /// Returns what this chain witnesses, and its own durable head.
     pub(in crate::writer) fn all_heads(&self) -> Witnesses {
         let mut heads = self.witnesses.clone();
         heads.insert(self.chain(), Witness { id: self.id, seq: self.durable.seq, hash: self.durable.hash });
         heads
     }
 
-    /// Takes in heads that are known from elsewhere.
-    pub(in crate::writer) fn know<'h>(
+    /// Adds heads that are known from elsewhere.
+    pub(in crate::writer) fn add_heads<'h>(
         &mut self,
         heads: impl IntoIterator<Item = (&'h ChainNumber, &'h Witness)>,
     ) {
@@ -28,8 +28,8 @@ impl Ledger {
         }
     }
 
-    /// Chains of which this run does not know what was said, and must: they have no head any more, or end before what was
-    /// said. Each is looked up once.
+    /// Returns the chains whose last named head this run must look up. They have no head any more,
+    /// or end before the one that was named. Each is looked up once.
     pub(in crate::writer) fn must_look_up(
         &mut self,
         heads: &[(ChainNumber, Witness)],
@@ -48,8 +48,8 @@ impl Ledger {
         unsure
     }
 
-    /// Takes the durable heads of other chains into what this one witnesses. Returns the chains that were witnessed
-    /// before, are not among those that are there, and were not named here before.
+    /// Adds the durable heads of other chains to what this one witnesses. Returns the chains that
+    /// were witnessed before, do not exist any more, and were not reported yet.
     pub(in crate::writer) fn witness(
         &mut self,
         heads: Vec<(ChainNumber, Witness)>,
@@ -58,8 +58,8 @@ impl Ledger {
         let before = self.witnessed.clone();
         for (chain, head) in heads {
             let known = self.witnesses.get(&chain);
-            // A chain that goes back, or is another one now, is for verification to judge: what was seen of the
-            // first one stays.
+            // If a chain went back, or another chain now has its number, the first head that was
+            // seen stays. Verification judges the difference.
             if known.is_none_or(|known| known.id == head.id && known.seq <= head.seq) {
                 self.witnesses.insert(chain, head);
                 self.witnessed.insert(chain);
@@ -69,8 +69,9 @@ impl Ledger {
         gone.filter(|chain| self.missing.insert(*chain)).collect()
     }
 
-    /// Heads of other chains that changed since this chain named them, at most so many: never named ones first, then
-    /// those that were not named for longest. They count as named from here on.
+    /// Returns at most `most` heads of other chains that changed since this chain last named them.
+    /// Chains that were never named come first, then those named longest ago. All of them count as
+    /// named from now on.
     pub(in crate::writer) fn name_others(&mut self, most: usize) -> Witnesses {
         let is_new = |chain: &ChainNumber, head: &Witness| {
             self.named.get(chain).is_none_or(|named| named.seq != head.seq)
@@ -83,18 +84,18 @@ impl Ledger {
             .collect();
         changed.sort_by_key(|(chain, _)| self.named.get(chain).map(|named| named.at));
         changed.truncate(most);
-        self.have_named(changed.iter());
+        self.mark_named(changed.iter());
         changed.into_iter().collect()
     }
 
-    /// Every head that is known, for a first line.
+    /// Returns every known head, for a first line. All of them count as named from now on.
     pub(super) fn name_all_others(&mut self) -> Witnesses {
         let all: Vec<_> = self.witnesses.iter().map(|(chain, head)| (*chain, *head)).collect();
-        self.have_named(all.iter());
+        self.mark_named(all.iter());
         self.witnesses.clone()
     }
 
-    fn have_named<'h>(&mut self, heads: impl Iterator<Item = &'h (ChainNumber, Witness)>) {
+    fn mark_named<'h>(&mut self, heads: impl Iterator<Item = &'h (ChainNumber, Witness)>) {
         let at = self.written.0 + 1;
         for (chain, head) in heads {
             self.named.insert(*chain, LastNamed { seq: head.seq, at });

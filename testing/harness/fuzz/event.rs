@@ -1,4 +1,4 @@
-//! Any bytes as the fields of an event.
+//! Arbitrary bytes as the fields of an event.
 
 use std::{
     fmt,
@@ -23,8 +23,8 @@ use crate::{
     queue::{DraftBuffer, DraftBuffers, Queue, QueueSettings},
 };
 
-/// As many as a value set made by hand can have, with what a careless or hostile program calls its
-/// fields.
+/// As many names as a value set built by hand can have, including those that careless or hostile
+/// programs use.
 const NAMES: [&str; 32] = [
     "message",
     "action",
@@ -60,7 +60,7 @@ const NAMES: [&str; 32] = [
     "r#type",
 ];
 
-/// What stands at the top level of an event's line.
+/// The members at the top level of an event's line.
 const MEMBERS: [&str; 28] = [
     "seq",
     "ts",
@@ -115,7 +115,7 @@ thread_local! {
     static LOG: (Arc<Queue>, Dispatch) = log();
 }
 
-/// A log without a writer, and the stack that leads to it.
+/// Creates a log without a writer, and the subscriber that leads to it.
 fn log() -> (Arc<Queue>, Dispatch) {
     let settings = QueueSettings {
         bytes: 64 << 20,
@@ -132,7 +132,7 @@ fn log() -> (Arc<Queue>, Dispatch) {
     (queue, dispatch)
 }
 
-/// A value that prints what it was given, and then perhaps fails or panics.
+/// A value that prints its text, and then may fail or print far more.
 struct Printed<'a>(&'a str, u8);
 
 impl fmt::Debug for Printed<'_> {
@@ -146,7 +146,7 @@ impl fmt::Debug for Printed<'_> {
     }
 }
 
-/// Takes the next bytes of the input.
+/// Takes the input apart, from its beginning.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -170,11 +170,11 @@ impl<'a> Input<'a> {
     }
 }
 
-/// One event is one line, with the values that it was given, whatever they are.
+/// Checks that one event is one line with the values that it was given, whatever they are.
 ///
 /// # Panics
 ///
-/// When it finds that this does not hold.
+/// Panics if that does not hold.
 pub fn event(bytes: &[u8]) {
     let mut input = Input(bytes);
     let fields: Vec<Field> = metadata().fields().iter().collect();
@@ -196,7 +196,7 @@ pub fn event(bytes: &[u8]) {
         }
         let mut chunks = DraftBuffers::default();
         queue.take(&mut chunks);
-        // Frees the room for the next event.
+        // Frees the space for the next event.
         queue.publish(queue.accepted(), 0, || {}).unwrap();
         let payloads = chunks.iter().flat_map(DraftBuffer::iter).map(|(_, payload)| payload.to_vec());
         payloads.collect::<Vec<_>>()
@@ -212,12 +212,12 @@ pub fn event(bytes: &[u8]) {
     }
 }
 
-/// Without the time.
+/// Returns the payload without the time.
 fn body(payload: &[u8]) -> &[u8] {
     payload.get(br#","ts":"2026-11-21T08:00:00.000000000Z""#.len()..).unwrap_or_default()
 }
 
-/// A value, and the text that it is where it is one.
+/// Returns a value and, if it is a text, that text.
 fn value<'a>(input: &mut Input<'a>) -> (Option<Box<dyn tracing_core::field::Value + 'a>>, Option<String>) {
     let kind = input.byte();
     match kind % 12 {
@@ -269,7 +269,8 @@ fn check(payload: &[u8], texts: &[Option<String>]) {
                 || list.as_object().is_some_and(|names| names.contains_key(name) || names.contains_key("…"))
         })
     };
-    // `log.…` say where a record of another crate came from, and what stands twice stands once.
+    // `log.…` fields state where a record of another crate came from, and a repeated field is
+    // written once.
     let special = ["severity", "audit", "n", "log.target", "log.module_path", "r#type"];
     for (name, expected) in NAMES.iter().zip(texts).filter(|(name, _)| !special.contains(name)) {
         let Some(expected) = expected else { continue };
@@ -283,7 +284,8 @@ fn check(payload: &[u8], texts: &[Option<String>]) {
     }
 }
 
-/// What must never stand raw in a line, from the table in faults and format; not the library's own list.
+/// Returns whether a character must never appear raw in a line. Listed here independently, not
+/// taken from the library's own list.
 fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')

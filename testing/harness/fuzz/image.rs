@@ -1,19 +1,20 @@
-//! The files of a log directory out of a text that a fuzzer can change without breaking every hash.
+//! Builds the files of a log directory from a text that a fuzzer can change without breaking every
+//! hash.
 
 use std::collections::BTreeMap;
 
 use crate::{chain::Digest, format::seal};
 
-/// More files than this say nothing new.
+/// More files than this find nothing new.
 const MAX_FILES: usize = 8;
 
-/// Reads an image line by line. The first byte of a line says what it means:
+/// Reads an image line by line. The first byte of a line decides its meaning:
 ///
-/// - `=` begins the file of this name, a segment or `control/chain-000.lock`;
-/// - `+` and `*` are the members of a record, which is sealed as the next one; with `*` it begins a
-///   write, and everything before is durable;
-/// - `<` takes back so many records: the next one is sealed in place of the oldest of them;
-/// - anything else are bytes as they stand, and the last line has no line feed.
+/// - `=` begins the file with this name, a segment or `control/chain-000.lock`;
+/// - `+` and `*` give the members of a record, which is sealed as the next one. With `*` it begins
+///   a write, and everything before it is durable;
+/// - `<` takes back this many records: the next one is sealed in place of the oldest of them;
+/// - anything else stands for its own bytes; the last line has no line feed.
 pub(super) fn files(image: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut sealed: Vec<Digest> = Vec::new();
@@ -46,7 +47,7 @@ pub(super) fn files(image: &[u8]) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// A name as a file may have it: what no file system takes is left out.
+/// Returns a name without the characters that no file system allows.
 fn plain(name: &[u8]) -> String {
     let name: String = String::from_utf8_lossy(name).chars().filter(|c| *c != '\0').take(100).collect();
     match name.strip_prefix("control/") {

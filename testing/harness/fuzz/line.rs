@@ -1,4 +1,4 @@
-//! Any bytes as one line.
+//! Arbitrary bytes as one line.
 
 use serde_json::Value as Json;
 
@@ -9,11 +9,10 @@ use crate::{
 
 const EVENT: &[u8] = b",\"ts\":\"2026-11-21T08:00:00.000000005Z\",\"kind\":\"event\"";
 
-/// What the strict parser accepts, every parser of JSON accepts and reads alike, and nothing else has
-/// the same bytes.
+/// Checks that whatever the strict parser accepts is accepted by every JSON parser, and read alike.
 ///
 /// # Panics
-///
+/// Panics if that does not hold.
 /// When it finds that this does not hold.
 pub fn line(bytes: &[u8]) {
     let mut parser = LineParser::default();
@@ -21,8 +20,8 @@ pub fn line(bytes: &[u8]) {
     if bytes.first().is_some_and(|first| *first != b',') {
         return;
     }
-    // The same bytes as the members of a line that is sealed as ours are: this gets behind the hash. And as
-    // members of an event, which are read a shorter way.
+    // The same bytes as the members of a line that is sealed as the library does it, to get past
+    // the hash. Also as members of an event, which take the fast path of the parser.
     for start in [&[][..], EVENT] {
         let mut sealed = Vec::new();
         let payload = [start, bytes.get(..bytes.len().min(MAX_LINE)).unwrap_or_default()].concat();
@@ -36,7 +35,7 @@ pub fn line(bytes: &[u8]) {
     }
 }
 
-/// Says whether it is a line.
+/// Returns whether the bytes are a line.
 fn check(parser: &mut LineParser, bytes: &[u8]) -> bool {
     let Ok(line) = parser.parse(bytes) else { return false };
     assert!(bytes.len() < MAX_LINE && !bytes.contains(&b'\n'));

@@ -1,4 +1,4 @@
-//! Any bytes as the files of a log.
+//! Arbitrary bytes as the files of a log.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,11 +19,12 @@ const SECOND: Duration = Duration::from_secs(1);
 /// 2026-11-21T08:00:00Z.
 const START: i64 = 1_795_248_000;
 
-/// Verifying and reading end, agree with each other, and with themselves however many threads there are.
+/// Checks that verification and reading terminate, agree with each other, and do not depend on the
+/// number of threads.
 ///
 /// # Panics
 ///
-/// When it finds that this does not hold.
+/// Panics if that does not hold.
 pub fn segment(image: &[u8]) {
     let disk = SimDisk::with_files(7, &image::files(image));
     let Some(report) = verify(&disk, 1) else { return };
@@ -36,19 +37,20 @@ pub fn segment(image: &[u8]) {
     }
 }
 
-/// A log can be opened whatever lies in its directory, or the reason is an error. What counted as
-/// durable before is there afterwards, damage stays damage, and no damage is made.
+/// Checks that a log can be opened whatever is in its directory, or that the reason is returned as
+/// an error. Records that counted as durable before are still there, damage stays damage, and no
+/// damage is added.
 ///
 /// # Panics
 ///
-/// When it finds that this does not hold.
+/// Panics if that does not hold.
 pub fn recovery(image: &[u8]) {
     let _clock = Simulated::begin(Timestamp::from_unix(1_795_248_000, 0));
     let files = image::files(image);
     let disk = SimDisk::with_files(7, &files);
     let first = verify(&disk, 1);
     let before = first.as_ref().map(Report::verdict);
-    let told = first.map_or_else(|| "no log".to_owned(), |report| report.to_string());
+    let report_before = first.map_or_else(|| "no log".to_owned(), |report| report.to_string());
     let durable = read(&disk).durable;
     let Some(opened) = open_write_close(&disk) else { return };
     assert!(opened, "a log on a disk without faults is never closed");
@@ -56,9 +58,17 @@ pub fn recovery(image: &[u8]) {
     let report = verify(&disk, 1).expect("a log that was written is one");
     match before {
         Some(Verdict::Damaged) => {
-            assert_eq!(report.verdict(), Verdict::Damaged, "damage is hidden: {report}\nbefore: {told}");
+            assert_eq!(
+                report.verdict(),
+                Verdict::Damaged,
+                "damage is hidden: {report}\nbefore: {report_before}"
+            );
         }
-        _ => assert_ne!(report.verdict(), Verdict::Damaged, "damage is made: {report}\nbefore: {told}"),
+        _ => assert_ne!(
+            report.verdict(),
+            Verdict::Damaged,
+            "damage is added: {report}\nbefore: {report_before}"
+        ),
     }
     if before != Some(Verdict::Damaged) {
         let after = read(&disk).durable;
@@ -66,12 +76,12 @@ pub fn recovery(image: &[u8]) {
             assert_eq!(after.get(place), Some(hash), "{place:?} was durable and is gone");
         }
     }
-    // What was in a file stays as it was, whatever it is.
+    // The old contents of every file stay, whatever they are.
     let now = disk.snapshot();
     for (name, bytes) in files.iter().filter(|(name, _)| !name.starts_with("control/")) {
         assert!(now.get(name).is_some_and(|now| now.starts_with(bytes)), "{name} was changed");
     }
-    // Looked at before in the same way, because the machine numbers its processes.
+    // Verified and read first, as above, because the machine numbers its processes.
     let again = SimDisk::with_files(7, &files);
     verify(&again, 1);
     read(&again);
@@ -83,7 +93,7 @@ fn verify(disk: &SimDisk, threads: usize) -> Option<Report> {
     Verifier::new("/log").threads(threads).run_on(&*disk.process().storage()).ok()
 }
 
-/// What reading gives.
+/// The outcome of reading.
 #[derive(Default)]
 struct Read {
     durable: BTreeMap<(u16, u64), Head>,
@@ -104,8 +114,8 @@ fn read(disk: &SimDisk) -> Read {
     read
 }
 
-/// Opens the log, writes two events and closes it; `None` when it cannot be opened, false when it is
-/// not closed.
+/// Opens the log, writes two events and closes it. Returns `None` if it cannot be opened, and false
+/// if it is not closed.
 fn open_write_close(disk: &SimDisk) -> Option<bool> {
     let storage = disk.process().storage();
     let clock = Clock::hurried();
@@ -117,7 +127,7 @@ fn open_write_close(disk: &SimDisk) -> Option<bool> {
     for severity in [Severity::Routine, Severity::Critical] {
         let mut payload = Vec::new();
         Payload::begin(&mut payload, now.wall, RecordKind::Event).raw("action", b"\"fuzz\"");
-        // In a scope, so that nobody waits here.
+        // In a scope, so that this thread does not wait.
         let draft = Draft { payload: &payload, severity, at: now.wall };
         queue.submit(&draft, Some(&Scope::new(None)));
     }

@@ -1,5 +1,5 @@
-//! What must hold for any bytes at all. The targets in `fuzz/` hand in what a fuzzer finds, the tests
-//! the corpus that is kept, and random changes of it.
+//! What must hold for arbitrary bytes. The targets in `fuzz/` pass the inputs of a fuzzer. The
+//! tests pass the stored corpus, and random changes of it.
 
 mod event;
 mod image;

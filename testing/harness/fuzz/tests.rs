@@ -1,6 +1,6 @@
-//! The corpus that is kept, and random changes of it, on every toolchain.
+//! The stored corpus, and random changes of it, on every toolchain.
 //!
-//! What the fuzzer of `fuzz/` found is in the corpus, each under a name that says what it was.
+//! Inputs found by the fuzzer of `fuzz/` are in the corpus, each with a name that describes it.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -10,13 +10,14 @@ use crate::{
     storage::sim::{Prng, SimDisk},
 };
 
-/// What `fuzz/corpus` points to; a package has no `fuzz`, which is one of its own.
+/// The directory that `fuzz/corpus` points to. A published package does not include `fuzz`, which
+/// is a package of its own.
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testing/harness/fuzz/corpus");
 
-/// Changes of each file of the corpus. `AUDIT_FUZZ=<number>` tries more.
+/// The number of changes tried for each file of the corpus. `AUDIT_FUZZ=<number>` tries more.
 const CHANGES: u64 = 50;
 
-/// Hands each file of a target's corpus to it, and what random changes make of the file.
+/// Passes each file of a target's corpus to it, and then random changes of that file.
 fn replay(target: &str, check: fn(&[u8])) {
     let dir = Path::new(CORPUS).join(target);
     let changes = times("AUDIT_FUZZ", CHANGES);
@@ -35,7 +36,7 @@ fn replay(target: &str, check: fn(&[u8])) {
     }
 }
 
-/// A few edits as a fuzzer makes them.
+/// Makes a few edits, as a fuzzer does.
 fn mutate(bytes: &[u8], prng: &mut Prng) -> Vec<u8> {
     const PIECES: [&[u8]; 8] = [b"\n", b"\"", b"\\", b"{", b"}", b",", b"\0", b"9"];
     let mut bytes = bytes.to_vec();
@@ -81,7 +82,8 @@ fn any_event_is_one_line() {
     replay("event", super::event);
 }
 
-/// For how long this thread has had a processor: a busy machine adds nothing to it.
+/// Returns how long this thread has run on a processor. Other load on the machine adds nothing to
+/// it.
 fn time_used() -> Duration {
     let text = fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel keeps no times");
     Duration::from_nanos(text.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("no time"))
@@ -91,7 +93,7 @@ fn time_to_verify(bytes: &[u8]) -> Duration {
     let files = BTreeMap::from([("audit-000-00000001.jsonl".to_owned(), bytes.to_vec())]);
     let disk = SimDisk::with_files(7, &files);
     let storage = disk.process().storage();
-    // Five together: the kernel counts in ticks of some milliseconds.
+    // Five runs together, because the kernel counts in ticks of some milliseconds.
     let begun = time_used();
     for _ in 0..5 {
         let report = Verifier::new("/log").threads(1).run_on(&*storage).expect("it is a log");
@@ -116,10 +118,11 @@ fn verifying_takes_time_in_proportion_to_the_log() {
         ("deep lines", deep.as_bytes()),
         ("half lines", b"{\"seq\":1,\n"),
     ];
-    for (kind, piece) in kinds {
-        let (half, whole) = (piece.repeat((2 << 20) / piece.len()), piece.repeat((4 << 20) / piece.len()));
-        // 2.2 is what should be; the rest is for caches that others use, too. Quadratic is 4. A processor
-        // that was slower for the second half of a try is not as slow in each.
+    for (kind, unit) in kinds {
+        let (half, whole) = (unit.repeat((2 << 20) / unit.len()), unit.repeat((4 << 20) / unit.len()));
+        // Linear time would be a factor of about 2.2, and the rest is for shared caches. Quadratic
+        // time would be 4. If the processor was slower for the second half of one attempt, another
+        // attempt can still succeed.
         let mut seen = Vec::new();
         let holds = (0..3).any(|_| {
             let (half, whole) = (time_to_verify(&half), time_to_verify(&whole));

@@ -1,5 +1,5 @@
-//! What tests do behind the back of every process, at the path of the log. Names in `control` begin
-//! with `control/`.
+//! Changes that tests make behind the back of every process, at the path of the log. Names in
+//! `control` begin with `control/`.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ impl Machine {
         let Some(tree) = self.at_path.and_then(|tree| self.trees.get(tree)) else { return false };
         let names = tree.log.durable_names().rev().filter(|(name, _)| name.starts_with(prefix));
         let mut files = names.filter_map(|(_, inode)| self.inodes.get(&inode)).map(Inode::durable);
-        // Most often it is the last thing that was written.
+        // Most often these bytes were written last.
         files.any(|file| file.ends_with(bytes) || memchr::memmem::rfind(file, bytes).is_some())
     }
 
@@ -45,7 +45,8 @@ impl Machine {
         self.inodes.get_mut(&inode)
     }
 
-    /// Puts another inode, or nothing, under a name, durable at once. False when nothing was there.
+    /// Puts another inode, or nothing, under a name, durable at once. Returns false if the name did
+    /// not exist.
     pub(crate) fn put_at(&mut self, name: &str, inode: Option<Inode>) -> bool {
         let inode = inode.map(|inode| self.add_inode(inode));
         self.link_at(name, inode)
@@ -74,7 +75,8 @@ impl Machine {
         self.inode_at(name).map(|inode| inode.write(inode.cache().len(), bytes, moment)).is_some()
     }
 
-    /// The kernel writes back by itself, and it fails: the next sync of every open file says so.
+    /// Fails a writeback that the kernel begins by itself. The next sync of every open file reports
+    /// it.
     pub(crate) fn fail_writeback(&mut self, name: &str, errno: Errno) -> bool {
         let until = self.moment;
         self.trace.line(format_args!("the kernel fails to write back {name}"));
@@ -95,7 +97,7 @@ impl Machine {
         }
     }
 
-    /// Takes the directory away from the path of the log: removed with all that is in it, or only moved.
+    /// Takes the directory away from the path of the log: removed with its contents, or only moved.
     pub(crate) fn detach(&mut self, removed: bool) {
         if let Some(tree) = self.at_path.take().and_then(|tree| self.trees.get_mut(tree)) {
             tree.removed = removed;

@@ -23,11 +23,12 @@ impl Machine {
         if dir == Dir::Log && !tree.removed {
             names.push(CONTROL.to_owned());
         }
+        // readdir(3) returns names in no particular order.
         self.order.shuffle(&mut names);
         Ok(names)
     }
 
-    /// What kind of call opening a file is: some make it.
+    /// Returns the kind of an open call: some create the file.
     pub(crate) fn open_op(&self, process: usize, dir: Dir, name: &str, access: Access) -> Op {
         let exists = self.tree_of(process).is_ok_and(|tree| tree.directory(dir).get(name).is_some());
         match access {
@@ -42,6 +43,7 @@ impl Machine {
         let removed = tree.removed;
         let existing = tree.directory(dir).get(name);
         let inode = match (existing, access) {
+            // In a removed directory nothing can be created, even by a process that has it open.
             (None, Access::Create | Access::Lock) if removed => return fail(Errno::NOENT),
             (None, Access::Create | Access::Lock) => {
                 let inode = self.add_inode(Inode::default());
@@ -66,7 +68,7 @@ impl Machine {
             inode,
             access,
             lock: None,
-            failures_heard: found.failures_heard_at_open(),
+            failures_reported: found.failures_reported_at_open(),
             owners: [process].into(),
         };
         self.next_handle += 1;
@@ -94,13 +96,14 @@ impl Machine {
             }
             Mode::Honest | Mode::Short(_) | Mode::Part(_) => {
                 directory.sync();
+                // Only now can no power cut bring back a removed file.
                 self.forget_unreachable();
                 Ok(())
             }
         }
     }
 
-    /// By the path, so that a directory that was moved away is noticed.
+    /// Looks up the path, so that a directory that was moved away is detected.
     pub(crate) fn stat_path(&self, process: usize, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
         self.tree_of(process)?;
         Ok(self.stat_at_path(dir, name))
@@ -135,7 +138,7 @@ impl Machine {
         match self.handle(handle)?.access {
             Access::Append | Access::Create => {}
             Access::Read => return fail(Errno::BADF),
-            // It would write at a position that nobody keeps.
+            // Without O_APPEND it would write at a file offset that nothing maintains.
             Access::Lock => return fail(Errno::INVAL),
         }
         let end = self.inode(handle)?.cache().len();
@@ -151,7 +154,7 @@ impl Machine {
     ) -> io::Result<usize> {
         let offset = match self.handle(handle)?.access {
             Access::Lock => usize::try_from(offset).or_else(|_| fail(Errno::FBIG))?,
-            // On Linux a file opened to append is appended to, wherever the write was to go.
+            // On Linux, pwrite(2) to a file opened with O_APPEND appends, whatever the offset.
             Access::Append | Access::Create => self.inode(handle)?.cache().len(),
             Access::Read => return fail(Errno::BADF),
         };
@@ -161,7 +164,7 @@ impl Machine {
     fn write(&mut self, handle: u64, offset: usize, bytes: &[u8], mode: Mode) -> io::Result<usize> {
         let length = self.inode(handle)?.cache().len();
         let below_limit = self.largest_file.map_or(usize::MAX, |limit| limit.saturating_sub(offset));
-        // Overwriting needs no room, growing does.
+        // Overwriting needs no space, growing does.
         let room = length.saturating_sub(offset).saturating_add(match self.capacity {
             Some(_) => self.free_bytes().saturating_sub(offset.saturating_sub(length)),
             None => PLENTY,
@@ -194,12 +197,12 @@ impl Machine {
         if let (Some(target), Some(source)) = (bytes.get_mut(..read), source.get(..read)) {
             target.copy_from_slice(source);
         }
-        // What was read follows from what was written, and was noted then.
+        // What is read follows from what was written, and that is in the trace already.
         self.trace.note(&read.to_le_bytes());
         Ok(read)
     }
 
-    /// Syncs what was written up to `until`, when the call began.
+    /// Syncs what was written up to `until`, the moment at which the call began.
     pub(crate) fn sync(&mut self, handle: u64, until: u64, mode: Mode) -> io::Result<()> {
         let failure = self.sync_failure;
         let Self { handles, inodes, cut, .. } = self;
@@ -208,10 +211,12 @@ impl Machine {
         if matches!(mode, Mode::Lying) {
             return Ok(());
         }
-        let earlier = inode.take_failure(&mut handle.failures_heard);
+        let earlier = inode.take_failure(&mut handle.failures_reported);
         match (earlier, mode, failure) {
-            // These report before they write.
+            // These file systems report an earlier error before they write.
             (Some(errno), _, SyncFailure::Ext4Data | SyncFailure::Btrfs) => fail(errno),
+            // The bytes are in the journal, so the call succeeds. Writing them to their place fails
+            // later.
             (_, Mode::Failing(errno), SyncFailure::Ext4Data) => {
                 inode.fail_to_sync(until, false, cut);
                 inode.note_failure(errno);
@@ -223,7 +228,9 @@ impl Machine {
                     _ => inode.fail_to_sync(until, failure == SyncFailure::Xfs, cut),
                 }
                 inode.note_failure(errno);
-                inode.take_failure(&mut handle.failures_heard).map_or(Ok(()), fail)
+                // This call reports the failure to its own file. Every other open file still has it
+                // to report.
+                inode.take_failure(&mut handle.failures_reported).map_or(Ok(()), fail)
             }
             (earlier, _, _) => {
                 inode.sync(until);
@@ -236,7 +243,7 @@ impl Machine {
         self.stat_inode(self.handle(handle)?.inode).ok_or_else(|| Errno::IO.into())
     }
 
-    /// As flock does it: changing the kind of a lock lets go of it first.
+    /// Locks as flock(2) does: changing the kind of a lock releases it first.
     pub(crate) fn try_lock(&mut self, handle: u64, kind: LockKind) -> io::Result<bool> {
         let inode = self.handle(handle)?.inode;
         let taken = self.handles.iter().any(|(other, held)| {
@@ -245,6 +252,7 @@ impl Machine {
                 && held.lock.is_some_and(|lock| lock == LockKind::Exclusive || kind == LockKind::Exclusive)
         });
         if let Some(handle) = self.handles.get_mut(&handle) {
+            // On Linux, the conversion of a lock is not atomic: if it fails, the old lock is gone.
             let keeps_its_own = handle.lock == Some(kind);
             handle.lock = (!taken || keeps_its_own).then_some(kind);
         }
@@ -262,7 +270,7 @@ impl Machine {
         )
     }
 
-    /// One process lets go of an open file; the last one closes it.
+    /// Closes an open file for one process. The last one releases it.
     pub(crate) fn close(&mut self, handle: u64, process: usize) {
         if let Some(open) = self.handles.get_mut(&handle) {
             open.owners.remove(&process);

@@ -1,5 +1,5 @@
-//! The simulated machine: its inodes, directories, open files, locks and processes. What goes wrong is
-//! decided in `fault`.
+//! The simulated machine: its inodes, directories, open files, locks and processes. `fault` decides
+//! which calls fail.
 
 mod behind_back;
 mod calls;
@@ -20,10 +20,10 @@ use super::{
 use crate::storage::{Access, Dir, LockKind, Stat};
 
 const DEVICE: u64 = 0x51;
-/// Inodes of the directories themselves, as `stat` shows them.
+/// Inode numbers of the directories, as `stat` returns them.
 const CONTROL_INODE: u64 = 2;
 const FIRST_FILE_INODE: u64 = 11;
-/// What `statfs` says when no capacity is set.
+/// The free bytes if no capacity is set.
 const PLENTY: usize = 1 << 40;
 pub(super) const CONTROL: &str = "control";
 
@@ -37,17 +37,18 @@ pub(super) struct Machine {
     pub(super) capacity: Option<usize>,
     pub(super) largest_file: Option<usize>,
     pub(super) has_boot_id: bool,
-    /// What tells this machine from others.
+    /// The id of this machine.
     pub(super) id: String,
     pub(super) boots: u64,
-    /// Whether a sync of the log's directory failed, since the machine started, that a file of another
-    /// process waited for.
+    /// Whether, since the machine started, a sync of the log directory failed that was to cover a
+    /// file of another process.
     pub(super) others_are_in_doubt: bool,
-    /// The kinds of call that wait until they are released, and how many calls wait.
+    /// The kinds of call that block until they are released.
     pub(super) held: BTreeSet<Op>,
+    /// How many calls are blocked.
     pub(super) waiting: usize,
     calls: BTreeMap<Op, Calls>,
-    /// What a power cut does; what order names are listed in; what identifiers are drawn.
+    /// One sequence for each purpose: power cuts, the order of listed names, and identifiers.
     cut: Prng,
     order: Prng,
     identifiers: Prng,
@@ -55,7 +56,7 @@ pub(super) struct Machine {
     moment: u64,
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
-    /// Every directory there ever was; a process keeps its own open when another takes its place.
+    /// Every directory that ever existed. A process keeps its own open when another replaces it.
     trees: Vec<Tree>,
     /// Which of them is at the path of the log.
     at_path: Option<usize>,
@@ -74,25 +75,26 @@ pub(super) struct Calls {
 struct Tree {
     log: Directory,
     control: Directory,
-    /// Removed from the file system; who holds it open can still list it, and make nothing in it.
+    /// Removed from the file system. A process that has it open can still list it, but create
+    /// nothing in it.
     removed: bool,
 }
 
-/// An open file description: the lock belongs to it, not to a process or a file.
+/// An open file description: a lock belongs to it, not to a process or a file (flock(2)).
 #[derive(Debug, Clone)]
 struct Handle {
     inode: u64,
     access: Access,
     lock: Option<LockKind>,
-    failures_heard: u64,
-    /// The processes that hold it; more than one after a fork.
+    failures_reported: u64,
+    /// The processes that hold it: more than one after a fork.
     owners: BTreeSet<usize>,
 }
 
 #[derive(Debug, Clone)]
 struct Process {
     alive: bool,
-    /// The directories that it has open; `None` once it closed them.
+    /// The directories that it has open; `None` after it closed them.
     tree: Option<usize>,
 }
 
@@ -102,15 +104,16 @@ pub(super) enum Mode {
     Honest,
     /// At most so many bytes.
     Short(usize),
-    /// So many thousandths of a write, and at least a byte.
+    /// So many thousandths of a write, and at least one byte.
     Part(u16),
-    /// A sync that fails, or lies.
+    /// A sync that fails.
     Failing(Errno),
+    /// A sync that succeeds but makes nothing durable.
     Lying,
 }
 
 impl Mode {
-    /// How many of `bytes` are moved.
+    /// Returns how many of `bytes` are transferred.
     fn limit(self, bytes: usize) -> usize {
         match self {
             Self::Short(limit) => bytes.min(limit),
@@ -120,7 +123,7 @@ impl Mode {
     }
 }
 
-/// A running hash over every call and its outcome, and on request their text.
+/// A running hash over every call and its outcome and, on request, their text.
 #[derive(Debug, Clone)]
 pub(super) struct Trace {
     pub(super) hash: u64,
@@ -128,7 +131,7 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    /// As FNV-1a, but by words: every byte of every write passes here.
+    /// Hashes as FNV-1a does, but by words: every byte of every write passes through here.
     pub(super) fn note(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         for word in words {
@@ -184,7 +187,7 @@ impl Machine {
         }
     }
 
-    /// The same machine with other chances from here on.
+    /// Continues with other random sequences from here on.
     pub(super) fn reseed(&mut self, seed: u64) {
         self.seed = seed;
         self.faults = Faults::new(Prng::for_purpose(seed, 1));
@@ -193,7 +196,7 @@ impl Machine {
         self.identifiers = Prng::for_purpose(seed, 4);
     }
 
-    /// Nothing goes wrong any more.
+    /// Ends all faults and limits.
     pub(super) fn calm(&mut self) {
         self.faults.clear();
         self.capacity = None;
@@ -217,14 +220,14 @@ impl Machine {
 
     // Processes and crashes.
 
-    /// Starts a process; makes the directory of the log when it is missing.
+    /// Starts a process. Creates the log directory if it is missing.
     pub(super) fn start_process(&mut self) -> usize {
         let tree = Some(self.tree_at_path());
         self.processes.push(Process { alive: true, tree });
         self.processes.len() - 1
     }
 
-    /// A child that holds every file its parent has open, and does nothing with them.
+    /// Starts a child that holds every open file of its parent and does nothing with them.
     pub(super) fn fork(&mut self, parent: usize) -> usize {
         let tree = self.processes.get(parent).and_then(|parent| parent.tree);
         self.processes.push(Process { alive: self.is_alive(parent), tree });
@@ -239,8 +242,9 @@ impl Machine {
         self.processes.get(process).is_some_and(|process| process.alive)
     }
 
-    /// How many locks a process holds.
+    /// Returns how many locks a process holds.
     pub(super) fn locks_of(&self, process: usize) -> usize {
+        // After a fork, parent and child share a lock, and it counts for both.
         let is_held = |handle: &&Handle| handle.lock.is_some() && handle.owners.contains(&process);
         self.handles.values().filter(is_held).count()
     }
@@ -260,7 +264,7 @@ impl Machine {
         }
     }
 
-    /// A process dies: its files are closed, the page cache stays.
+    /// Kills a process: its files are closed, the page cache stays.
     pub(super) fn kill(&mut self, process: usize) {
         if let Some(process) = self.processes.get_mut(process) {
             process.alive = false;
@@ -296,6 +300,7 @@ impl Machine {
             tree.control.cut_power(&mut self.cut);
         }
         self.forget_unreachable();
+        // Changes the boot id.
         self.boots += 1;
         self.others_are_in_doubt = false;
         self.trace.note(b"power cut");
@@ -318,8 +323,8 @@ impl Machine {
         self.faults.plan(call)
     }
 
-    /// Carries out a call under its plan. Where the plan is a crash, the call does what it still does,
-    /// and its outcome is the error that nobody is left to see.
+    /// Carries out a call according to its plan. At a crash, the part that still takes effect is
+    /// done, and the error is returned to a caller that no longer exists.
     pub(super) fn carry_out<T>(
         &mut self,
         call: &Call<'_>,
@@ -330,12 +335,13 @@ impl Machine {
         let result = match plan {
             Plan::Go => act(self, Mode::Honest),
             Plan::Fault(Effect::Short(bytes)) => act(self, Mode::Short(bytes)),
+            // A sync that fails has effects, too: it marks pages as clean.
             Plan::Fault(Effect::Refuse(errno)) if is_sync => act(self, Mode::Failing(errno)),
             Plan::Fault(Effect::Refuse(errno)) => fail(errno),
             Plan::Fault(Effect::ApplyAndFail(errno)) => act(self, Mode::Honest).and(fail(errno)),
             Plan::Fault(Effect::Lie) => act(self, Mode::Lying),
             Plan::Crash(crash, still_done) => {
-                // How the call ended is lost with whoever made it.
+                // The caller is gone, and the outcome of the call with it.
                 still_done.and_then(|per_mille| act(self, Mode::Part(per_mille)).ok());
                 self.crash(crash);
                 fail(Errno::IO)
@@ -390,7 +396,7 @@ impl Machine {
     }
 
     fn add_inode(&mut self, inode: Inode) -> u64 {
-        // Numbers are never used again: what held a number while it was open still has it.
+        // Numbers are never reused, so an open file keeps its own.
         let number = self.next_inode;
         self.next_inode += 1;
         self.inodes.insert(number, inode);
@@ -408,7 +414,7 @@ impl Machine {
         names.filter(|(_, named)| *named == inode).count() as u64
     }
 
-    /// What all files hold that have a name or are open.
+    /// Returns how many bytes all files hold that have a name or are open.
     pub(super) fn used_bytes(&self) -> usize {
         let trees = self.trees.iter().filter(|tree| !tree.removed);
         let named =
@@ -441,7 +447,7 @@ impl Tree {
     }
 }
 
-/// A name as faults, traces and snapshots show it.
+/// Returns a name as faults, traces and snapshots show it.
 pub(super) fn full_name(dir: Dir, name: &str) -> String {
     match dir {
         Dir::Log => name.to_owned(),

@@ -1,9 +1,9 @@
-//! Failing syncs, full disks, and faults that strike as they are told to.
+//! Failing syncs, full disks, and faults that hit exactly the calls they are set for.
 
 use super::*;
 
 #[test]
-fn a_failed_sync_on_ext4_is_told_once_and_never_made_good() {
+fn a_failed_sync_on_ext4_is_reported_once_and_never_repaired() {
     for failure in [SyncFailure::Ext4Ordered, SyncFailure::Xfs] {
         let disk = SimDisk::new(1);
         disk.set_sync_failure(failure);
@@ -43,7 +43,7 @@ fn a_failed_sync_of_many_sectors_loses_at_least_one() {
 }
 
 #[test]
-fn a_failed_sync_with_journaled_data_is_told_one_sync_late() {
+fn a_failed_sync_with_journaled_data_is_reported_one_sync_late() {
     let disk = SimDisk::new(1);
     disk.set_sync_failure(SyncFailure::Ext4Data);
     let file = durable_segment(&disk, b"a");
@@ -52,7 +52,7 @@ fn a_failed_sync_with_journaled_data_is_told_one_sync_late() {
     file.sync_data().expect("success, and yet lost");
     assert_eq!(disk.durable_contents(SEGMENT).as_deref(), Some(b"a".as_slice()));
     check_errno(file.sync_data(), Errno::IO);
-    file.sync_data().expect("told once");
+    file.sync_data().expect("reported once");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_failed_sync_on_btrfs_shows_the_old_bytes_again() {
 }
 
 #[test]
-fn every_open_file_hears_once_of_a_failed_write_back() {
+fn every_open_file_reports_a_failed_writeback_once() {
     let disk = SimDisk::new(1);
     let file = durable_segment(&disk, b"a");
     let process = disk.process();
@@ -78,9 +78,9 @@ fn every_open_file_hears_once_of_a_failed_write_back() {
     let late = process.open(Dir::Log, SEGMENT, Access::Append).expect("open");
     for file in [&file, &other, &late] {
         check_errno(file.sync_data(), Errno::IO);
-        file.sync_data().expect("told once");
+        file.sync_data().expect("reported once");
     }
-    process.open(Dir::Log, SEGMENT, Access::Append).expect("open").sync_data().expect("all were told");
+    process.open(Dir::Log, SEGMENT, Access::Append).expect("open").sync_data().expect("reported to all");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_failed_sync_of_a_directory_leaves_its_names_in_doubt() {
 }
 
 #[test]
-fn a_full_disk_takes_a_part_and_then_nothing_until_there_is_room() {
+fn a_full_disk_takes_a_short_write_and_then_nothing_until_there_is_room() {
     let disk = SimDisk::new(1);
     let process = disk.process();
     let file = durable_segment(&disk, &line(100, b'a'));
@@ -121,7 +121,7 @@ fn a_full_disk_takes_a_part_and_then_nothing_until_there_is_room() {
     let error = file.append(&line(30, b'b')).expect_err("full");
     assert!(is_out_of_room(&error));
     file.sync_data().expect("what is there can be synced");
-    // What is removed and still open holds its room.
+    // A file that is removed but still open keeps its space.
     let other = process.open(Dir::Log, SEGMENT, Access::Read).expect("open");
     process.remove(Dir::Log, SEGMENT).expect("remove");
     assert_eq!(process.free_bytes().expect("free"), 0);
@@ -131,7 +131,7 @@ fn a_full_disk_takes_a_part_and_then_nothing_until_there_is_room() {
 }
 
 #[test]
-fn a_file_ends_at_the_limit_of_the_process() {
+fn a_file_does_not_grow_beyond_the_limit_of_the_process() {
     let disk = SimDisk::new(1);
     disk.set_file_size_limit(Some(10));
     let file = durable_segment(&disk, b"12345678");
@@ -141,7 +141,7 @@ fn a_file_ends_at_the_limit_of_the_process() {
 }
 
 #[test]
-fn a_fault_strikes_the_calls_it_names() {
+fn a_fault_hits_the_calls_it_names() {
     let disk = SimDisk::new(1);
     let process = disk.process();
     disk.inject(Fault::error(&[Op::Append], Errno::NOSPC).nth(2).on("audit-000-"));
@@ -151,7 +151,7 @@ fn a_fault_strikes_the_calls_it_names() {
     file.append(b"1").expect("append");
     check_errno(file.append(b"2"), Errno::NOSPC);
     file.append(b"3").expect("append");
-    assert_eq!(disk.faults_struck(), 1);
+    assert_eq!(disk.faults_hit(), 1);
     check_errno(file.append(b"4"), Errno::ROFS);
     check_errno(process.remove(Dir::Log, SEGMENT), Errno::ROFS);
     disk.clear_faults();
@@ -165,7 +165,7 @@ fn a_fault_strikes_the_calls_it_names() {
 }
 
 #[test]
-fn a_create_that_fails_and_was_done_leaves_the_file_and_nothing_open() {
+fn a_create_that_is_applied_and_fails_leaves_the_file_and_no_open_handle() {
     let disk = SimDisk::new(1);
     let process = disk.process();
     disk.inject(Fault::error_applied(&[Op::Create], Errno::IO));
@@ -180,16 +180,16 @@ fn a_create_that_fails_and_was_done_leaves_the_file_and_nothing_open() {
 }
 
 #[test]
-fn an_interrupted_call_is_made_again_within() {
+fn an_interrupted_call_is_retried_within() {
     let disk = SimDisk::new(1);
     disk.inject(Fault::error(&Op::ALL, Errno::INTR).and_later());
     let file = durable_segment(&disk, b"line");
     assert!(file.try_lock(LockKind::Exclusive).expect("lock"));
-    assert_eq!(disk.faults_struck(), disk.operations());
+    assert_eq!(disk.faults_hit(), disk.operations());
 }
 
 #[test]
-fn short_writes_and_reads_move_at_least_a_byte() {
+fn short_writes_and_reads_transfer_at_least_a_byte() {
     let disk = SimDisk::new(1);
     let file = durable_segment(&disk, b"");
     disk.inject(Fault::short_write(0));
@@ -203,7 +203,7 @@ fn short_writes_and_reads_move_at_least_a_byte() {
 }
 
 #[test]
-fn random_faults_come_at_about_their_rate() {
+fn random_faults_occur_at_about_their_rate() {
     let disk = SimDisk::new(9);
     let file = durable_segment(&disk, b"");
     disk.inject(Fault::error(&[Op::Append], Errno::IO).per_mille(100));
@@ -212,7 +212,7 @@ fn random_faults_come_at_about_their_rate() {
 }
 
 #[test]
-fn a_crash_comes_at_its_call_which_was_done_or_not() {
+fn a_crash_happens_at_its_call_whether_applied_or_not() {
     let workload = |disk: &SimDisk| {
         let process = disk.process();
         let run = || -> io::Result<()> {

@@ -1,5 +1,5 @@
-//! The simulation is trusted by every crash test, so it is tested itself: that it keeps what was
-//! promised, and that it does take away what was not.
+//! Every crash test relies on the simulation, so it is tested itself. It must keep what was
+//! promised, and it must take away what was not.
 
 mod faults;
 mod whole;
@@ -22,7 +22,7 @@ fn create(process: &SimProcess) -> Box<dyn File> {
     process.open(Dir::Log, SEGMENT, Access::Create).expect("create")
 }
 
-/// A segment whose name and first bytes are durable.
+/// Creates a segment whose name and first bytes are durable.
 fn durable_segment(disk: &SimDisk, bytes: &[u8]) -> Box<dyn File> {
     let process = disk.process();
     let file = create(&process);
@@ -37,7 +37,7 @@ fn check_errno<T: fmt::Debug>(result: io::Result<T>, errno: Errno) {
     assert_eq!(result.expect_err("an error").raw_os_error(), Some(errno.raw_os_error()));
 }
 
-/// How many of the seeds leave a disk that `holds`.
+/// Counts the seeds whose disk `holds`.
 fn seeds_that(run: impl Fn(&SimDisk), holds: impl Fn(&SimDisk) -> bool) -> u64 {
     (0..SEEDS)
         .filter(|seed| {
@@ -55,12 +55,12 @@ fn check_sometimes(seeds: u64) {
 }
 
 #[test]
-fn what_was_synced_survives_every_cut_and_every_append_after_it() {
+fn synced_bytes_survive_every_power_cut_and_every_later_append() {
     let run = |disk: &SimDisk| {
         let file = durable_segment(disk, &line(700, b'a'));
         file.append(&line(900, b'b')).expect("append");
         disk.power_cut();
-        // What the first cut left is what the next one keeps.
+        // What survived the first cut survives the next one.
         let left = disk.contents(SEGMENT);
         disk.power_cut();
         assert_eq!(disk.contents(SEGMENT), left);
@@ -71,7 +71,7 @@ fn what_was_synced_survives_every_cut_and_every_append_after_it() {
 }
 
 #[test]
-fn what_was_not_synced_is_kept_lost_torn_holed_and_scrambled() {
+fn unsynced_bytes_are_kept_lost_torn_holed_and_scrambled() {
     let start = line(700, b'a');
     let whole = [start.clone(), line(3000, b'b')].concat();
     let run = |disk: &SimDisk| {
@@ -84,14 +84,14 @@ fn what_was_not_synced_is_kept_lost_torn_holed_and_scrambled() {
     check_sometimes(outcome(|left, whole| left == whole));
     check_sometimes(outcome(|left, _| left.len() == 700));
     check_sometimes(outcome(|left, whole| left.len() < whole.len() && left.len() > 700));
-    // The length is there and the bytes are not.
+    // The length arrived and the bytes did not.
     check_sometimes(outcome(|left, whole| left.len() == whole.len() && left.ends_with(&[0; 512])));
-    // A hole, and something after it.
+    // A hole, and data after it.
     check_sometimes(outcome(|left, _| {
         let hole = left.iter().position(|byte| *byte == 0);
         hole.is_some_and(|hole| left[hole..].contains(&b'b'))
     }));
-    // Bytes that nobody wrote here.
+    // Bytes that were never written here.
     check_sometimes(outcome(|left, _| left[700..].iter().any(|byte| !b"b\0".contains(byte))));
 }
 
@@ -174,7 +174,7 @@ fn a_power_cut_ends_every_process_and_changes_the_boot_id() {
 }
 
 #[test]
-fn a_kill_keeps_the_page_cache_and_lets_go_of_locks() {
+fn a_kill_keeps_the_page_cache_and_releases_locks() {
     let disk = SimDisk::new(1);
     let (one, two) = (disk.process(), disk.process());
     let held = one.open(Dir::Control, LOCK, Access::Lock).expect("open");
@@ -200,14 +200,14 @@ fn locks_belong_to_the_open_file() {
     let lock = |file: &dyn File, kind| file.try_lock(kind).expect("lock");
     assert!(lock(&*one, LockKind::Shared) && lock(&*two, LockKind::Shared));
     assert!(!lock(&*one, LockKind::Exclusive), "another one shares it");
-    // Changing the kind let go of the first lock.
+    // Changing the kind released the first lock.
     assert!(lock(&*two, LockKind::Exclusive));
     assert!(!lock(&*one, LockKind::Shared));
     two.unlock().expect("unlock");
     assert!(lock(&*one, LockKind::Exclusive));
     drop(one);
     assert!(lock(&*two, LockKind::Exclusive), "a closed file holds no lock");
-    // A lock is on the file, not on its name.
+    // A lock is on the open file, not on its name.
     process.remove(Dir::Control, LOCK).expect("remove");
     assert!(lock(&*open(), LockKind::Exclusive));
     assert_eq!(two.stat().expect("stat").links, 0);

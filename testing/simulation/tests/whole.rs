@@ -1,4 +1,4 @@
-//! The simulation as a whole: replay, tampering, and the proof that it finds planted bugs.
+//! The simulation as a whole: replay, tampering, and evidence that it finds planted bugs.
 
 use super::*;
 
@@ -64,7 +64,7 @@ fn files_are_opened_as_the_disk_opens_them() {
     check_errno(open(SEGMENT, Access::Read), Errno::NOENT);
     let file = open(SEGMENT, Access::Create).expect("create");
     check_errno(open(SEGMENT, Access::Create), Errno::EXIST);
-    // Opened to append, a write in place appends.
+    // In a file opened with O_APPEND, a write in place appends.
     file.write_at(b"ab", 0).expect("write");
     file.write_at(b"cd", 0).expect("write");
     assert_eq!(disk.contents(SEGMENT).as_deref(), Some(b"abcd".as_slice()));
@@ -90,7 +90,7 @@ fn files_are_opened_as_the_disk_opens_them() {
 }
 
 #[test]
-fn what_somebody_does_to_a_file_is_seen_in_it() {
+fn changes_behind_the_back_are_visible_in_the_file() {
     let disk = SimDisk::new(1);
     let process = disk.process();
     let file = durable_segment(&disk, b"line");
@@ -117,7 +117,7 @@ fn what_somebody_does_to_a_file_is_seen_in_it() {
 }
 
 #[test]
-fn a_directory_that_was_removed_or_moved_is_followed_on_request_only() {
+fn a_removed_or_moved_directory_is_followed_only_on_request() {
     for removed in [true, false] {
         let disk = SimDisk::new(1);
         let process = disk.process();
@@ -154,7 +154,7 @@ fn one_state_can_be_cut_in_many_ways() {
     assert_eq!(disk.after_power_cut(1).snapshot(), disk.snapshot());
 }
 
-/// What the writer of the next test does wrong, so that the cuts can show it.
+/// The bug in the writer of the next test, which the power cuts must reveal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Planted {
     Nothing,
@@ -164,7 +164,8 @@ enum Planted {
     SyncTriedAgain,
 }
 
-/// A small log: numbered lines of 100 bytes, a new file every five; returns what was acknowledged.
+/// Writes a small log: numbered lines of 100 bytes, a new file every five. Returns the number
+/// acknowledged.
 fn write_lines(storage: &dyn Storage, planted: Planted) -> u32 {
     let mut acknowledged = 0;
     let mut run = || -> io::Result<()> {
@@ -200,7 +201,7 @@ fn write_lines(storage: &dyn Storage, planted: Planted) -> u32 {
     acknowledged
 }
 
-/// How many lines can be read back, without a hole.
+/// Returns how many lines can be read back without a hole.
 fn lines_left(disk: &SimDisk) -> u32 {
     let bytes = (0..4).map_while(|n| disk.contents(&n.to_string())).flatten().collect::<Vec<u8>>();
     let lines = bytes.chunks(100).zip(0..).take_while(|(line, n)| *line == format!("{n:099}\n").as_bytes());
@@ -208,7 +209,7 @@ fn lines_left(disk: &SimDisk) -> u32 {
 }
 
 #[test]
-fn cuts_find_each_planted_bug_and_none_in_an_honest_writer() {
+fn power_cuts_reveal_each_planted_bug_and_none_in_an_honest_writer() {
     let losses = |planted: Planted| {
         (0..1000)
             .filter(|seed| {

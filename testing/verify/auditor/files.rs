@@ -1,10 +1,10 @@
-//! Files that were given up, destroyed, or never had a good line.
+//! Files that were given up, were destroyed, or never had a good line.
 
 use super::{
     Chain, DAMAGED, INTACT, Log, OnDisk, TIME, UNCLEAN, counts, is_there, name, open, segment, started,
 };
 
-/// A log whose files 2 to 4 were given up, which `rows` names.
+/// Returns a log whose files 2 to 4 were given up, which `rows` names.
 fn given_up(rows: &str) -> Log {
     let first = started(true);
     let after = format!("{},{rows}", counts(&first));
@@ -45,13 +45,13 @@ fn a_file_that_was_given_up_holds_no_more_than_a_first_write() {
         let (code, printed) = OnDisk::of(&log).ask(&[]);
         assert_eq!(code, if is_destroyed { DAMAGED } else { INTACT }, "{what}: {printed}");
         assert_eq!(printed.contains("destroyed: chain 000, segment 3"), is_destroyed, "{what}: {printed}");
-        // The version before wrote more at once, and named each file by itself.
+        // The previous version wrote more at once, and named each file separately.
         let each = [2, 3, 4].map(|number| format!(r#"{{"segment":{number},"bytes":0}}"#)).join(",");
         let mut old = given_up(&each);
         old.files.insert(name(0, 3), bytes.to_vec());
         OnDisk::of(&old).is(INTACT, &[]);
     }
-    // One that is not in the row.
+    // A file that is not in the row.
     let mut log = given_up(r#"{"segment":3,"bytes":0,"from":3}"#);
     log.files.insert(name(0, 3), b"two\nlines\n".to_vec());
     OnDisk::of(&log).is(DAMAGED, &["destroyed"]);
@@ -60,7 +60,7 @@ fn a_file_that_was_given_up_holds_no_more_than_a_first_write() {
     OnDisk::of(&log).is(DAMAGED, &["malformed: chain 000, segment 3"]);
 }
 
-/// What destroyed the first file of a chain was read out of the verdict where the chain began anew behind it.
+/// If a chain began anew behind its first file, the destruction of that file once did not affect the verdict.
 #[test]
 fn the_first_file_of_a_chain_may_have_been_given_up() {
     if !is_there("the_first_file_of_a_chain_may_have_been_given_up") {
@@ -78,8 +78,8 @@ fn the_first_file_of_a_chain_may_have_been_given_up() {
 }
 
 #[test]
-fn a_row_of_files_is_read_as_strictly_as_any_number() {
-    if !is_there("a_row_of_files_is_read_as_strictly_as_any_number") {
+fn a_row_of_files_is_parsed_as_strictly_as_any_number() {
+    if !is_there("a_row_of_files_is_parsed_as_strictly_as_any_number") {
         return;
     }
     let bad = [
@@ -102,16 +102,16 @@ fn a_row_of_files_is_read_as_strictly_as_any_number() {
     ] {
         OnDisk::of(&given_up(row)).is(INTACT, &[]);
     }
-    // Times, and a file that is gone although it counts.
+    // Times, and a file that is missing although it counts.
     let times = format!(r#"{{"segment":4,"bytes":9,"from":"{TIME}","to":"{TIME}","damage":true}}"#);
     OnDisk::of(&given_up(&times))
-        .is(DAMAGED, &["missing_segment: chain 000, segment 4: the file is gone, and 9 bytes"]);
-    // The newest claim wins, also over a row and of one.
+        .is(DAMAGED, &["missing_segment: chain 000, segment 4: the file is missing, but 9 bytes"]);
+    // The newest claim wins, even over one about a row.
     let chain = started(true);
     let rows = segment(Chain { segment: 4, ..chain.clone() }, &format!("{},{times}", counts(&chain)));
     let after = format!("{ROW},{}", counts(&rows));
     OnDisk::of(&Log::of(&[&segment(rows, &after).close()])).is(INTACT, &[]);
-    // Also about a file that is there.
+    // Also about a file that exists.
     let chain = started(true);
     let older = format!("{},{}", counts(&chain), r#"{"segment":2,"bytes":4}"#);
     let rows = segment(Chain { segment: 2, ..chain }, &older);
@@ -145,14 +145,14 @@ fn a_newest_file_without_a_good_line_is_judged_by_its_looks() {
     let mut log = Log::of(&[&segment(Chain::bare(0), "").close()]);
     log.files.insert(name(0, 2), b"two\nlines\n".to_vec());
     OnDisk::of(&log).is(DAMAGED, &[]);
-    // What it holds is damage whatever it looks like, if somebody had seen it.
+    // What it holds is damage whatever it looks like, if a witness had seen it.
     let chain = started(true).close();
     let mut log = Log::of(&[&chain]);
     log.files.insert(name(0, 2), b"half".to_vec());
     let kept = chain.clone().event("seen").head().to_string();
     let (code, printed) = OnDisk::of(&log).ask(&[&kept]);
     assert!(code == DAMAGED && printed.contains("malformed: chain 000, segment 2"), "{printed}");
-    // A bad first line before good ones is a bad line like any other.
+    // A bad first line before good ones is judged like any bad line.
     let mut log = Log::of(&[&segment(started(true), "").close()]);
     log.edit(0, 2, |lines| lines[0][20] ^= 1);
     log.edit(0, 2, |lines| drop(lines.remove(1)));

@@ -1,4 +1,4 @@
-//! What lock files say: whether a writer holds a chain, and which head it noted.
+//! The contents of lock files: whether a writer holds a chain, and which head it noted.
 
 use std::{os::unix::fs::MetadataExt as _, path::Path, process::Command, time::UNIX_EPOCH};
 
@@ -37,7 +37,7 @@ fn a_held_lock_excuses_what_a_writer_leaves_open() {
         on_disk.is(if code == DAMAGED { DAMAGED } else { UNCLEAN }, &[]);
         assert!(lock.try_lock(LockKind::Exclusive).unwrap());
         on_disk.is(code, &["being written", "live: chain 000: a writer holds the chain"]);
-        // Who may not open the lock asks the system.
+        // If the lock may not be opened, the checker asks the system, that is, /proc/locks.
         let program = "import importlib.util, sys\n\
                        spec = importlib.util.spec_from_file_location('verify', sys.argv[1])\n\
                        verify = importlib.util.module_from_spec(spec)\n\
@@ -51,14 +51,14 @@ fn a_held_lock_excuses_what_a_writer_leaves_open() {
         assert_eq!(asked(), "True\n");
         lock.unlock().unwrap();
         assert_eq!(asked(), "False\n");
-        // Another checker at the same time is no writer.
+        // Another checker at the same time is not a writer.
         assert!(lock.try_lock(LockKind::Shared).unwrap());
         assert!(!on_disk.ask(&[]).1.contains("being written"));
         lock.unlock().unwrap();
-        // Nor does the checker keep anybody out.
+        // The checker does not keep a writer out either.
         assert!(lock.try_lock(LockKind::Exclusive).unwrap());
     }
-    // A lock that cannot be looked at.
+    // A lock that cannot be examined.
     let on_disk = OnDisk::of(&Log::of(&[&started(true)]));
     std::os::unix::fs::symlink("chain-000.lock", on_disk.lock(0)).unwrap();
     on_disk.is(
@@ -67,7 +67,7 @@ fn a_held_lock_excuses_what_a_writer_leaves_open() {
     );
 }
 
-/// A lock file whose two slots are these words, each for the inode and the birth of the file itself.
+/// Writes a lock file with these two slots, each made from the inode and the birth time of the file itself.
 fn write_slots(lock: &Path, slots: [&dyn Fn(u64, u128) -> String; 2]) {
     let block = |text: &str| format!("{text:511}\n");
     fs::write(lock, block("clean") + &block("pid 7 -")).unwrap();
@@ -113,7 +113,7 @@ fn the_noted_head_is_a_witness() {
         on_disk.is(INTACT, &[]);
         write_slots(&lock, [&none, &noted(&longer, state, 7)]);
         on_disk
-            .is(DAMAGED, &["ahead: chain 000, record 6: the chain ends with record 5, and the noted head"]);
+            .is(DAMAGED, &["ahead: chain 000, record 6: the chain ends with record 5, but the noted head"]);
     }
     write_slots(&lock, [&noted(&other, "open", 7), &none]);
     on_disk.is(DAMAGED, &["head_mismatch: chain 000, record 5: the hash does not match: the noted head"]);
@@ -122,12 +122,12 @@ fn the_noted_head_is_a_witness() {
         DAMAGED,
         &["missing_chain: chain 000: the noted head in its lock file names a chain with another id"],
     );
-    // The higher counter holds.
+    // The slot with the higher counter holds.
     write_slots(&lock, [&noted(&chain, "open", 10), &noted(&longer, "open", 9)]);
     on_disk.is(INTACT, &[]);
     write_slots(&lock, [&noted(&chain, "open", 9), &noted(&longer, "open", 10)]);
     on_disk.is(DAMAGED, &[]);
-    // What is no slot says nothing: of no record, of another version, with another check, of another state.
+    // An invalid slot is ignored: one of no record, of another version, with a wrong check, of another state.
     write_slots(&lock, [&noted(&nothing, "open", 7), &none]);
     on_disk.is(INTACT, &[]);
     let with = |from: &'static str, to: &'static str| {
@@ -143,18 +143,18 @@ fn the_noted_head_is_a_witness() {
     fs::write(&lock, torn).unwrap();
     on_disk.is(INTACT, &[]);
     assert!(!on_disk.ask(&[]).1.contains(unknown));
-    // Of another file: a copy, or a backup that was restored.
+    // A slot of another file: a copy, or a backup that was restored.
     for (other_inode, other_birth) in [(1, 0), (0, 1)] {
         let slot = noted(&longer, "open", 7);
         let moved = move |inode: u64, birth: u128| slot(inode + other_inode, birth + other_birth);
         write_slots(&lock, [&moved, &none]);
         on_disk.is(INTACT, &["chain 000: its noted head, since its lock file is a copy, or was restored"]);
     }
-    // The one that is of this file holds.
+    // The slot that names this file holds.
     let moved = noted(&chain, "open", 9);
     write_slots(&lock, [&move |inode, birth| moved(inode + 1, birth), &noted(&longer, "open", 7)]);
     on_disk.is(DAMAGED, &[]);
-    // Of a chain that is gone.
+    // A slot of a chain that is missing.
     fs::remove_file(&lock).unwrap();
     write_slots(&on_disk.lock(1), [&noted(&chain, "closed", 7), &none]);
     on_disk
@@ -165,11 +165,11 @@ fn the_noted_head_is_a_witness() {
 }
 
 #[test]
-fn a_noted_head_makes_damage_of_a_torn_end() {
-    if !is_there("a_noted_head_makes_damage_of_a_torn_end") {
+fn a_torn_end_below_the_noted_head_is_damage() {
+    if !is_there("a_torn_end_below_the_noted_head_is_damage") {
         return;
     }
-    // Destroyed as a copy through a tool that converts line ends does it.
+    // Destroyed as by a copy through a tool that converts line ends.
     let chain = started(true).event_marked("last", None);
     let mut log = Log::of(&[&chain]);
     log.edit(0, 1, |lines| {

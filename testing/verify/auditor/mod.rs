@@ -1,5 +1,5 @@
-//! What docs/verify.py does beyond agreeing with the library: rules for what the next version writes, locks, what it
-//! prints, and how it is called. Lines are written out here, so that they stay what they are whatever the writer becomes.
+//! What docs/verify.py does beyond agreeing with the library: rules for what the next version writes, locks, its
+//! output, and its arguments. Lines are written out here, so that they stay the same when the writer changes.
 
 mod files;
 mod locks;
@@ -41,7 +41,7 @@ impl OnDisk {
         self.dir.path().join("control").join(format!("chain-{chain:03}.lock"))
     }
 
-    /// The exit code, and what is printed.
+    /// Runs the checker; returns the exit code and what it printed.
     fn ask(&self, arguments: &[&str]) -> (i32, String) {
         let mut all = vec![self.dir.path().to_str().unwrap()];
         all.extend(arguments);
@@ -68,7 +68,7 @@ fn ask(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(printed).unwrap())
 }
 
-/// The next segment of a chain, with this list in `after`.
+/// Appends the next segment of a chain, with this list in `after`.
 fn segment(chain: Chain, after: &str) -> Chain {
     let chain = Chain { segment: chain.segment + 1, ..chain };
     let (id, number, segment, durable) = (chain.id, chain.number, chain.segment, chain.seq);
@@ -79,13 +79,13 @@ fn segment(chain: Chain, after: &str) -> Chain {
     chain.put(line.as_bytes(), Some(durable))
 }
 
-/// A record with an object of its own.
+/// Appends a record with an object of its own.
 fn record(chain: Chain, kind: &str, object: &str) -> Chain {
     let (line, durable) = (format!(r#","ts":"{TIME}","kind":"{kind}","{kind}":{{{object}}}"#), chain.seq);
     chain.put(line.as_bytes(), Some(durable))
 }
 
-/// An `open` of this version, or of the one before.
+/// Appends an `open` of this version, or of the previous one.
 fn open(chain: Chain, is_new: bool) -> Chain {
     let machine = if is_new { r#""machine":"0123456789abcdef","# } else { "" };
     record(chain, "open", &format!(r#""writer":"0000000000000007","pid":7,{machine}"chains":{{}}"#))
@@ -95,7 +95,7 @@ fn started(is_new: bool) -> Chain {
     open(segment(Chain::bare(0), ""), is_new).events(2)
 }
 
-/// What counts of the newest segment of a chain.
+/// Returns what counts of the newest segment of a chain.
 fn counts(chain: &Chain) -> String {
     format!(r#"{{"segment":{},"bytes":{}}}"#, chain.segment, chain.segments[&chain.segment].len())
 }

@@ -1,4 +1,4 @@
-//! What is printed, and how the program is called.
+//! The output of the program, and its arguments.
 
 use super::{
     Chain, DAMAGED, INTACT, Log, NO_VERDICT, OnDisk, TIME, ask, fs, is_there, name, open, record, started,
@@ -86,17 +86,17 @@ fn heads_are_given_as_arguments_and_in_files() {
         code == 0 && printed.contains("Exit code: 0 intact, 1 damaged, 2 could not check, 3 unclean"),
         "{printed}"
     );
-    // A directory that is named like a segment.
+    // A directory with the name of a segment.
     fs::create_dir(on_disk.dir.path().join(name(0, 2))).unwrap();
     assert_eq!(on_disk.ask(&[]).0, NO_VERDICT);
 }
 
 #[test]
-fn a_report_says_what_stands_in_the_log() {
-    if !is_there("a_report_says_what_stands_in_the_log") {
+fn a_report_shows_what_the_log_contains() {
+    if !is_there("a_report_shows_what_the_log_contains") {
         return;
     }
-    // It once said `intact` and no more of a log that had lost nearly all of its events.
+    // It once printed only `intact` for a log that had lost nearly all of its events.
     let first = started(true).gap(8_000, 183_949).gap(0, 1);
     let chain = record(first, "gap", r#""reason":"panic","critical":1,"routine":0"#);
     let chain = open(chain, true);
@@ -116,16 +116,16 @@ fn a_report_says_what_stands_in_the_log() {
             "    mended 1 recovery record\n",
             "gap: chain 000: record 5: 8000 critical and 183949 routine events were not recorded (queue_full)",
             "unclosed: chain 000: the run before record 8 ended without `close`",
-            "recovery: chain 000: record 9: the chain went on after a recovery (unclosed)",
-            r"foreign: 'what\nis this' is no part of the log",
+            "recovery: chain 000: record 9: the chain was continued after a recovery (unclosed)",
+            r"foreign: 'what\nis this' is not part of the log",
             "\nnot checked\n  - chain 000: whether its end was cut off",
         ],
     );
 }
 
 #[test]
-fn of_many_findings_of_a_kind_twenty_are_printed() {
-    if !is_there("of_many_findings_of_a_kind_twenty_are_printed") {
+fn at_most_twenty_findings_of_a_kind_are_printed() {
+    if !is_there("at_most_twenty_findings_of_a_kind_are_printed") {
         return;
     }
     let mut log = Log::of(&[&started(true).events(40).close()]);
@@ -158,10 +158,10 @@ fn of_many_findings_of_a_kind_twenty_are_printed() {
     OnDisk::of(&log).is(DAMAGED, &["\nfindings (5,026)\n", "  - and 4,981 more of the kind malformed\n"]);
 }
 
-/// A log that is large enough for several processes.
+/// Returns a log that is large enough for several processes.
 #[test]
-fn a_large_log_is_checked_in_pieces() {
-    if !is_there("a_large_log_is_checked_in_pieces") {
+fn a_large_log_is_checked_in_chunks() {
+    if !is_there("a_large_log_is_checked_in_chunks") {
         return;
     }
     let action = "x".repeat(2_000);

@@ -1,9 +1,9 @@
-//! The queue and the writer as a checker sees them: every order in which threads can meet in the
+//! The queue and the writer in models of concurrency: every order in which threads can meet in the
 //! queue, on a simulated disk.
 //!
-//! Time passes here only where a model lets it: a thread that nobody wakes is a deadlock, which the
-//! checkers report. What the checkers do not see are the locks that are held only to copy (gauges,
-//! scopes, the simulated disk): threads take turns around them, not within.
+//! Time passes only where a model lets it. A thread that is never woken is therefore a deadlock,
+//! which the checkers report. They do not see the locks that are held only to copy (gauges, scopes,
+//! the simulated disk): threads switch around those, not within.
 
 #[cfg(loom)]
 mod with_loom;
@@ -32,12 +32,12 @@ use crate::{
 /// Later than any model ends.
 const NEVER: Duration = Duration::from_secs(1_000_000);
 
-/// How long a dozing writer rests in a model.
+/// How long a writer dozes in a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doze {
-    /// Until it is woken, so that a wake-up that it needs and does not get is found.
+    /// Until it is woken. Reveals a missing wake-up.
     UntilWoken,
-    /// Its few milliseconds are always over first.
+    /// For a time that always ends before anything else happens.
     IsOver,
 }
 
@@ -52,7 +52,7 @@ struct Model {
 struct Log {
     disk: SimDisk,
     queue: Arc<Queue>,
-    /// Producers that have not ended. The last one closes the log.
+    /// The producers that are still running. The last one closes the log.
     producers: Mutex<usize>,
     ended: Condvar,
 }
@@ -72,7 +72,7 @@ impl Model {
         Self { log, writer, now }
     }
 
-    /// Starts a thread that emits; the last to end closes the log.
+    /// Starts a thread that emits. The last one to end closes the log.
     fn produce(&self, emit: impl FnOnce(&Log) + Send + 'static) {
         let log = Arc::clone(&self.log);
         thread::spawn(move || {
@@ -88,7 +88,7 @@ impl Model {
         });
     }
 
-    /// `Writer::run`, but its clock moves on only when it pauses.
+    /// Runs as `Writer::run`, but its clock advances only when it pauses.
     fn write(&mut self, doze: Doze) {
         self.log.queue.attach_writer();
         loop {
@@ -112,7 +112,7 @@ impl Model {
         self.now.elapsed += time;
     }
 
-    /// Writes until the log is closed and every producer has ended, and reads what it holds.
+    /// Writes until the log is closed and every producer has ended. Returns the contents.
     fn finish(mut self, doze: Doze) -> Held {
         self.write(doze);
         self.log.wait_for_producers();
@@ -121,7 +121,7 @@ impl Model {
 }
 
 impl Log {
-    /// The draft of a numbered event. All have the same length.
+    /// Returns the draft of a numbered event. All have the same length.
     fn payload(number: u64) -> Vec<u8> {
         let mut payload = Vec::new();
         let at = Timestamp::from_unix(1_795_248_000, 0);
@@ -149,10 +149,12 @@ impl Log {
         self.queue.submit(&draft, None);
     }
 
-    /// As the end of `confirm`: waits, and sees that what it is told is true. Says whether it is durable.
+    /// Waits as the end of `confirm` does, and checks that the answer is true. Returns whether the
+    /// event is durable.
     fn confirm(&self, emitted: &Emitted) -> bool {
         let ticket = emitted.scope.counts().last;
-        // A wait can end at its bound just before the event is durable, so only that is asked.
+        // A wait may end at its bound just before the event is durable, so its result is not
+        // checked.
         drop(self.queue.wait_until_durable(ticket, Waiter::All));
         let is_durable = self.queue.is_durable(ticket);
         if is_durable {
@@ -162,7 +164,8 @@ impl Log {
         is_durable
     }
 
-    /// Not by joining them: loom takes a wake-up that is left over from a pause for the end of a thread.
+    /// Waits for a count instead of joining the threads: loom takes a wake-up left over from a
+    /// pause for the end of a thread.
     fn wait_for_producers(&self) {
         let mut producers = self.producers.lock().unwrap();
         while *producers > 0 {
@@ -175,7 +178,8 @@ impl Log {
     }
 
     fn has_on_disk(&self, text: &str) -> bool {
-        // A call, so that checkers try every order of this and the writer's calls.
+        // This call lets the checkers switch threads, so they try every order of this check and the
+        // writer's calls.
         drop(self.disk.process().storage().list(Dir::Log));
         let holds = |name: &String| {
             let bytes = self.disk.durable_contents(name).unwrap_or_default();
@@ -196,7 +200,7 @@ impl Log {
 
     fn held(&self) -> Held {
         let mut held = Held::default();
-        // Another process, so that the locks of the log's own are as others see them.
+        // Another process, so that it sees the locks of the log as others do.
         let storage = self.disk.process().storage();
         let report = Verifier::new("/log").threads(1).run_on(&*storage).expect("cannot verify");
         assert_eq!(report.verdict(), Verdict::Intact, "{report}");
@@ -210,12 +214,12 @@ impl Log {
                     held.unconfirmed.insert(number(record.field("n")));
                 }
                 held.order.push(number(record.field("n")));
-                held.told_before.push(held.lost);
+                held.lost_before.push(held.lost);
             } else if let Some(gap) = record.get("gap") {
                 held.lost += number(gap.get("critical")) + number(gap.get("routine"));
             }
         }
-        assert_eq!(held.events.len(), held.order.len(), "an event stands in the log twice");
+        assert_eq!(held.events.len(), held.order.len(), "an event is in the log twice");
         let stats = self.stats();
         assert_eq!(
             stats.accepted_routine + stats.accepted_critical,
@@ -226,24 +230,24 @@ impl Log {
     }
 }
 
-/// An event that somebody emitted.
+/// An event that was emitted.
 struct Emitted {
     number: u64,
     is_accepted: bool,
     scope: Arc<Scope>,
 }
 
-/// What a closed log holds.
+/// The contents of a closed log.
 #[derive(Debug, Default)]
 struct Held {
-    /// The numbers of the events in their order.
+    /// The numbers of the events, in order.
     order: Vec<u64>,
-    /// How many losses gap records have told before each.
-    told_before: Vec<u64>,
-    /// Where each event stands.
+    /// How many losses the gap records before each event count.
+    lost_before: Vec<u64>,
+    /// The position of each event in that order.
     events: BTreeMap<u64, usize>,
-    /// Those that `unconfirmed` records name.
+    /// The events named by `unconfirmed` records.
     unconfirmed: BTreeSet<u64>,
-    /// How many losses gap records tell in all.
+    /// How many losses all gap records count.
     lost: u64,
 }

@@ -1,22 +1,22 @@
-//! Every order in which a few threads can meet over a few events, up to so many preemptions.
+//! Every order in which a few threads can meet over a few events, up to a bound of preemptions.
 //!
-//! Bugs that were planted to see these models find them:
+//! These planted bugs are found by the models:
 //!
 //! | model | planted |
 //! |---|---|
 //! | `what_is_acknowledged_…` | published before the sync |
-//! | `a_receipt_…` | the same; published outside of the lock; a wake-up claimed and not given; a bell listened to after the lock was let go |
+//! | `a_receipt_…` | the same; published outside of the lock; a wake-up claimed and not given; a listener registered after the lock was released |
 //! | `nothing_is_acknowledged_…` | published after a sync that failed |
-//! | `what_is_lost_…` | losses counted outside of the lock |
+//! | `losses_are_recorded_…` | losses counted outside of the lock |
 //! | `a_flood_…` | the reserved quarter ignored |
-//! | `whoever_waits_…` | nobody told that there is room; who was told still taken for waiting |
-//! | `closing_…` | published before the sync; a bell listened to after the lock was let go |
-//! | `a_writer_that_pauses_…` | a wake-up claimed and not given; a pause that does not look before it begins; a rotation that wakes nobody |
-//! | `a_wait_that_ends_…` | no second look before a stall is declared |
-//! | `a_timeout_that_races_…` | who is refused is noted after the lock was let go; published without asking who was refused |
+//! | `every_waiter_for_room_…` | nobody notified that there is room; a notified thread still counted as waiting |
+//! | `closing_…` | published before the sync; a listener registered after the lock was released |
+//! | `a_writer_that_pauses_…` | a wake-up claimed and not given; a pause that does not check before it begins; a rotation that wakes nobody |
+//! | `a_wait_that_ends_…` | no second check before a stall is declared |
+//! | `a_timeout_that_races_…` | a refusal noted after the lock was released; published without asking who was refused |
 //!
-//! The spin of the last but two was real: a writer that had made room went round and round until the
-//! threads that it had told had run.
+//! The busy loop found by `every_waiter_for_room_…` was a real bug: a writer that had made room
+//! kept looping until the threads that it had notified had run.
 
 use std::sync::{
     Mutex,
@@ -30,7 +30,7 @@ use crate::{
     wait::block_until,
 };
 
-/// Runs a model in every order that has no more preemptions than this.
+/// Runs a model in every order with at most this many preemptions.
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);
@@ -41,14 +41,14 @@ fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         let model = Arc::clone(&model);
-        // Opening a log needs more than the stack that loom gives its first thread.
+        // Opening a log needs more stack than loom gives its first thread.
         let thread = loom::thread::Builder::new().stack_size(STACK_WORDS);
         thread.spawn(move || model()).expect("no thread").join().expect("the model failed");
     });
     println!("{} orders", orders.load(Ordering::Relaxed));
 }
 
-/// With room for so many events.
+/// Returns settings with room for this many events.
 fn settings(flush_mode: FlushMode, on_full: OnFull, events: u64) -> Settings {
     let mut settings = Settings::with_mode(flush_mode);
     settings.queue.wait_bound = NEVER;
@@ -59,14 +59,14 @@ fn settings(flush_mode: FlushMode, on_full: OnFull, events: u64) -> Settings {
 
 const PLENTY: u64 = 1000;
 
-/// 512 KiB: loom counts in words.
+/// 512 KiB. Loom counts in words.
 const STACK_WORDS: usize = 64 << 10;
 
 fn batched() -> FlushMode {
     FlushMode::Batched { size: 1, interval: 10 * MS }
 }
 
-/// Two producers of two events each, told their numbers.
+/// Starts two producers with the numbers of two events each.
 fn two_producers(model: &Model, emit: impl Fn(&Log, [u64; 2]) + Copy + Send + 'static) {
     for numbers in [[1, 2], [3, 4]] {
         model.produce(move |log| emit(log, numbers));
@@ -118,9 +118,9 @@ fn nothing_is_acknowledged_from_a_sync_that_failed() {
 }
 
 #[test]
-fn what_is_lost_is_told_exactly_and_before_the_next_event() {
+fn losses_are_recorded_exactly_and_before_the_next_event() {
     explore(2, || {
-        // One event fits the part for routine ones.
+        // One event fits into the share for routine events.
         let model = Model::new(&settings(batched(), OnFull::DropRoutine, 2), 2);
         let lost = Arc::new(Mutex::new(Vec::new()));
         for numbers in [[1, 2], [3, 4]] {
@@ -129,7 +129,7 @@ fn what_is_lost_is_told_exactly_and_before_the_next_event() {
                 for number in numbers {
                     if !log.emit(number, Severity::Routine).is_accepted {
                         lost.lock().unwrap().push(number);
-                        // Until there is room again.
+                        // Wait until there is room again.
                         drop(log.queue.wait_until_durable(log.queue.accepted(), Waiter::All));
                     }
                 }
@@ -138,14 +138,11 @@ fn what_is_lost_is_told_exactly_and_before_the_next_event() {
         let log = Arc::clone(&model.log);
         let held = model.finish(Doze::IsOver);
         let lost = lost.lock().unwrap();
-        assert_eq!(held.lost, lost.len() as u64, "told, and lost");
+        assert_eq!(held.lost, lost.len() as u64, "recorded as lost, and lost");
         assert_eq!(log.lost(LossReason::QueueFull), lost.len() as u64, "counted, and lost");
         for [first, second] in [[1, 2], [3, 4]] {
             if lost.contains(&first) && !lost.contains(&second) {
-                assert!(
-                    held.told_before[held.events[&second]] >= 1,
-                    "{second} stands before the gap of {first}"
-                );
+                assert!(held.lost_before[held.events[&second]] >= 1, "{second} precedes the gap of {first}");
             }
         }
     });
@@ -154,7 +151,7 @@ fn what_is_lost_is_told_exactly_and_before_the_next_event() {
 #[test]
 fn a_flood_of_routine_events_leaves_room_for_a_critical_one() {
     explore(3, || {
-        // Three events fit the part for routine ones. Nothing is written meanwhile.
+        // Three events fit into the share for routine events. Nothing is written meanwhile.
         let model = Model::new(&settings(batched(), OnFull::DropRoutine, 4), 2);
         model.produce(|log| {
             for number in 1..5 {
@@ -171,7 +168,7 @@ fn a_flood_of_routine_events_leaves_room_for_a_critical_one() {
 }
 
 #[test]
-fn whoever_waits_for_room_gets_it() {
+fn every_waiter_for_room_gets_it() {
     explore(2, || {
         let never = FlushMode::Batched { size: u32::MAX, interval: NEVER };
         let model = Model::new(&settings(never, OnFull::Block, 2), 2);
@@ -231,29 +228,29 @@ fn a_timeout_that_races_with_success_is_decided_once() {
         let mut settings = settings(FlushMode::Immediate, OnFull::Block, PLENTY);
         settings.queue.wait_bound = std::time::Duration::ZERO;
         let model = Model::new(&settings, 2);
-        let told = Arc::new(Mutex::new(Vec::new()));
+        let answers = Arc::new(Mutex::new(Vec::new()));
         for number in [1, 2] {
-            let told = Arc::clone(&told);
+            let answers = Arc::clone(&answers);
             model.produce(move |log| {
                 let emitted = log.emit(number, Severity::Critical);
                 let ticket = emitted.scope.counts().last;
                 let waiter = Waiter::Scope(&emitted.scope);
                 let is_confirmed = log.queue.wait_until_durable(ticket, waiter).is_ok();
-                let mut told = told.lock().unwrap();
+                let mut answers = answers.lock().unwrap();
                 let is_newer =
                     |(_, other, other_confirmed): &(_, _, bool)| *other < ticket && !other_confirmed;
-                if is_confirmed && told.iter().any(is_newer) {
+                if is_confirmed && answers.iter().any(is_newer) {
                     assert!(
                         log.has_on_disk("\"kind\":\"unconfirmed\""),
                         "acknowledged, and not named before"
                     );
                 }
-                told.push((number, ticket, is_confirmed));
+                answers.push((number, ticket, is_confirmed));
             });
         }
         let held = model.finish(Doze::UntilWoken);
-        for (number, _, is_confirmed) in told.lock().unwrap().iter() {
-            assert_eq!(held.unconfirmed.contains(number), !is_confirmed, "{number} was told something else");
+        for (number, _, is_confirmed) in answers.lock().unwrap().iter() {
+            assert_eq!(held.unconfirmed.contains(number), !is_confirmed, "{number} got another answer");
         }
     });
 }
@@ -263,7 +260,7 @@ fn a_wait_that_ends_while_its_event_becomes_durable_leaves_no_stall() {
     explore(3, || {
         let mut settings = settings(FlushMode::Immediate, OnFull::Block, PLENTY);
         settings.queue.wait_bound = std::time::Duration::ZERO;
-        // One producer more than there is, so that nobody closes the log.
+        // One producer more than there are, so that none of them closes the log.
         let mut model = Model::new(&settings, 2);
         model.produce(|log| {
             log.confirm(&log.emit(1, Severity::Critical));

@@ -1,8 +1,8 @@
-//! The whole pipeline in schedules drawn at random, with more threads, more events and more faults
-//! than can be tried in every order.
+//! The whole pipeline in random schedules, with more threads, events and faults than can be tried
+//! in every order.
 //!
-//! `AUDIT_SCHEDULES=<number>` runs so many of each kind. A schedule that fails is printed, with what
-//! replays it.
+//! `AUDIT_SCHEDULES=<number>` runs that many of each kind. A schedule that fails is printed, with
+//! the data to replay it.
 
 use std::sync::Mutex;
 
@@ -37,7 +37,7 @@ fn settings() -> Settings {
     settings
 }
 
-/// Each strikes once, so that the log heals.
+/// Injects faults that occur once each, so that the log heals.
 fn inject(log: &Log) {
     log.disk.set_sync_failure(match draw(3) {
         0 => SyncFailure::Ext4Ordered,
@@ -84,14 +84,14 @@ fn pipeline() {
     let lost = lost.lock().unwrap();
     let emitted = PRODUCERS * EVENTS;
     assert_eq!(held.order.len() as u64 + lost.len() as u64, emitted, "neither recorded nor lost");
-    assert_eq!(held.lost + log.lost(LossReason::Closed), lost.len() as u64, "told, and lost");
+    assert_eq!(held.lost + log.lost(LossReason::Closed), lost.len() as u64, "recorded as lost, and lost");
     for producer in 0..PRODUCERS {
         let numbers = || producer * EVENTS..(producer + 1) * EVENTS;
         let places: Vec<usize> = numbers().filter_map(|number| held.events.get(&number).copied()).collect();
         assert!(places.is_sorted(), "the order of producer {producer} is lost");
         for number in numbers().filter(|number| !lost.contains(number)) {
             let before = numbers().filter(|other| other < &number && lost.contains(other)).count() as u64;
-            assert!(held.told_before[held.events[&number]] >= before, "{number} stands before a gap");
+            assert!(held.lost_before[held.events[&number]] >= before, "{number} precedes a gap");
         }
     }
 }

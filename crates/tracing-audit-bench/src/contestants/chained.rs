@@ -1,4 +1,4 @@
-//! Another crate that chains records by hashes. A mutex around it: it takes no events from several threads.
+//! Another crate that chains records by hashes, in a mutex, because it takes events from one thread at a time.
 
 use std::{
     fs::File,
@@ -25,7 +25,7 @@ pub(super) fn audit_trail(dir: &Path) -> Result<Box<dyn Subject>> {
 }
 
 fn append(chain: &mut Trail) -> Result<()> {
-    // It has four members and no more: what belongs to the session goes with the actor.
+    // A record has exactly four members, so session and request go into the actor.
     let actor = format!("{} {} {}", workload::actor(), workload::session(), workload::request());
     let (action, target) = (Action::new(workload::action()), Target::new(workload::resource()));
     chain

@@ -1,5 +1,5 @@
-//! What no log with these properties can beat: a layer that only formats, one that also queues, one
-//! that also chains. They do no check, escape nothing that needs no escape, and count nothing.
+//! Floors, which no log with these properties can beat: a layer that only formats, one that also queues, and
+//! one that also chains. They check and count nothing, and have the simplest possible escaping.
 
 use std::{
     any::Any,
@@ -34,12 +34,13 @@ use crate::{
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    /// The last second that was printed, and how.
+    /// The last second that was printed, and its text.
     static SECOND: Cell<(u64, [u8; 20])> = const { Cell::new((0, [b'0'; 20])) };
 }
 
-/// Bytes queued at most, and at which the writer is woken.
+/// The most bytes that may be queued.
 const ROOM: usize = 12 << 20;
+/// The number of queued bytes at which the writer is woken.
 const WAKE: usize = 512 << 10;
 
 /// Members of a span, encoded.
@@ -87,8 +88,9 @@ impl Visit for Members<'_> {
     }
 }
 
-/// `2026-11-21T08:00:00.000000000Z`, the second kept from one event to the next. What stands for the
-/// date is the count of seconds: as long, and not what is measured.
+/// Appends a time as long as `2026-11-21T08:00:00.000000000Z`, keeping the text of the second between events.
+///
+/// The date is replaced by the count of seconds, of the same length: converting it is not what is measured.
 fn put_time(out: &mut Vec<u8>) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (second, mut text) = SECOND.get();
@@ -187,7 +189,7 @@ impl Pipe {
         }
     }
 
-    /// Hands everything that is queued to `use_batch`, until the end.
+    /// Passes everything that is queued to `use_batch`, until the pipe is ended.
     fn serve(&self, mut use_batch: impl FnMut(&[u8], &[u32])) {
         let (mut bytes, mut lengths) = (Vec::new(), Vec::new());
         loop {
@@ -275,16 +277,16 @@ pub(super) fn chain_synced(dir: &Path) -> Result<Box<dyn Subject>> {
     chained(dir, true)
 }
 
-/// Lines as ours: a number in front, two hashes behind.
+/// Writes lines like those of tracing-audit: with a number at the start and two hashes at the end.
 fn chained(dir: &Path, syncs: bool) -> Result<Box<dyn Subject>> {
     let mut file = File::options().create_new(true).append(true).open(dir.join("log"))?;
     let mut chain = Chain { seq: 0, previous: [b'0'; 64] };
     let mut lines = Vec::new();
     Ok(floor(Some(move |pipe: Arc<Pipe>| {
         pipe.serve(|mut bytes, lengths| {
-            for piece in lengths.chunks(512) {
+            for batch in lengths.chunks(512) {
                 lines.clear();
-                for length in piece {
+                for length in batch {
                     let Some((payload, rest)) = bytes.split_at_checked(*length as usize) else { return };
                     bytes = rest;
                     chain.seal(&mut lines, payload);
@@ -327,7 +329,8 @@ impl Chain {
     }
 }
 
-/// SHA-256 over each line of a log, on as many threads as ours takes: each has a stretch of every file.
+/// Computes SHA-256 over each line of a log, on as many threads as our verification. Each thread takes a part of every
+/// file.
 pub(super) fn sha256(dir: &Path, threads: usize) -> Result<u64> {
     let threads = if threads == 0 { machine::cores() } else { threads } as u64;
     let mut bytes = 0;
@@ -351,10 +354,10 @@ pub(super) fn sha256(dir: &Path, threads: usize) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Hashes the lines that begin in a stretch of a file; returns how many bytes they are.
+/// Hashes the lines that begin in a part of a file. Returns their total length.
 fn hash_lines(path: &Path, stretch: Range<u64>) -> io::Result<u64> {
     let mut file = File::open(path)?;
-    // A line that began before belongs to the stretch before.
+    // A line that began earlier belongs to the previous part.
     let mut at = stretch.start.saturating_sub(1);
     file.seek(SeekFrom::Start(at))?;
     let mut reader = io::BufReader::with_capacity(1 << 20, file);

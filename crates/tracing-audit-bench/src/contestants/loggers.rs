@@ -1,4 +1,4 @@
-//! Loggers that are known to be fast, without a chain: the same content as text.
+//! Loggers that are known to be fast, without a chain. They log the same content as text.
 
 use std::{fs::File, path::Path};
 
@@ -8,7 +8,7 @@ use crate::{
     workload::{Event, as_text},
 };
 
-/// What ends a logger: returns when everything is written.
+/// A function that ends a logger, and returns when everything is written.
 type End = Box<dyn FnOnce() -> Result<()> + Send + Sync>;
 
 struct ThroughLog(End);

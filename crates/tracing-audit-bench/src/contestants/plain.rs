@@ -1,4 +1,4 @@
-//! The JSON log that applications have: `tracing_subscriber::fmt().json()`.
+//! The usual JSON log of applications: `tracing_subscriber::fmt().json()`.
 
 use std::{any::Any, fs::File, path::Path, sync::Mutex};
 

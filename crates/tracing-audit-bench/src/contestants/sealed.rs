@@ -1,4 +1,4 @@
-//! What the disk allows: one line and one sync, and one sync for all who wait.
+//! What the disk allows: a sync for each line, and one sync for all waiting threads.
 
 use std::{
     fs::{File, OpenOptions},
@@ -23,7 +23,7 @@ fn create(dir: &Path) -> Result<File> {
     Ok(OpenOptions::new().create_new(true).append(true).open(dir.join("log"))?)
 }
 
-/// As many bytes as a line of ours has more than one without hashes.
+/// As many bytes as the two hashes and the number add to a line of tracing-audit.
 pub(crate) const HASHES: [u8; 166] = [b'x'; 166];
 
 struct Raw(Mutex<(File, Vec<u8>)>);
@@ -47,11 +47,12 @@ impl Subject for Raw {
     }
 }
 
-/// A writer thread that takes everything, writes it, syncs, and wakes whoever waited by one call.
+/// A group commit: a writer thread takes everything, writes and syncs it, and wakes all waiting threads with one call.
 struct Group {
     state: Mutex<State>,
     durable: AtomicU64,
-    /// Counted up when those are served who came in an even turn, and in an odd one.
+    /// Counters of the even and the odd turns, incremented when the threads of such a turn are served. Two, so that
+    /// threads of the next turn are not woken too.
     served: [AtomicU32; 2],
 }
 
@@ -117,7 +118,7 @@ pub(super) fn group_commit(dir: &Path) -> Result<Box<dyn Subject>> {
 
 impl Subject for GroupCommit {
     fn emit(&self, event: Event<'_>) {
-        let (mine, turn, mut heard) = workload::with_line(event.number, |bytes| {
+        let (mine, turn, mut seen) = workload::with_line(event.number, |bytes| {
             let mut state = self.group.lock();
             state.lines.extend_from_slice(&HASHES);
             state.lines.extend_from_slice(bytes);
@@ -130,9 +131,10 @@ impl Subject for GroupCommit {
         }
         let served = self.group.served(turn);
         while self.group.durable.load(Ordering::Acquire) < mine {
-            // It may end for no reason, or not begin because it was counted up: one looks in any case.
-            let _cause = futex::wait(served, Flags::PRIVATE, heard, None);
-            heard = served.load(Ordering::Acquire);
+            // The wait may end spuriously, or not start because the counter has changed (futex(2)). Either way, the loop
+            // checks again.
+            let _cause = futex::wait(served, Flags::PRIVATE, seen, None);
+            seen = served.load(Ordering::Acquire);
         }
     }
 

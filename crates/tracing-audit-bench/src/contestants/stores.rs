@@ -15,7 +15,7 @@ use crate::{
     workload::{self, Event},
 };
 
-/// A store, and how one line gets into it durably. `emit` gets a number that nobody had before.
+/// A store, with a function that inserts one line durably under a unique number.
 struct Store<T> {
     inner: T,
     put: fn(&T, u64, &[u8]) -> Result<()>,
@@ -46,7 +46,7 @@ pub(super) fn sqlite(dir: &Path) -> Result<Box<dyn Subject>> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.execute("CREATE TABLE log (seq INTEGER PRIMARY KEY, line BLOB NOT NULL)", ())?;
-    // Connections for each thread would wait for each other inside SQLite, which has one writer.
+    // One connection, because connections per thread would wait for each other inside SQLite, which has one writer.
     Ok(store(Mutex::new(connection), |connection, _, line| {
         let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
         connection.prepare_cached("INSERT INTO log (line) VALUES (?1)")?.execute((line,))?;
@@ -69,7 +69,7 @@ pub(super) fn fjall(dir: &Path) -> Result<Box<dyn Subject>> {
     }))
 }
 
-/// Keeps nothing: only the log itself is measured.
+/// A log manager that keeps nothing, because only the log itself is measured.
 #[derive(Debug)]
 struct Forgets;
 

@@ -1,4 +1,4 @@
-//! What somebody does to a log who has access to its files.
+//! Ways to tamper with a log that somebody with access to its files has.
 
 use std::{
     fs,
@@ -14,28 +14,29 @@ use crate::hash::{HASH, PREV_HASH, body_of, hash_of};
 /// A kind of tampering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Damage {
-    /// An attempt that was denied has passed.
+    /// Make a denied attempt look like a passed one.
     Edit,
-    /// A record is taken out.
+    /// Delete a record.
     Delete,
-    /// A record is put in, with a hash that is right.
+    /// Insert a record with a correct hash.
     Insert,
-    /// Two records change places.
+    /// Swap two records.
     Swap,
-    /// The last records are cut off.
+    /// Cut off the last records.
     Cut,
-    /// A whole segment is removed.
+    /// Remove a whole segment.
     RemoveSegment,
 }
 
 impl Damage {
-    /// Tampers with a copy of a log. Says what was done.
+    /// Tampers with a copy of a log. Returns what was done, in words.
     pub(super) fn apply(self, log: &Path, copy: &Path) -> Result<String> {
         copy_all(log, copy)
             .with_context(|| format!("cannot copy {} to {}", log.display(), copy.display()))?;
         let all = segments(copy)?;
         let own: Vec<PathBuf> =
             all.iter().filter(|one| one.chain() == 0).map(|one| one.path().to_owned()).collect();
+        // A segment in the middle, since damage at an end could pass for a crash or for retention.
         let inner = own.get(own.len() / 2).filter(|_| own.len() > 2);
         let last = own.last().ok_or_else(|| anyhow!("{} has no chain 000", copy.display()))?;
         match self {
@@ -50,17 +51,18 @@ impl Damage {
         }
     }
 
-    /// Tampers with lines of a file.
+    /// Tampers with lines of a file. Returns what was done, in words.
     fn lines(self, file: &Path) -> Result<String> {
         let mut lines = read(file)?;
         let middle = lines.len() / 2;
         let is_denied = |line: &&String| line.contains(DENIED);
         let at = match self {
-            // Near the middle, if one is there.
+            // The first one after the middle, if there is one.
             Self::Edit => lines.iter().skip(middle).position(|line| is_denied(&line)).map(|at| at + middle),
             _ => Some(middle),
         };
         let at = at.or_else(|| lines.iter().position(|line| is_denied(&line)));
+        // Some kinds of damage need a next line.
         let at = at.filter(|at| at + 1 < lines.len()).ok_or_else(|| anyhow!("there are too few events"))?;
         let place = format!("{}, line {}", name_of(file), at + 1);
         let line = lines.get(at).cloned().unwrap_or_default();
@@ -91,12 +93,12 @@ const DENIED: &str = "\"outcome\":\"denied\"";
 const SEQ: &str = "{\"seq\":";
 const ALLOWED: &str = "\"outcome\":\"passed\"";
 
-/// The line behind this one, by somebody who knows the format: the same again, linked to it.
+/// Forges the line after this one, as somebody who knows the format can: the same event, correctly linked.
 fn forged(line: &str) -> String {
     let body = String::from_utf8_lossy(body_of(line.as_bytes()));
     let hash = hash_of(body.as_bytes());
-    let (said, _) = body.rsplit_once(PREV_HASH).unwrap_or_default();
-    let rest = said.strip_prefix(SEQ).unwrap_or_default();
+    let (members, _) = body.rsplit_once(PREV_HASH).unwrap_or_default();
+    let rest = members.strip_prefix(SEQ).unwrap_or_default();
     let (seq, rest) = rest.split_once(',').unwrap_or_default();
     let seq = seq.parse::<u64>().unwrap_or_default() + 1;
     let body = format!("{SEQ}{seq},{rest}{PREV_HASH}{hash}\"");
@@ -127,7 +129,7 @@ fn name_of(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Copies a directory and those in it.
+/// Copies a directory recursively.
 fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     fs::set_permissions(to, fs::metadata(from)?.permissions())?;

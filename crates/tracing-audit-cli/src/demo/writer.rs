@@ -1,4 +1,4 @@
-//! What the programs of a demonstration record.
+//! The writer processes of a demonstration, and the events that they record.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::print;
 
-/// What this program is started with to be a writer. Nobody types it, so no help and no completion knows it.
+/// The first argument of a writer process. Nobody types it, so it is neither in the help nor in completions.
 pub(super) const WRITER: &str = "demo-writer";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,16 +37,16 @@ struct Writer {
     role: Role,
     seed: u64,
     events: u64,
-    /// How many events all writers have, by which segments are cut.
+    /// Number of events of all writers together, which decides the size of segments.
     all: u64,
 }
 
-/// Segments are so small that there are some, and never below what the library takes.
+/// Returns a rotation that gives several segments, within the limits of the library.
 fn rotation(all: u64) -> Rotation {
     Rotation::daily().max_bytes((all * 100).clamp(64 << 10, 64 << 20))
 }
 
-/// More events than somebody looks at.
+/// The number of events above which critical events are not synced one by one.
 const MANY: u64 = 20_000;
 
 pub(super) fn run() -> Result<()> {
@@ -55,21 +55,21 @@ pub(super) fn run() -> Result<()> {
     let mut builder = AuditLog::builder(&writer.log).service(service).stderr(false);
     builder = builder.rotation(rotation(writer.all));
     if writer.all > MANY {
-        // To wait for the disk with each critical event would take minutes.
+        // A sync for each critical event would take minutes.
         builder = builder.flush_mode(FlushMode::Batched { size: 10_000, interval: Duration::from_secs(1) });
     }
     let log = builder.open().with_context(|| format!("cannot write {}", writer.log.display()))?;
     print("open");
-    // All that write at the same time have it open before one begins.
+    // Wait for the signal to begin, which comes when all concurrent writers have the log open.
     std::io::stdin().read_line(&mut String::new())?;
     tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
         writer.record(&log)
     })?;
     if writer.role == Role::Killed {
-        // What it recorded is there whenever it is killed, so that the log is the same each time.
+        // Everything is durable before the kill, so that the log is the same in each run.
         log.flush()?;
         print("amid");
-        // Until it is killed.
+        // Block until the kill.
         drop(std::io::stdin().read_line(&mut String::new()));
     }
     print(&format!("closed {}", log.close()?));
@@ -80,7 +80,7 @@ const PEOPLE: [&str; 7] = ["mia", "tom", "aisha", "jonas", "li", "søren", "zoë
 const ITEMS: [&str; 6] = ["lamp", "chair", "desk", "shelf", "vase", "クッション"];
 
 impl Writer {
-    /// After so many events a writer waits until they are durable, so that none is dropped.
+    /// Number of events after which a writer waits until they are durable, so that none is dropped.
     const PACE: u64 = 1_000;
 
     fn record(&self, log: &AuditLog) -> Result<()> {
@@ -90,6 +90,7 @@ impl Writer {
             let recorded = if self.role == Role::Worker { job(&mut dice) } else { visit(&mut dice) };
             left = left.saturating_sub(recorded);
             since_wait += recorded;
+            // `confirm` waits for the sync, and with it for everything queued before.
             if since_wait >= Self::PACE {
                 since_wait = 0;
                 log.confirm(|| audit!(action = "cart.snapshot", actor = "shop", outcome = "success"))?;
@@ -99,7 +100,7 @@ impl Writer {
     }
 }
 
-/// One session of the shop. Returns how many events it had.
+/// Records one session of the shop. Returns the number of events.
 fn visit(dice: &mut Dice) -> u64 {
     if dice.is(4) {
         return attack(dice);
@@ -154,7 +155,7 @@ fn shop(dice: &mut Dice) {
     }
 }
 
-/// Somebody tries passwords.
+/// Records attempts to guess a password. Returns the number of events.
 fn attack(dice: &mut Dice) -> u64 {
     let attempts = dice.below(12) + 3;
     for attempt in 1..=attempts {
@@ -178,7 +179,7 @@ fn attack(dice: &mut Dice) -> u64 {
     attempts + 1
 }
 
-/// One job of the worker. Returns how many events it had.
+/// Records one job of the worker. Returns the number of events.
 fn job(dice: &mut Dice) -> u64 {
     let job = info_span!(target: "audit", "job", request_id = %format!("job-{:06x}", dice.below(1 << 24)), actor = "worker");
     let _inside = job.enter();
@@ -197,7 +198,7 @@ fn job(dice: &mut Dice) -> u64 {
     1
 }
 
-/// Chance that is the same each time: `SplitMix64`.
+/// A random number generator with the same numbers in each run: `SplitMix64`.
 struct Dice(u64);
 
 impl Dice {

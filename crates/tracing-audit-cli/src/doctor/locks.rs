@@ -1,4 +1,4 @@
-//! Which programs write.
+//! Checks which programs write to the log.
 
 use std::{
     collections::BTreeSet,
@@ -15,19 +15,19 @@ use super::Findings;
 
 const CHECK: &str = "writers";
 
-/// The blocks of a lock file, of which the second names its holder.
+/// Size of a block of a lock file in bytes; the second block names the holder.
 const BLOCK: u64 = 512;
 
-/// Which chains somebody has, and of which that cannot be known.
+/// The chains that a process has locked, and those of which that is unknown.
 #[derive(Debug, Default)]
 pub(super) struct Writers {
     pub(super) held: BTreeSet<u16>,
     pub(super) unknown: BTreeSet<u16>,
 }
 
-/// Who has a chain.
+/// Finds the processes that have the chains locked.
 ///
-/// A lock file is opened for reading only and never locked: for a moment that would keep a program from its chain.
+/// Lock files are never locked here, only looked up in `/proc/locks`: even a short lock could keep a program from its chain.
 pub(super) fn look(log: &Path, all: &[Segment], findings: &mut Findings) -> Writers {
     let locks = fs::read_to_string("/proc/locks");
     if locks.is_err() {
@@ -39,6 +39,7 @@ pub(super) fn look(log: &Path, all: &[Segment], findings: &mut Findings) -> Writ
     for chain in chains {
         let path = log.join(format!("control/chain-{chain:03}.lock"));
         let holder = match (&locks, fs::metadata(&path)) {
+            // A copy of a log has no lock files, so nobody has its chains.
             (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => None,
             (Ok(locks), Ok(data)) => holder_in(locks, &data),
             (_, data) => {
@@ -49,7 +50,7 @@ pub(super) fn look(log: &Path, all: &[Segment], findings: &mut Findings) -> Writ
         };
         let Some(pid) = holder else { continue };
         writers.held.insert(chain);
-        findings.ok(CHECK, format!("chain {chain:03} is written by {}{}", named(pid), said_in(&path, pid)));
+        findings.ok(CHECK, format!("chain {chain:03} is written by {}{}", named(pid), noted_in(&path, pid)));
     }
     if let Some(error) = denied {
         let found = format!("not known: cannot look at the lock files: {error}");
@@ -61,12 +62,14 @@ pub(super) fn look(log: &Path, all: &[Segment], findings: &mut Findings) -> Writ
     writers
 }
 
-/// The process that has an exclusive lock on a file.
+/// Returns the process that has an exclusive lock on a file, from the text of `/proc/locks` (see `proc_locks(5)`).
 fn holder_in(locks: &str, data: &fs::Metadata) -> Option<i64> {
     let (major, minor) = (rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()));
+    // The kernel prints the device as two hexadecimal numbers and the inode as a decimal one.
     let sought = format!("{major:02x}:{minor:02x}:{}", data.ino());
-    // 1: FLOCK  ADVISORY  WRITE 4711 08:01:12345 0 EOF
+    // A line: `1: FLOCK  ADVISORY  WRITE 4711 08:01:12345 0 EOF`.
     locks.lines().find_map(|line| {
+        // Skip the ordinal. A process that waits for the lock has `->` next, so it does not match.
         let words: Vec<&str> = line.split_ascii_whitespace().skip(1).collect();
         match words.as_slice() {
             ["FLOCK", _, "WRITE", pid, file, ..] if *file == sought => pid.parse().ok(),
@@ -76,6 +79,7 @@ fn holder_in(locks: &str, data: &fs::Metadata) -> Option<i64> {
 }
 
 fn named(pid: i64) -> String {
+    // The kernel shows no process id from another PID namespace.
     if pid <= 0 {
         return "a process of another container".to_owned();
     }
@@ -83,8 +87,8 @@ fn named(pid: i64) -> String {
     name.map_or_else(|_| format!("process {pid}"), |name| format!("process {pid} ({})", name.trim_end()))
 }
 
-/// What the lock file says of it: since when, and where it knows itself by another number.
-fn said_in(path: &Path, pid: i64) -> String {
+/// Returns what the lock file has about its holder: since when, and the process id in its own namespace if that differs.
+fn noted_in(path: &Path, pid: i64) -> String {
     let block = || {
         let mut file = fs::File::open(path).ok()?;
         file.seek(SeekFrom::Start(BLOCK)).ok()?;
@@ -94,13 +98,13 @@ fn said_in(path: &Path, pid: i64) -> String {
     };
     let text = block().unwrap_or_default();
     let mut words = text.trim_end().split(' ').skip(1);
-    let (said, since) = (words.next().unwrap_or_default(), words.next());
-    let mut says = String::new();
+    let (own_pid, since) = (words.next().unwrap_or_default(), words.next());
+    let mut noted = String::new();
     if let Some(since) = since {
-        write!(says, ", since {}", crate::time::short(since)).unwrap_or_default();
+        write!(noted, ", since {}", crate::time::short(since)).unwrap_or_default();
     }
-    if !said.is_empty() && said != pid.to_string() {
-        write!(says, ", which calls itself {said}").unwrap_or_default();
+    if !own_pid.is_empty() && own_pid != pid.to_string() {
+        write!(noted, ", which is {own_pid} in its own namespace").unwrap_or_default();
     }
-    says
+    noted
 }

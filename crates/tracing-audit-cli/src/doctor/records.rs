@@ -1,4 +1,4 @@
-//! What the newest records and the oldest say of how the log is doing.
+//! Checks of the newest records and the oldest.
 
 use std::{
     collections::BTreeSet,
@@ -11,19 +11,19 @@ use tracing_audit::{Error, Reader, Record, RecordKind, Segment};
 use super::{Findings, locks::Writers, words};
 use crate::shell::quoted;
 
-/// How many records of each chain are looked at, from its end on.
+/// Number of records that are read from the end of each chain.
 const RECENT: usize = 10_000;
 
-/// Nothing for longer than this from a program that is at work: it writes a mark each hour.
+/// How long a running program may write nothing: it writes a mark each hour.
 const SILENCE: Duration = Duration::from_secs(70 * 60);
 
-/// A record that is not known to be durable for longer than this: a mark says so after a minute.
+/// How long a record may not be known to be durable: a mark notes that after a minute.
 const UNSYNCED: Duration = Duration::from_secs(120);
 
-/// By how much times may go back: programs take the time of an event before it has its place in the chain.
+/// By how much times may go back: an event gets its time before its position in the chain.
 const STEP: Duration = Duration::from_secs(2);
 
-/// What is so far behind what the segments should hold that retention cannot be at work.
+/// How long after `--max-age` a segment may still exist before retention is considered not to work.
 const SLACK: Duration = Duration::from_secs(2 * 86_400);
 
 pub(super) fn look(
@@ -36,6 +36,7 @@ pub(super) fn look(
 ) {
     let chains: BTreeSet<u16> = all.iter().map(Segment::chain).collect();
     let mut newest = None;
+    // A chain that cannot be read must not hide the others.
     for chain in chains {
         let recent = match recent(log, chain) {
             Ok(recent) => recent,
@@ -46,6 +47,7 @@ pub(super) fn look(
             }
         };
         newest = newest.max(recent.iter().filter_map(|one| one.time).max());
+        // Unknown is not the same as free: without certainty no crash is reported.
         let is_held = match chain {
             chain if writers.held.contains(&chain) => Some(true),
             chain if writers.unknown.contains(&chain) => None,
@@ -62,6 +64,7 @@ pub(super) fn look(
         let age = now.duration_since(newest).unwrap_or_default();
         findings.ok("last record", format!("{} ago", words(age)));
     }
+    // All chains without a finding share one line per check.
     for (check, found) in [
         ("ends", "each run was closed, or its program is at work"),
         ("unsynced", "nothing waits for a sync for long"),
@@ -75,16 +78,16 @@ pub(super) fn look(
     oldest(all, max_age, now, findings);
 }
 
-/// What is kept of a record: records are up to 64 KiB, and there are many.
+/// What is kept of a record in memory: whole records have up to 60 KiB.
 struct Recent {
     position: (u16, u64),
     kind: RecordKind,
     time: Option<SystemTime>,
     is_provisional: bool,
-    /// Segment, and where in it the line ends.
     segment: u32,
+    /// Offset at which the line ends, in bytes.
     end: u64,
-    /// Why there is a gap, or was a recovery.
+    /// The reason of a gap, or the cause of a recovery.
     why: Option<String>,
 }
 
@@ -92,7 +95,7 @@ impl Recent {
     fn of(record: &Record) -> Self {
         let kind = record.kind();
         let name = if kind == RecordKind::Gap { "reason" } else { "cause" };
-        let is_told = matches!(kind, RecordKind::Gap | RecordKind::Recovery);
+        let has_reason = matches!(kind, RecordKind::Gap | RecordKind::Recovery);
         let why =
             || record.get(kind.as_str())?.get(name)?.as_str().map(|why| why.chars().take(100).collect());
         let number =
@@ -104,7 +107,7 @@ impl Recent {
             is_provisional: record.is_provisional(),
             segment: number.unwrap_or(0),
             end: record.offset() + record.as_json().len() as u64 + 1,
-            why: is_told.then(why).flatten(),
+            why: has_reason.then(why).flatten(),
         }
     }
 
@@ -118,7 +121,7 @@ fn position(recent: &Recent) -> String {
     format!("{chain:03}/{seq}")
 }
 
-/// The newest records of a chain, the newest first.
+/// Reads the newest records of a chain, newest first. Bad lines are left to `verify`.
 fn recent(log: &Path, chain: u16) -> Result<Vec<Recent>, Error> {
     let records = Reader::new(log).chain(chain).reverse(true).records()?;
     let records = records.take(RECENT).filter(|record| !matches!(record, Err(Error::BadLine { .. })));
@@ -127,9 +130,9 @@ fn recent(log: &Path, chain: u16) -> Result<Vec<Recent>, Error> {
 
 struct Chain {
     number: u16,
-    /// The newest first.
+    /// Newest first.
     recent: Vec<Recent>,
-    /// Whether a program has it; `None` where that cannot be known.
+    /// Whether a program has the chain locked; `None` if that is unknown.
     is_held: Option<bool>,
     now: SystemTime,
 }
@@ -138,15 +141,16 @@ impl Chain {
     fn age(&self, findings: &mut Findings) {
         let Some(last) = self.recent.first().and_then(|last| last.time) else { return };
         let age = self.now.duration_since(last).unwrap_or_default();
+        // Without a running program, silence is normal.
         if self.is_held == Some(true) && age > SILENCE {
             let found = format!("chain {:03}: its program wrote nothing for {}", self.number, words(age));
             let remedy =
-                "look whether the program hangs, and at `AuditLog::health`: it writes a mark each hour";
+                "check whether the program hangs, and `AuditLog::health`: it should write a mark each hour";
             findings.must("last record", found, remedy);
         }
     }
 
-    /// How the chain ends, and how its recent runs did.
+    /// Checks how the chain ends, and how its recent runs ended.
     fn ends(&self, log: &Path, all: &[Segment], findings: &mut Findings) {
         let number = self.number;
         let is_closed = self.recent.first().is_some_and(|last| last.kind == RecordKind::Close);
@@ -157,17 +161,19 @@ impl Chain {
         if !is_closed && self.is_held == Some(false) {
             let found =
                 format!("chain {number:03} was not closed, and no program has it: killed, or a power cut");
-            let remedy = "find out why it ended; the next start of the program goes on behind it and says so in the log";
+            let remedy =
+                "find out why it ended; the next start of the program recovers the chain and records that";
             findings.must("ends", found, remedy);
         }
         if let (Some(last), Some(segment)) =
             (self.recent.first(), all.iter().rev().find(|segment| segment.chain() == number))
         {
+            // The library read no record there, so the bytes are torn or damaged.
             let is_longer = last.segment == segment.number() && segment.bytes() > last.end;
             if is_longer && self.is_held == Some(false) {
                 let bytes = segment.bytes() - last.end;
                 let found = format!("chain {number:03} ends with {bytes} bytes that are no record");
-                let remedy = format!("tracing-audit verify {} says whether a crash left them", quoted(log));
+                let remedy = format!("tracing-audit verify {} shows whether a crash left them", quoted(log));
                 findings.must("ends", found, remedy);
             }
         }
@@ -192,6 +198,7 @@ impl Chain {
     }
 
     fn unsynced(&self, findings: &mut Findings) {
+        // Provisional records are at the end of a chain, which comes first here.
         let waiting: Vec<&Recent> = self.recent.iter().take_while(|record| record.is_provisional).collect();
         let Some(oldest) = waiting.last().and_then(|record| record.time) else { return };
         let age = self.now.duration_since(oldest).unwrap_or_default();
@@ -205,13 +212,14 @@ impl Chain {
             findings.must(
                 "unsynced",
                 found,
-                "look at the disk: syncs take too long or fail (`dmesg`, `iostat -x 1`)",
+                "check the disk: syncs take too long or fail (`dmesg`, `iostat -x 1`)",
             );
         }
     }
 
     fn clock(&self, findings: &mut Findings) {
         let number = self.number;
+        // Newest first, so the second of a pair is the earlier record.
         let steps = self.recent.iter().zip(self.recent.iter().skip(1)).filter_map(|(later, earlier)| {
             let back = earlier.time?.duration_since(later.time?).ok()?;
             (back >= STEP).then_some((later, back))
@@ -224,15 +232,16 @@ impl Chain {
                 words(*back),
                 position(at)
             );
-            findings.warn("clock", found, "look at the time service (`timedatectl`, `chronyc tracking`)");
+            findings.warn("clock", found, "check the time service (`timedatectl`, `chronyc tracking`)");
         }
+        // A record in the future is worse than a step back: retention by age would keep it too long.
         let ahead = self.recent.iter().filter_map(|record| Some((record, record.time?)));
         let ahead = ahead.filter_map(|(record, time)| Some((record, time.duration_since(self.now).ok()?)));
         let ahead = ahead.filter(|(_, by)| *by > STEP).max_by_key(|(_, by)| *by);
         if let Some((record, by)) = ahead {
             let found =
                 format!("chain {number:03}: record {} is {} in the future", position(record), words(by));
-            findings.must("clock", found, "set the clock right: retention goes by these times");
+            findings.must("clock", found, "correct the clock: retention goes by these times");
         }
     }
 
@@ -259,13 +268,13 @@ fn oldest(all: &[Segment], max_age: Option<Duration>, now: SystemTime, findings:
     let Some(oldest) = all.iter().filter_map(Segment::first_time).min() else { return };
     let age = now.duration_since(oldest).unwrap_or_default();
     let found = format!("the oldest record is {} old", words(age));
-    // A segment goes when its newest record is too old.
+    // Retention removes a segment when its newest record is too old.
     let newest_of_oldest = all.iter().filter_map(|segment| Some(segment.times()?.1)).min();
     let expired = newest_of_oldest.and_then(|time| now.duration_since(time).ok()).unwrap_or_default();
     match max_age {
         Some(max_age) if expired > max_age + SLACK => {
-            let remedy = "nothing removes old segments: look at `hold`, at `forward-required`, at the program's \
-                          setting `retention`, and whether it runs";
+            let remedy = "nothing removes old segments: check `hold`, `forward-required`, the program's setting \
+                          `retention`, and whether it runs";
             findings.must(CHECK, format!("{found}, more than {}", words(max_age)), remedy);
         }
         Some(max_age) => findings.ok(CHECK, format!("{found}; kept for {}", words(max_age))),

@@ -40,12 +40,13 @@ const COLUMNS: [&str; 29] = [
     "_hash",
 ];
 
-/// Writes rows.
+/// A writer of rows.
 pub(super) struct Table<W: io::Write>(csv::Writer<W>);
 
 impl<W: io::Write> Table<W> {
-    /// Begins with the names of the columns.
+    /// Makes a table, and writes the row with the names of the columns.
     pub(super) fn new(to: W) -> Result<Self> {
+        // Quotes around every cell keep a spreadsheet from guessing where one ends.
         let mut table = csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(to);
         table.write_record(COLUMNS).map_err(cause_of)?;
         Ok(Self(table))
@@ -57,8 +58,10 @@ impl<W: io::Write> Table<W> {
         let member = |name: &str| record.get(name).map(ToString::to_string);
         let recorded = record.outcome().unwrap_or_default();
         let outcome = if Outcome::of(hit) == Outcome::Unconfirmed { "unconfirmed" } else { recorded };
+        // The kind as it is in the line, because `record.kind()` is only `other` for one that this version does not
+        // know.
         let kind = member("kind").unwrap_or_default();
-        // Members that may have another type than text in a line that another program wrote.
+        // Another program may have written the line, so any of these members may have another type than text.
         let cells: [Cow<'_, str>; COLUMNS.len()] = [
             record.timestamp().unwrap_or_default().into(),
             format!("{:03}", record.chain()).into(),
@@ -90,19 +93,18 @@ impl<W: io::Write> Table<W> {
             record.offset().to_string().into(),
             record.hash().to_string().into(),
         ];
-        // What fails is told as what it is, so that a closed pipe is known.
         let row = cells.iter().map(|cell| safe(cell).into_owned());
         self.0.write_record(row).map_err(cause_of)?;
         Ok(())
     }
 
-    /// Hands back what was written to.
+    /// Flushes the table, and returns the underlying writer.
     pub(super) fn finish(self) -> Result<W> {
         self.0.into_inner().map_err(|error| error.into_error().into())
     }
 }
 
-/// What failed, as the system told it: whether a pipe was closed is asked of it.
+/// Returns the I/O error inside an error of the `csv` crate, so that a closed pipe is recognised as one.
 pub(crate) fn cause_of(error: csv::Error) -> io::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error,
@@ -110,22 +112,24 @@ pub(crate) fn cause_of(error: csv::Error) -> io::Error {
     }
 }
 
-/// A cell that no spreadsheet takes for a formula: an apostrophe stands before what could begin one, and characters that
-/// move a terminal or the order of a text are escaped. A line feed is such a character, so a record is one line.
+/// Makes a cell that no spreadsheet takes for a formula: an apostrophe is put before anything that could begin one.
 ///
-/// Where a spreadsheet parts cells at `;`, quotes do not hold a cell together that a comma parts from others: what stands
-/// behind a `;` is a beginning too.
+/// Characters that move a terminal or reorder text are escaped. A line feed is one of them, so a record is one line.
+///
+/// A spreadsheet that separates cells at `;` does not keep a cell together by the quotes of a comma-separated file. So a
+/// formula may also begin after a `;`.
 pub(crate) fn safe(cell: &str) -> Cow<'_, str> {
     let cell = escape(cell);
     let is_sign = |character| {
         matches!(character, '=' | '+' | '-' | '@' | '|' | '%' | '＝' | '＋' | '－' | '＠' | '｜' | '％')
     };
-    // Spreadsheets pass over white space and quotes, and take the wide signs for the narrow ones.
+    // Spreadsheets skip white space and quotes, and treat full-width signs like ASCII ones.
     let begins_formula = |part: &str| {
         let mut rest =
             part.chars().skip_while(|character| character.is_whitespace() || "\"“”".contains(*character));
         rest.next().is_some_and(is_sign)
     };
+    // Most cells need no change and no copy.
     if !cell.split(';').any(begins_formula) {
         return cell;
     }

@@ -13,7 +13,7 @@ use crate::scan::Hit;
 /// The version of the schema.
 const VERSION: &str = "8.17.0";
 
-/// Members of a record that have a place in the schema.
+/// Members of a record that map to fields of the schema.
 const TRANSLATED: [&str; 12] = [
     "ts",
     "message",
@@ -29,10 +29,11 @@ const TRANSLATED: [&str; 12] = [
     "kind",
 ];
 
-/// Translates a record, with the time that it gets.
+/// Translates a record. `at` is its time, or a substitute if it has none.
 pub(super) fn document(hit: &Hit, at: jiff::Timestamp) -> Result<Json> {
     let record = &hit.record;
     let mut document = Map::new();
+    // In nanoseconds, like `ts`.
     document.insert("@timestamp".to_owned(), at.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string().into());
     document.insert("ecs".to_owned(), json!({ "version": VERSION }));
     document.insert("event".to_owned(), event(hit));
@@ -60,18 +61,19 @@ fn event(hit: &Hit) -> Json {
     event.insert("category".to_owned(), json!([category]));
     event.insert("type".to_owned(), json!([kind]));
     event.insert("outcome".to_owned(), outcome.into());
-    // An event without an action is still one of the application.
+    // Only the log's own records get an action from their kind: an event without an action is the application's.
     let own = || record.get("kind").filter(|_| !record.is_event()).map(|kind| format!("audit-log.{kind}"));
     put(&mut event, "action", record.action().map(ToOwned::to_owned).or_else(own));
     put(&mut event, "reason", record.reason());
     event.insert("provider".to_owned(), "tracing-audit".into());
+    // The hash is unique and the same in each export, so a receiver can recognise duplicates.
     event.insert("id".to_owned(), record.hash().to_string().into());
     event.insert("hash".to_owned(), record.hash().to_string().into());
     event.insert("sequence".to_owned(), record.seq().into());
     event.into()
 }
 
-/// `event.category` and `event.type`.
+/// Returns `event.category` and `event.type`.
 fn classify(record: &Record) -> (&'static str, &'static str) {
     match record.kind() {
         RecordKind::Event => {}
@@ -93,7 +95,7 @@ fn classify(record: &Record) -> (&'static str, &'static str) {
     (category, kind)
 }
 
-/// `source.ip` is for addresses only: a document with anything else there is refused.
+/// Makes the `source` object. `source.ip` must be an address: Elasticsearch rejects a document with anything else there.
 fn source(source: &str) -> Json {
     let mut object = Map::new();
     object.insert("address".to_owned(), source.into());
@@ -111,7 +113,7 @@ fn log(record: &Record) -> Json {
     log.into()
 }
 
-/// Texts to search by: all labels are texts.
+/// Makes the `labels` object. All labels are texts.
 fn labels(hit: &Hit) -> Json {
     let record = &hit.record;
     let mut labels = Map::new();

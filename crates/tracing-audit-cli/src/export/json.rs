@@ -1,4 +1,4 @@
-//! Lines of JSON in which nothing moves a terminal.
+//! Lines of JSON that cannot move a terminal.
 
 use std::io::Write;
 
@@ -7,27 +7,28 @@ use serde_json::{Map, Value as Json};
 
 use crate::{output::escape_json, scan::Hit};
 
-/// Writes an object as a line.
+/// Writes an object as one line.
 pub(super) fn write(to: &mut impl Write, object: &Json) -> Result<()> {
     Ok(writeln!(to, "{}", escape_json(&object.to_string()))?)
 }
 
-/// Adds a member that is there.
+/// Adds a member if there is a value.
 pub(super) fn put(object: &mut Map<String, Json>, name: &str, value: Option<impl Into<Json>>) {
     if let Some(value) = value {
         object.insert(name.to_owned(), value.into());
     }
 }
 
-/// The members of a record that were not translated, as they stand there, and apart from them, since a record may have
-/// members of any name, where it stands in the log.
+/// Returns the members of a record that were not translated, and its position in the log.
+///
+/// They are separate objects, because a record may have members of any name.
 pub(super) fn rest_of(hit: &Hit, translated: &[&str]) -> Result<Map<String, Json>> {
     let record = &hit.record;
     let mut rest = match serde_json::from_str(record.as_json())? {
         Json::Object(members) => members,
         _ => Map::new(),
     };
-    // What has another type than its place takes stays here, as does a time that is none.
+    // A member of the wrong type, and a `ts` that is not a time, could not be translated, so they stay here.
     rest.retain(|name, value| {
         let is_text = value.is_string() || name.starts_with('_');
         let is_readable = name != "ts" || record.time().is_some();

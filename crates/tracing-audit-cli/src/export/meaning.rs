@@ -1,24 +1,24 @@
-//! What a record says, in the few words that other formats have for it.
+//! Classifies outcomes and actions by their words, for formats that have fixed categories.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::scan::Hit;
 
-/// How an action ended, as far as a record says.
+/// How an action ended, according to its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome<'a> {
     Success,
     Failure,
     /// A word that is neither.
     Other(&'a str),
-    /// The record does not say it.
+    /// The record has no outcome.
     Unsaid,
-    /// Somebody was told that the record is not confirmed: what it says was done may have been refused.
+    /// A caller got an error for the record, so the action may have been refused.
     Unconfirmed,
 }
 
 impl<'a> Outcome<'a> {
-    /// An unconfirmed record never says that something was done, whatever stands in it.
+    /// Returns the outcome of a record. An unconfirmed one is never a success, whatever it contains.
     pub(crate) fn of(hit: &'a Hit) -> Self {
         if hit.is_unconfirmed {
             return Self::Unconfirmed;
@@ -26,7 +26,7 @@ impl<'a> Outcome<'a> {
         hit.record.outcome().map_or(Self::Unsaid, Self::of_word)
     }
 
-    /// What a word says, in any case.
+    /// Classifies a word, in upper or lower case.
     pub(crate) fn of_word(word: &'a str) -> Self {
         let is_one_of = |words: &[&str]| words.iter().any(|known| known.eq_ignore_ascii_case(word.trim()));
         if is_one_of(&SUCCESS) {
@@ -39,6 +39,7 @@ impl<'a> Outcome<'a> {
     }
 }
 
+// Common words for outcomes. Other formats get any other word as it is.
 const SUCCESS: [&str; 15] = [
     "success",
     "succeeded",
@@ -74,7 +75,7 @@ const FAILURE: [&str; 15] = [
     "false",
 ];
 
-/// What an action does, as its name says.
+/// What an action does, according to its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activity {
     Logon,
@@ -85,11 +86,11 @@ pub(crate) enum Activity {
     Delete,
     /// Something else.
     Other,
-    /// The record does not say what was done.
+    /// The record has no action.
     Unknown,
 }
 
-/// An action, and whether it is about who somebody is.
+/// A classified action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Action {
     pub(crate) is_authentication: bool,
@@ -97,7 +98,7 @@ pub(crate) struct Action {
 }
 
 impl Action {
-    /// Reads the name of an action by its words: `auth.login`, `auth_failure`, `UserCreated`.
+    /// Classifies an action by the words of its name: `auth.login`, `auth_failure`, `UserCreated`.
     pub(crate) fn of(action: Option<&str>) -> Self {
         let Some(action) = action else {
             return Self { is_authentication: false, activity: Activity::Unknown };
@@ -106,10 +107,13 @@ impl Action {
         let is_one_of = |word: &String, known: &[&str]| known.contains(&word.as_str());
         let has = |known: &[&str]| words.iter().any(|word| is_one_of(word, known));
         let are_results = |words: &[String]| words.iter().all(|word| is_one_of(word, &RESULT));
-        // A name that begins with such a word, or ends by saying who came or went: `auth.…`, `user.logged_out.success`.
+        // Either the first word is about authentication, as in `auth.…`, or the name ends with a login or logout and perhaps
+        // a result, as in `user.logged_out.success`.
         let sign = sign_in(&words);
         let is_authentication = words.first().is_some_and(|word| is_one_of(word, &AUTHENTICATION))
             || sign.is_some_and(|(_, end)| words.get(end..).is_some_and(are_results));
+        // The order decides for names with several verbs: deletion matters most, and a name such as `list.updated` is
+        // no reading.
         let verb = || match () {
             () if has(&DELETE) => Activity::Delete,
             () if has(&CREATE) => Activity::Create,
@@ -120,7 +124,7 @@ impl Action {
         let activity = match (is_authentication, sign, words.as_slice()) {
             (false, ..) => verb(),
             (true, Some((activity, end)), _) if !is_about_another_thing(words.get(end..)) => activity,
-            // A result alone, as in `auth.failure`, is that of a login; in `auth.role.granted` it is that of something else.
+            // A result alone, as in `auth.failure`, is that of a login. In `auth.role.granted` it is that of something else.
             (true, None, [first, rest @ ..])
                 if is_one_of(first, &WHO) && !rest.is_empty() && are_results(rest) =>
             {
@@ -132,13 +136,14 @@ impl Action {
     }
 }
 
-/// Which of coming and going the words say last, and which word stands behind it. Also two words may say it: `log_in`.
+/// Finds the last login or logout in the words, which may be two words as in `log_in`. Returns it with the index after it.
 fn sign_in(words: &[String]) -> Option<(Activity, usize)> {
     let of = |word: &str| match word {
         _ if LOGOFF.contains(&word) => Some(Activity::Logoff),
         _ if LOGON.contains(&word) => Some(Activity::Logon),
         _ => None,
     };
+    // `auth.not_logged_in` is no login.
     if words.iter().any(|word| word == "not") {
         return None;
     }
@@ -149,8 +154,9 @@ fn sign_in(words: &[String]) -> Option<(Activity, usize)> {
     })
 }
 
-/// Whether words behind `login` say that something was done to a page, a token or a setting of it.
+/// Returns whether the words after `login` have a verb, so that the action is about a login page, setting and so on.
 fn is_about_another_thing(words: Option<&[String]>) -> bool {
+    // Words such as `granted` are verbs and results; after a login they are results.
     let is_verb = |word: &String| {
         let word = word.as_str();
         let verbs: [&[&str]; 4] = [&DELETE, &CREATE, &UPDATE, &READ];
@@ -159,7 +165,7 @@ fn is_about_another_thing(words: Option<&[String]>) -> bool {
     words.unwrap_or_default().iter().any(is_verb)
 }
 
-/// Words with which a result alone is that of a login.
+/// First words after which a result alone is that of a login.
 const WHO: [&str; 5] = ["auth", "authn", "authentication", "authenticate", "sso"];
 const AUTHENTICATION: [&str; 12] = [
     "auth",
@@ -235,17 +241,17 @@ const READ: [&str; 15] = [
     "search",
 ];
 
-/// How much of an action is looked at: names are short.
+/// Length up to which an action is classified, in characters.
 const MAX_LOOKED_AT: usize = 200;
 
-/// The words of a name in lower case: parted by what is no letter or digit, and by capitals behind small letters.
+/// Splits a name into words in lower case: at all but letters and digits, and before a capital after a small letter.
 fn words_of(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let (mut was_small, mut was_capital) = (false, false);
     let mut characters = name.chars().take(MAX_LOOKED_AT).peekable();
     while let Some(character) = characters.next() {
         let (is_part, is_capital) = (character.is_alphanumeric(), character.is_uppercase());
-        // The last capital of `SSOLogin` begins a word.
+        // The last capital of a run begins a word: `SSOLogin` is `sso` and `login`.
         let ends_acronym =
             is_capital && was_capital && characters.peek().is_some_and(|next| next.is_lowercase());
         if !is_part || (is_capital && was_small) || ends_acronym {
@@ -260,7 +266,7 @@ fn words_of(name: &str) -> Vec<String> {
     words
 }
 
-/// The address that a source is, with a port where it says one; `None` for a name, or anything else.
+/// Parses a source as an IP address with an optional port. Returns `None` for a name or anything else.
 pub(crate) fn address(source: &str) -> Option<(IpAddr, Option<u16>)> {
     let source = source.trim();
     if let Ok(ip) = source.parse() {
@@ -269,6 +275,7 @@ pub(crate) fn address(source: &str) -> Option<(IpAddr, Option<u16>)> {
     if let Ok(address) = source.parse::<SocketAddr>() {
         return Some((address.ip(), Some(address.port())));
     }
+    // An IPv6 address in brackets, without a port.
     Some((source.strip_prefix('[')?.strip_suffix(']')?.parse().ok()?, None))
 }
 
@@ -276,7 +283,7 @@ pub(crate) fn address(source: &str) -> Option<(IpAddr, Option<u16>)> {
 mod tests {
     use super::*;
 
-    /// Names, whether they are about who somebody is, and what was done.
+    /// Names of actions, whether they are about authentication, and what they do.
     const NAMES: &[(&str, bool, Activity)] = &[
         ("auth.login", true, Activity::Logon),
         ("auth.success", true, Activity::Logon),
@@ -353,7 +360,7 @@ mod tests {
     ];
 
     #[test]
-    fn an_action_is_read_by_its_words() {
+    fn an_action_is_classified_by_its_words() {
         for (name, is_authentication, activity) in NAMES {
             assert_eq!(
                 Action::of(Some(name)),
@@ -365,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_is_read_from_the_words_that_people_use() {
+    fn an_outcome_is_classified_by_common_words() {
         assert_eq!(Outcome::of_word("Success"), Outcome::Success);
         assert_eq!(Outcome::of_word("denied"), Outcome::Failure);
         assert_eq!(Outcome::of_word(" DENIED"), Outcome::Failure);
@@ -373,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_address_is_an_address() {
+    fn only_ip_addresses_are_parsed_as_addresses() {
         let of = |text| address(text).map(|(ip, port)| (ip.to_string(), port));
         assert_eq!(of("203.0.113.9"), Some(("203.0.113.9".to_owned(), None)));
         assert_eq!(of("203.0.113.9:443"), Some(("203.0.113.9".to_owned(), Some(443))));

@@ -23,27 +23,27 @@ use crate::{
     filter::Filter,
     output::grouped,
     output_file::{OutputFile, unless_unread},
-    say,
-    scan::{Hit, LONGEST_LINE, Refused, Scan, Unconfirmed},
+    print_stderr,
+    scan::{Hit, LONGEST_LINE, Scan, Unconfirmed, UnconfirmedSet},
 };
 
-/// How many unconfirmed records are named on standard error.
+/// Limit of the unconfirmed records that are named on standard error.
 const MAX_NAMED: usize = 10;
 
-/// The newest format of logs that this version knows.
+/// The newest log format that this version knows.
 const FORMAT: f64 = 1.0;
 
-/// Translates records for other tools.
+/// Exports records in the formats of other tools.
 ///
-/// A translation is not the evidence: it has no hashes that could be checked without the log. Each row keeps the `_hash` of
-/// its record and where it stands (chain, sequence number, file, byte), so that `tracing-audit show` finds it. Lines of
-/// `jsonl` stand as they do in the log, byte for byte.
+/// An export is not the evidence: its hashes cannot be checked without the log. Each row keeps the `_hash` of its record and
+/// its position (chain, sequence number, file, byte), so that `tracing-audit show` finds it. `jsonl` copies the lines of the
+/// log byte for byte.
 ///
-/// A record that was not confirmed to who wrote it is exported as unconfirmed, never as a success: what it says was done may
-/// have been refused.
+/// For an unconfirmed record, the program that wrote it got an error, so the action may have been refused. It is exported as
+/// unconfirmed, never as a success.
 ///
-/// Exits 0 when all was written, 1 when it was written and lines of the log could not be read, records are missing, or some
-/// are of a format that this version does not know, and 2 when it could not be done.
+/// Exit codes: 0 everything was written; 1 it was written, but lines of the log could not be read, records are missing, or
+/// some have a format that this version does not know; 2 the export failed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tracing-audit export /var/log/audit --format csv -o audit.csv
@@ -53,11 +53,11 @@ pub(crate) struct Export {
     /// The directory of the log.
     log: PathBuf,
 
-    /// What to write.
+    /// The format to write.
     #[arg(long, value_enum)]
     format: Format,
 
-    /// The file to write, outside of the log's directory; `-` is standard output. It appears when it is complete.
+    /// The file to write, outside the directory of the log; `-` is standard output. The file appears when it is complete.
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
 
@@ -67,23 +67,23 @@ pub(crate) struct Export {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// A table for spreadsheets, formulas neutralised.
+    /// A table for spreadsheets, with formulas neutralised.
     Csv,
-    /// The lines as they stand in the log.
+    /// The lines of the log, unchanged.
     Jsonl,
-    /// Events of the Open Cybersecurity Schema Framework 1.5.0, one a line.
+    /// Events of the Open Cybersecurity Schema Framework 1.5.0, one per line.
     Ocsf,
-    /// Documents of the Elastic Common Schema 8.17, one a line.
+    /// Documents of the Elastic Common Schema 8.17, one per line.
     Ecs,
 }
 
-/// Writes records in a format.
+/// Writes records in one of the formats.
 enum Translator {
     Csv(Box<csv::Table<OutputFile>>),
     Lines(Format, OutputFile),
 }
 
-/// What was written, and what is to be said of it.
+/// What was written, and what to report about it.
 #[derive(Debug, Default)]
 struct Done {
     records: u64,
@@ -91,17 +91,17 @@ struct Done {
     provisional: u64,
     bad_lines: u64,
     missing: u64,
-    /// The first unconfirmed records, by their positions.
+    /// The positions of the first unconfirmed records.
     named: Vec<String>,
-    /// The unconfirmed records that are written, also those that are still to come.
-    unconfirmed_records: Refused,
-    /// The time of the last record of each chain that had one.
+    /// The unconfirmed records that are written, or will be.
+    unconfirmed_records: UnconfirmedSet,
+    /// The last readable time in each chain so far.
     times: HashMap<u16, jiff::Timestamp>,
-    /// The first segment of each chain, and its format, that this version does not know.
+    /// The first segment of each chain in a format that this version does not know, and that format.
     later: BTreeMap<u16, (String, String)>,
-    /// The file of each chain from which the last record was written.
+    /// The file of the last record written from each chain.
     files: HashMap<u16, String>,
-    /// How many records were written of such segments.
+    /// Number of records written from segments in a later format.
     of_later: u64,
 }
 
@@ -123,28 +123,31 @@ impl Export {
                 Ok(ReadItem::Gap { first_seq, last_seq, .. }) => {
                     done.missing = done.missing.saturating_add(last_seq - first_seq).saturating_add(1);
                 }
-                // A reading that does not follow withdraws nothing.
+                // `Withdrawn` comes only when a log is followed.
                 Ok(_) => {}
                 Err(Error::BadLine { .. }) => done.bad_lines += 1,
                 Err(error) => return Err(error).with_context(|| self.failed()),
             }
         }
         translator.finish()?;
-        self.tell(&done);
+        self.report(&done);
+        // The file is complete in itself, but somebody has to look at the log.
         Ok(ExitCode::from(u8::from(done.bad_lines > 0 || done.missing > 0 || done.of_later > 0)))
     }
 
-    /// The records that will be written and are unconfirmed: the lines that say so may stand anywhere, and go with them.
-    fn unconfirmed(&self, scan: &Scan) -> Result<Refused> {
-        let mut all = Refused::default();
+    /// Finds the unconfirmed records that will be written as lines.
+    ///
+    /// The lines that name them have to be exported too, and may be anywhere in the log. So they must be known beforehand.
+    fn unconfirmed(&self, scan: &Scan) -> Result<UnconfirmedSet> {
+        let mut all = UnconfirmedSet::default();
         if self.format == Format::Jsonl {
-            let note = |found: &mut Refused, hit: &Hit| {
+            let note = |found: &mut UnconfirmedSet, hit: &Hit| {
                 if hit.is_unconfirmed {
                     found.add(hit.record.chain(), hit.record.seq(), hit.record.seq());
                 }
             };
-            // What cannot be read is met and said again when it is to be written.
-            let (found, _) = scan.fold(Refused::default, note)?;
+            // Errors are dropped here: the export itself meets and reports them again.
+            let (found, _) = scan.fold(UnconfirmedSet::default, note)?;
             for found in found {
                 all.merge(found);
             }
@@ -152,8 +155,10 @@ impl Export {
         Ok(all)
     }
 
-    /// Leaves out what the filter can name beforehand, but for times, since clocks are set back; the filter itself is asked for
-    /// each record. Lines that go with others may stand anywhere.
+    /// Makes a reader that skips what the filter excludes by chain or number. The filter is still applied to each record.
+    ///
+    /// Times skip nothing, because a clock may have been set back. Nothing is skipped either if lines that name unconfirmed
+    /// records must be found, which may be anywhere.
     fn reader(&self, may_leave_out: bool) -> Reader {
         if !may_leave_out {
             return Reader::new(&self.log);
@@ -177,6 +182,7 @@ impl Export {
         done: &mut Done,
     ) -> Result<()> {
         let hit = named.hit(record);
+        // Before the filter: a record that is not exported may give its time to one that has none.
         let at = done.time_of(&hit.record);
         if self.filter.matches(&hit.record) || self.is_needed(named, &hit.record, done) {
             translator.write(&hit, at)?;
@@ -186,14 +192,16 @@ impl Export {
         Ok(())
     }
 
-    /// A line that stands as it does in the log cannot say that it is unconfirmed. The line that says it goes with it.
+    /// Returns whether a record must be written although the filter does not match it.
+    ///
+    /// In `jsonl` a line is unchanged and cannot state that it is unconfirmed, so the line that names it is written too.
     fn is_needed(&self, named: &Unconfirmed, record: &Record, done: &Done) -> bool {
         self.format == Format::Jsonl
             && record.kind() == RecordKind::Unconfirmed
             && named.is_said_by(record, &done.unconfirmed_records)
     }
 
-    /// The format of the segment in which a record stands, where this version does not know it.
+    /// Returns the format of a segment if this version does not know it.
     fn later_format(&self, file_name: &str) -> Option<String> {
         let file = File::open(self.log.join(file_name)).ok()?;
         let mut line = Vec::new();
@@ -203,33 +211,33 @@ impl Export {
         (format.as_f64()? > FORMAT).then(|| format.to_string())
     }
 
-    fn tell(&self, done: &Done) {
+    fn report(&self, done: &Done) {
         let count = |number: u64, what: &str| {
             format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
         };
-        say(&format!(
-            "{} written; a translation is not the evidence: the log is",
+        print_stderr(&format!(
+            "{} written; an export is not the evidence: the log is",
             count(done.records, "record")
         ));
         if done.unconfirmed > 0 {
             let more = if done.unconfirmed > done.named.len() as u64 { ", …" } else { "" };
-            say(&format!(
+            print_stderr(&format!(
                 "{} unconfirmed, which may have been refused: {}{more}",
                 count(done.unconfirmed, "record"),
                 done.named.join(", ")
             ));
         }
         if done.provisional > 0 {
-            say(&format!("{} not known to be durable yet", count(done.provisional, "record")));
+            print_stderr(&format!("{} not known to be durable yet", count(done.provisional, "record")));
         }
         for (chain, (file, format)) in &done.later {
-            say(&format!(
-                "chain {chain:03}: from {file} on it has format {format}, which this version cannot judge; what was written of it may mean something else"
+            print_stderr(&format!(
+                "chain {chain:03}: from {file} on it has format {format}, which this version does not know; the exported records may mean something else"
             ));
         }
         if done.bad_lines > 0 || done.missing > 0 {
-            say(&format!(
-                "left out: {} without a record, {} missing; `tracing-audit verify {}` says more",
+            print_stderr(&format!(
+                "left out: {} without a record, {} missing; run `tracing-audit verify {}` for details",
                 count(done.bad_lines, "line"),
                 count(done.missing, "record"),
                 self.log.display()
@@ -250,11 +258,11 @@ impl Done {
         if self.named.len() < MAX_NAMED {
             self.named.push(crate::line::position(record));
         }
-        // Also one that was written to the log since it was looked through.
+        // This may be one that was written to the log after the search for unconfirmed records.
         self.unconfirmed_records.add(record.chain(), record.seq(), record.seq());
     }
 
-    /// When a record was written: where it does not say so, when the last one before it was that does.
+    /// Returns the time of a record; without a readable one, that of the nearest record before it in its chain that has one.
     fn time_of(&mut self, record: &Record) -> jiff::Timestamp {
         let time = record.time().and_then(|time| jiff::Timestamp::try_from(time).ok());
         if let Some(time) = time {
@@ -265,12 +273,14 @@ impl Done {
 
     fn note_format(&mut self, export: &Export, record: &Record) {
         let file = record.file_name();
+        // Each file is examined once: a segment has one format.
         if self.files.get(&record.chain()).is_none_or(|known| *known != file) {
             if let Some(format) = export.later_format(&file) {
                 self.later.entry(record.chain()).or_insert_with(|| (file.clone(), format));
             }
             self.files.insert(record.chain(), file);
         }
+        // A chain does not return to an earlier format, so every later record counts too.
         self.of_later += u64::from(self.later.contains_key(&record.chain()));
     }
 }

@@ -1,7 +1,7 @@
 //! Records as events of the Open Cybersecurity Schema Framework, version 1.5.0: <https://schema.ocsf.io/1.5.0/>.
 //!
-//! Actions of authentication are Authentication (3002), other events API Activity (6003), and what the log says of itself
-//! is a Base Event (0).
+//! Authentication events become Authentication (3002), other events API Activity (6003), and the log's own records a Base
+//! Event (0).
 
 use anyhow::Result;
 use serde_json::{Map, Value as Json, json};
@@ -16,10 +16,10 @@ use crate::scan::Hit;
 /// The version of the schema.
 const VERSION: &str = "1.5.0";
 
-/// What an attribute is called that the schema requires and the record does not have.
+/// The value of an attribute that the schema requires and the record does not have.
 const UNKNOWN: &str = "Unknown";
 
-/// Members of a record that have a place in the schema.
+/// Members of a record that map to attributes of the schema.
 const TRANSLATED: [&str; 10] = [
     "ts",
     "message",
@@ -33,14 +33,14 @@ const TRANSLATED: [&str; 10] = [
     "_prev_hash",
 ];
 
-/// The numbers and names by which the schema knows an event.
+/// The schema's numbers and names for an event.
 struct Class {
     category: (u32, &'static str),
     kind: (u32, &'static str),
     activity: (u32, String),
 }
 
-/// Translates a record, with the time that it gets.
+/// Translates a record. `at` is its time, or a substitute if it has none.
 pub(super) fn event(hit: &Hit, at: jiff::Timestamp) -> Result<Json> {
     let record = &hit.record;
     let class = Class::of(record);
@@ -53,6 +53,7 @@ pub(super) fn event(hit: &Hit, at: jiff::Timestamp) -> Result<Json> {
     let (class_uid, class_name) = class.kind;
     let (activity_id, activity_name) = class.activity;
     let mut event = Map::new();
+    // `type_uid` is defined as `class_uid` * 100 + `activity_id`.
     for (name, value) in [
         ("category_uid", Json::from(class.category.0)),
         ("category_name", class.category.1.into()),
@@ -62,6 +63,7 @@ pub(super) fn event(hit: &Hit, at: jiff::Timestamp) -> Result<Json> {
         ("type_uid", (class_uid * 100 + activity_id).into()),
         ("type_name", format!("{class_name}: {activity_name}").into()),
         ("activity_name", activity_name.into()),
+        // OCSF times are milliseconds since 1970.
         ("time", at.as_millisecond().into()),
         ("severity_id", severity_id.into()),
         ("severity", severity.into()),
@@ -78,7 +80,7 @@ pub(super) fn event(hit: &Hit, at: jiff::Timestamp) -> Result<Json> {
         6003 => api_activity(&mut event, record),
         _ => {}
     }
-    // What has a place in other classes only.
+    // A base event has no attributes for the other members.
     let translated = if class_uid == 0 { &["ts", "message", "_prev_hash"][..] } else { &TRANSLATED[..] };
     event.insert("unmapped".to_owned(), rest_of(hit, translated)?.into());
     Ok(event.into())
@@ -138,7 +140,7 @@ fn metadata(hit: &Hit) -> Json {
     metadata
 }
 
-/// `status_id`, `status` and `status_detail`.
+/// Returns `status_id`, `status` and `status_detail`.
 fn status(hit: &Hit) -> (u32, String, Option<String>) {
     let record = &hit.record;
     let reason = record.reason().map(ToOwned::to_owned);
@@ -150,7 +152,7 @@ fn status(hit: &Hit) -> (u32, String, Option<String>) {
         Outcome::Unconfirmed => {
             let recorded = record.outcome().unwrap_or("none");
             let detail = format!(
-                "the record was not confirmed to who wrote it, so that the action may have been refused; recorded outcome: {recorded}"
+                "the program that wrote the record got an error for it, so the action may have been refused; recorded outcome: {recorded}"
             );
             (99, "unconfirmed".to_owned(), Some(detail))
         }
@@ -160,7 +162,7 @@ fn status(hit: &Hit) -> (u32, String, Option<String>) {
 fn authentication(event: &mut Map<String, Json>, record: &Record) {
     event.insert("actor".to_owned(), actor(record));
     event.insert("user".to_owned(), json!({ "name": record.actor().unwrap_or(UNKNOWN) }));
-    // The schema wants to know to what: a service, or an endpoint.
+    // The schema requires a service or an endpoint that the user authenticated to.
     let service = record.resource().or_else(|| record.target()).unwrap_or(UNKNOWN);
     event.insert("service".to_owned(), json!({ "name": service }));
     put(event, "src_endpoint", record.source().map(endpoint));
@@ -185,7 +187,7 @@ fn actor(record: &Record) -> Json {
     actor.into()
 }
 
-/// An address as such, anything else as a name.
+/// Makes an endpoint: an IP address as `ip` and `port`, anything else as `name`.
 fn endpoint(source: &str) -> Json {
     match address(source) {
         Some((ip, Some(port))) => json!({ "ip": ip.to_string(), "port": port }),

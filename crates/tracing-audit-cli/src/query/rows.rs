@@ -1,4 +1,4 @@
-//! Records as they are printed, one after the other.
+//! Prints records, one after the other.
 
 use std::{
     borrow::Cow,
@@ -42,11 +42,11 @@ const COLUMNS: [&str; 22] = [
     "_hash",
 ];
 
-/// Prints what is found.
+/// A printer of records.
 pub(super) struct Rows {
     form: Form,
-    /// Somebody looks on.
-    is_watched: bool,
+    /// Whether standard output is a terminal, so that each record is flushed.
+    is_terminal: bool,
 }
 
 enum Form {
@@ -55,7 +55,7 @@ enum Form {
     Csv(Box<csv::Writer<io::Stdout>>),
 }
 
-/// A record with what its line does not say.
+/// A record with facts that its line does not have.
 #[derive(Serialize)]
 struct Wrapped<'a> {
     chain: u16,
@@ -75,9 +75,9 @@ impl Rows {
             Output::Wrapped => Form::Lines(BufWriter::with_capacity(64 << 10, io::stdout()), true),
             Output::Csv => Form::Csv(Box::new(csv::Writer::from_writer(io::stdout()))),
         };
-        let mut rows = Self { form, is_watched: io::stdout().is_terminal() };
+        let mut rows = Self { form, is_terminal: io::stdout().is_terminal() };
         if let Form::Csv(table) = &mut rows.form {
-            // That nobody reads is met again with the first row.
+            // The table is buffered: a failure comes with a later write, which is checked.
             drop(table.write_record(COLUMNS));
         }
         rows
@@ -88,6 +88,7 @@ impl Rows {
         match &mut self.form {
             Form::Text(out) => writeln!(out, "{}", line_with(record, hit.is_unconfirmed))?,
             Form::Lines(out, false) => writeln!(out, "{}", record.as_json())?,
+            // `RawValue` keeps the bytes of the line: no number is rounded, and no member is reordered.
             Form::Lines(out, true) => {
                 let wrapped = Wrapped {
                     chain: record.chain(),
@@ -105,7 +106,7 @@ impl Rows {
                 table.write_record(cells(hit).map(|cell| safe(&cell).into_owned())).map_err(cause_of)?;
             }
         }
-        if self.is_watched { self.flush() } else { Ok(()) }
+        if self.is_terminal { self.flush() } else { Ok(()) }
     }
 
     pub(super) fn finish(mut self) -> Result<()> {
@@ -146,7 +147,7 @@ fn cells(hit: &Hit) -> [Cow<'_, str>; COLUMNS.len()] {
         text(record.span_id()),
         text(record.message()),
         text(record.target()),
-        // What the log says of itself stands in an object that is named like the kind.
+        // The log's own records have an object that is named like their kind.
         record
             .get(if record.is_event() { "fields" } else { kind_of(record) })
             .map_or(Cow::Borrowed(""), |fields| fields.to_string().into()),

@@ -15,21 +15,22 @@ use tracing_audit::{Error, Head, ReadItem, Reader, Verifier};
 
 use crate::{
     output_file::{OutputFile, unless_unread},
-    say,
+    print_stderr,
     scan::Unconfirmed,
     verify::exit_code_of,
 };
 use tally::Tally;
 
-/// Writes a page that shows a log: for people who would rather look than read.
+/// Verifies a log and writes an HTML page about it.
 ///
-/// The page is one file that loads nothing and runs nothing: verdict, heads, a timeline, who did what with which result,
-/// unconfirmed records, segments with their sums, what was not checked, and how to check the log without this program.
+/// The page is one file that loads and runs nothing. It has the verdict, the heads, a timeline, counts of who did what with
+/// which result, unconfirmed records, and segments with their sums. It also states what was not checked, and how to check the
+/// log without this program.
 ///
-/// The page is no evidence by itself: the log is, with the heads that were kept elsewhere.
+/// The page itself is not evidence: the log is, together with heads kept elsewhere.
 ///
-/// Exits as `verify` does: 0 when the log is intact, 1 when it is damaged, 3 when it is unclean; the page is written in each
-/// case. Exits 2 when it could not be written.
+/// Exit codes are those of `verify`: 0 intact, 1 damaged, 3 unclean, with the page written in each case; 2 the page could
+/// not be written.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tracing-audit report /var/log/audit -o report.html
@@ -38,17 +39,17 @@ pub(crate) struct Report {
     /// The directory of the log.
     log: PathBuf,
 
-    /// The file to write, outside of the log's directory; `-` is standard output. It appears when it is complete.
+    /// The file to write, outside the directory of the log; `-` is standard output. The file appears when it is complete.
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
 
-    /// A head that was kept elsewhere: the log must have it. May be given more than once.
+    /// A head kept elsewhere, which the log must have. May be given more than once.
     #[arg(long = "head", value_name = "HEAD")]
     heads: Vec<Head>,
 }
 
-/// All that a page shows.
-struct Facts<'a> {
+/// The data of a page.
+struct PageData<'a> {
     path: String,
     made: String,
     heads_given: &'a [Head],
@@ -63,6 +64,7 @@ impl Report {
     }
 
     fn write(self) -> Result<ExitCode> {
+        // The reader alone would miss unconfirmed records that another chain names.
         let named = Unconfirmed::named_elsewhere(&self.log)?;
         let mut output = OutputFile::create(&self.output, &self.log)?;
         let log = self.log.display();
@@ -71,7 +73,8 @@ impl Report {
         let verdict = report.verdict();
         let mut tally = Tally::new(report.findings());
         self.read(&named, &mut tally).with_context(|| format!("cannot read {log}"))?;
-        let facts = Facts {
+        let data = PageData {
+            // The full path, because the page will be read elsewhere.
             path: self.log.canonicalize().unwrap_or_else(|_| self.log.clone()).display().to_string(),
             made: now()?,
             heads_given: &self.heads,
@@ -79,9 +82,9 @@ impl Report {
             sums: sums::sum_all(&self.log)?,
             report,
         };
-        output.write_all(page::page(&facts).into_string().as_bytes())?;
+        output.write_all(page::page(&data).into_string().as_bytes())?;
         output.finish()?;
-        say(&format!("{verdict}: the page is written; it is no evidence by itself, the log is"));
+        print_stderr(&format!("{verdict}: the page is written; it is no evidence by itself: the log is"));
         Ok(ExitCode::from(exit_code_of(verdict)))
     }
 
@@ -92,7 +95,7 @@ impl Report {
                 Ok(ReadItem::Gap { first_seq, last_seq, .. }) => {
                     tally.missing = tally.missing.saturating_add(last_seq - first_seq).saturating_add(1);
                 }
-                // A reading that does not follow withdraws nothing.
+                // `Withdrawn` comes only when a log is followed.
                 Ok(_) => {}
                 Err(Error::BadLine { .. }) => tally.bad_lines += 1,
                 Err(error) => return Err(error),

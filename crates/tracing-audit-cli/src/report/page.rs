@@ -1,4 +1,4 @@
-//! The page. Whatever is put into it is escaped by `maud`; only the style sheet, which is ours, stands as it is.
+//! The page. `maud` escapes everything that is put into it, except the style sheet, which is part of this program.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use tracing_audit::{ChainState, FindingKind, Verdict};
 
 use super::{
-    Facts,
+    PageData,
     parts::{names, plural, shown},
     sums::Sum,
     svg,
@@ -15,14 +15,15 @@ use crate::{output::grouped, time::short};
 
 const STYLE: &str = include_str!("style.css");
 
-/// How many findings, notes and segments are shown; all are counted.
+/// Limits of the findings, notes and segments that are listed; all are counted.
 const MAX_FINDINGS: usize = 100;
 const MAX_NOTES: usize = 50;
 const MAX_SEGMENTS: usize = 500;
 
-/// Writes the page.
-pub(super) fn page(facts: &Facts<'_>) -> Markup {
-    // Nothing may be loaded, sent or run, and no style but this one applies.
+/// Renders the page.
+pub(super) fn page(data: &PageData<'_>) -> Markup {
+    // The page may load, send and run nothing, and use no style sheet but this one.
+    // The hash allows this one inline style sheet, without `'unsafe-inline'`.
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
         STANDARD.encode(Sha256::digest(STYLE))
@@ -37,47 +38,47 @@ pub(super) fn page(facts: &Facts<'_>) -> Markup {
                 meta name="color-scheme" content="light dark";
                 meta name="referrer" content="no-referrer";
                 meta name="robots" content="noindex";
-                title { "Audit log: " (facts.report.verdict()) " · " (shown(&facts.path)) }
+                title { "Audit log: " (data.report.verdict()) " · " (shown(&data.path)) }
                 style { (PreEscaped(STYLE)) }
             }
             body {
                 main {
-                    (head(facts))
-                    (figures(facts))
-                    (heads(facts))
-                    (findings(facts))
-                    (timeline(facts))
-                    (counts(facts))
-                    (unconfirmed(facts))
-                    (notes(facts))
-                    (not_checked(facts))
-                    (chains(facts))
-                    (segments(facts))
-                    (by_hand(facts))
-                    (foot(facts))
+                    (head(data))
+                    (figures(data))
+                    (heads(data))
+                    (findings(data))
+                    (timeline(data))
+                    (counts(data))
+                    (unconfirmed(data))
+                    (notes(data))
+                    (not_checked(data))
+                    (chains(data))
+                    (segments(data))
+                    (by_hand(data))
+                    (foot(data))
                 }
             }
         }
     }
 }
 
-fn head(facts: &Facts<'_>) -> Markup {
-    let (class, word, meaning) = match facts.report.verdict() {
+fn head(data: &PageData<'_>) -> Markup {
+    let (class, word, meaning) = match data.report.verdict() {
         Verdict::Intact => ("good", "Intact", "Every record that was durable is there and unaltered."),
         Verdict::Unclean => {
             ("odd", "Unclean", "Nothing durable is altered, but the log did not end in order.")
         }
         _ => ("bad", "Damaged", "Records that had been durable are altered or missing."),
     };
-    let known = match facts.heads_given {
+    let known = match data.heads_given {
         [] => "No head kept elsewhere was given, so a cut end or a log that was rewritten from its first record cannot be seen.".to_owned(),
         heads => format!("Compared with {} kept elsewhere.", plural(heads.len() as u64, "head")),
     };
     html! {
         header {
             p class="kind" { "Audit log report" }
-            h1 class="path" { (shown(&facts.path)) }
-            p class="aside" { "Made " (facts.made) " by tracing-audit " (env!("CARGO_PKG_VERSION")) ". All times are UTC." }
+            h1 class="path" { (shown(&data.path)) }
+            p class="aside" { "Made " (data.made) " by tracing-audit " (env!("CARGO_PKG_VERSION")) ". All times are UTC." }
         }
         section class={ "verdict " (class) } {
             p class="word" { (word) }
@@ -87,25 +88,26 @@ fn head(facts: &Facts<'_>) -> Markup {
     }
 }
 
-/// The numbers that are asked for first.
-fn figures(facts: &Facts<'_>) -> Markup {
-    let report = &facts.report;
-    let total = finding_count(facts);
+/// Renders the most important numbers.
+fn figures(data: &PageData<'_>) -> Markup {
+    let report = &data.report;
+    let total = finding_count(data);
     let lost = |of: fn(&tracing_audit::ChainReport) -> u64| report.chains().iter().map(of).sum::<u64>();
     let lost =
         lost(tracing_audit::ChainReport::lost_critical) + lost(tracing_audit::ChainReport::lost_routine);
-    let [_, critical] = facts.tally.severities;
+    let [_, critical] = data.tally.severities;
     let period =
         |time: &Option<String>| time.as_deref().map_or_else(|| "–".to_owned(), |time| shown(&short(time)));
     let figures = [
         ("Events", grouped(report.events()), ""),
         ("Critical events", grouped(critical), ""),
-        ("Failed or denied", grouped(failed(facts)), ""),
+        ("Failed or denied", grouped(failed(data)), ""),
+        // Only numbers that an auditor should look into are coloured.
         ("Findings", grouped(total), if total > 0 { "bad" } else { "" }),
         (
             "Unconfirmed",
-            grouped(facts.tally.unconfirmed_records),
-            if facts.tally.unconfirmed_records > 0 { "odd" } else { "" },
+            grouped(data.tally.unconfirmed_records),
+            if data.tally.unconfirmed_records > 0 { "odd" } else { "" },
         ),
         ("Events lost", grouped(lost), if lost > 0 { "odd" } else { "" }),
     ];
@@ -115,23 +117,23 @@ fn figures(facts: &Facts<'_>) -> Markup {
         }
         p class="aside period" {
             (plural(report.records(), "record")) " of all kinds in " (plural(report.chains().len() as u64, "chain"))
-            ", from " (period(&facts.tally.first)) " to " (period(&facts.tally.last)) "."
+            ", from " (period(&data.tally.first)) " to " (period(&data.tally.last)) "."
         }
     }
 }
 
-fn failed(facts: &Facts<'_>) -> u64 {
-    let names = &facts.tally.outcomes;
+fn failed(data: &PageData<'_>) -> u64 {
+    let names = &data.tally.outcomes;
     let (all, ..) = names.top(usize::MAX);
     all.iter().map(|(_, count)| count.failed).sum::<u64>() + names.others.failed
 }
 
-fn finding_count(facts: &Facts<'_>) -> u64 {
-    FindingKind::ALL.iter().map(|kind| facts.report.count(*kind)).sum()
+fn finding_count(data: &PageData<'_>) -> u64 {
+    FindingKind::ALL.iter().map(|kind| data.report.count(*kind)).sum()
 }
 
-fn heads(facts: &Facts<'_>) -> Markup {
-    let heads = facts.report.heads();
+fn heads(data: &PageData<'_>) -> Markup {
+    let heads = data.report.heads();
     html! {
         section {
             h2 { "Heads to write down" }
@@ -140,22 +142,22 @@ fn heads(facts: &Facts<'_>) -> Markup {
             }
             @if heads.is_empty() { p class="aside" { "No chain has a durable record." } }
             @else { pre { @for head in heads { (head) "\n" } } }
-            @if !facts.report.is_intact() {
+            @if !data.report.is_intact() {
                 p class="aside" { "This log is not intact: these heads are only what there is." }
             }
         }
     }
 }
 
-fn findings(facts: &Facts<'_>) -> Markup {
-    let total = finding_count(facts);
-    let findings = facts.report.findings();
+fn findings(data: &PageData<'_>) -> Markup {
+    let total = finding_count(data);
+    let findings = data.report.findings();
     html! {
         section {
             h2 { "Findings" }
             @if total == 0 { p { "None." } }
             @else {
-                p { @for kind in FindingKind::ALL { @let count = facts.report.count(*kind); @if count > 0 { span class="tag" { (grouped(count)) " " (kind.as_str().replace('_', " ")) } " " } } }
+                p { @for kind in FindingKind::ALL { @let count = data.report.count(*kind); @if count > 0 { span class="tag" { (grouped(count)) " " (kind.as_str().replace('_', " ")) } " " } } }
                 ul class="list" {
                     @for finding in findings.iter().take(MAX_FINDINGS) {
                         li {
@@ -165,7 +167,7 @@ fn findings(facts: &Facts<'_>) -> Markup {
                     }
                 }
                 @if total > MAX_FINDINGS as u64 {
-                    p class="aside" { "The first " (MAX_FINDINGS) " of " (grouped(total)) "; " code { "tracing-audit verify" } " says more." }
+                    p class="aside" { "The first " (MAX_FINDINGS) " of " (grouped(total)) "; " code { "tracing-audit verify" } " has details." }
                 }
             }
         }
@@ -187,8 +189,8 @@ fn place_of(finding: &tracing_audit::Finding) -> String {
     place
 }
 
-fn timeline(facts: &Facts<'_>) -> Markup {
-    let timeline = &facts.tally.timeline;
+fn timeline(data: &PageData<'_>) -> Markup {
+    let timeline = &data.tally.timeline;
     let first = timeline.buckets().next().map_or(0, |(begin, _)| begin);
     let last = timeline.buckets().last().map_or(0, |(begin, _)| begin + timeline.width());
     let highest = timeline.buckets().map(|(_, counts)| counts.events()).max().unwrap_or(0);
@@ -205,8 +207,8 @@ fn timeline(facts: &Facts<'_>) -> Markup {
                         li { i class="critical" {} "critical" } li { i class="routine" {} "routine" }
                         li { i class="gap" {} "events lost" } li { i class="recovery" {} "recovery" } li { i class="finding" {} "finding" }
                     }
-                    @if facts.tally.without_time > 0 {
-                        p class="aside" { (plural(facts.tally.without_time, "finding")) " without a place in time." }
+                    @if data.tally.without_time > 0 {
+                        p class="aside" { (plural(data.tally.without_time, "finding")) " without a place in time." }
                     }
                 }
                 p class="aside" { "Times are those of the clocks of the machines that wrote the log. The order of records is that of their numbers." }
@@ -215,8 +217,8 @@ fn timeline(facts: &Facts<'_>) -> Markup {
     }
 }
 
-fn counts(facts: &Facts<'_>) -> Markup {
-    let tally = &facts.tally;
+fn counts(data: &PageData<'_>) -> Markup {
+    let tally = &data.tally;
     let total = tally.kinds.get("event").copied().unwrap_or(0);
     html! {
         section {
@@ -241,20 +243,20 @@ fn counts(facts: &Facts<'_>) -> Markup {
                 }
             }
             @if tally.provisional > 0 {
-                p class="aside" { (plural(tally.provisional, "record")) " of these not known to be durable when the page was made: a power cut may take them back." }
+                p class="aside" { (plural(tally.provisional, "record")) " of these were not known to be durable when the page was made: a power cut may lose them." }
             }
         }
     }
 }
 
-fn unconfirmed(facts: &Facts<'_>) -> Markup {
-    let tally = &facts.tally;
+fn unconfirmed(data: &PageData<'_>) -> Markup {
+    let tally = &data.tally;
     let total = tally.unconfirmed_records;
     html! {
         @if total > 0 { section {
             h2 { "Unconfirmed records" }
             p {
-                "These records are in the log, but the program that wrote them was told that they were not confirmed, and may have refused the action. They are not evidence that it was done, whatever outcome stands in them."
+                "These records are in the log, but the program that wrote them got an error, and may have refused the action. They are not evidence that it was done, whatever outcome they have."
             }
             div class="wide" { table class="stack" {
                 thead { tr { th { "Record" } th { "Time" } th { "Actor" } th { "Action" } th { "Recorded outcome" } th { "Where" } } }
@@ -274,15 +276,15 @@ fn unconfirmed(facts: &Facts<'_>) -> Markup {
     }
 }
 
-fn notes(facts: &Facts<'_>) -> Markup {
-    let notes = facts.report.notes();
-    let total = notes.len() as u64 + facts.report.more_notes();
+fn notes(data: &PageData<'_>) -> Markup {
+    let notes = data.report.notes();
+    let total = notes.len() as u64 + data.report.more_notes();
     html! {
         section {
             h2 { "Notes" }
             @if total == 0 { p { "None." } }
             @else {
-                p { "What an auditor should know, and what is no fault of the evidence." }
+                p { "Facts that an auditor should know, but that are not faults." }
                 ul class="list" { @for note in notes.iter().take(MAX_NOTES) { li {
                     span class="tag" { (note.kind().as_str()) } " "
                     @if let Some(chain) = note.chain() { "chain " (format!("{chain:03}")) ": " }
@@ -294,12 +296,12 @@ fn notes(facts: &Facts<'_>) -> Markup {
     }
 }
 
-fn not_checked(facts: &Facts<'_>) -> Markup {
+fn not_checked(data: &PageData<'_>) -> Markup {
     html! {
         section id="not-checked" {
             h2 { "Not checked" }
             p { "It was not checked:" }
-            ul { @for item in facts.report.not_checked() { li {
+            ul { @for item in data.report.not_checked() { li {
                 @if let Some(chain) = item.chain() { "chain " (format!("{chain:03}")) ": " }
                 (shown(item.message()))
             } } }
@@ -307,7 +309,7 @@ fn not_checked(facts: &Facts<'_>) -> Markup {
     }
 }
 
-fn chains(facts: &Facts<'_>) -> Markup {
+fn chains(data: &PageData<'_>) -> Markup {
     let state = |state| match state {
         ChainState::Closed => "closed in order",
         ChainState::Live => "being written",
@@ -320,7 +322,7 @@ fn chains(facts: &Facts<'_>) -> Markup {
             h2 { "Chains" }
             div class="wide" { table class="stack" {
                 thead { tr { th { "Chain" } th class="n" { "First" } th class="n" { "Last" } th class="n" { "Records" } th class="n" { "Events" } th class="n" { "Lost" } th { "End" } } }
-                tbody { @for chain in facts.report.chains() { tr {
+                tbody { @for chain in data.report.chains() { tr {
                     td data-label="Chain" { code { (format!("{:03}", chain.chain())) } }
                     td data-label="First" class="n" { (number(chain.first_seq())) }
                     td data-label="Last" class="n" { (number(chain.last_seq())) }
@@ -334,21 +336,21 @@ fn chains(facts: &Facts<'_>) -> Markup {
     }
 }
 
-fn segments(facts: &Facts<'_>) -> Markup {
-    let shown = facts.sums.len().min(MAX_SEGMENTS);
+fn segments(data: &PageData<'_>) -> Markup {
+    let shown = data.sums.len().min(MAX_SEGMENTS);
     html! {
         section {
             h2 { "Segments" }
             p {
-                "The SHA-256 of the bytes of each file that count: from its first byte on, as many as stand here. "
-                "What a later segment declares void is not in it. The newest file of a chain may grow; its sum is of the bytes that it had."
+                "The SHA-256 of the bytes of each file that count: as many as are given here, from the first on. "
+                "Bytes that a later segment declares void are not included. The newest file of a chain may grow; its sum is of the bytes that it had."
             }
             div class="wide" { table class="stack" {
                 thead { tr { th { "File" } th class="n" { "First record" } th class="n" { "Bytes" } th { "SHA-256" } } }
-                tbody { @for sum in facts.sums.iter().take(shown) { (segment(sum)) } }
+                tbody { @for sum in data.sums.iter().take(shown) { (segment(sum)) } }
             } }
-            @if facts.sums.len() > shown {
-                p class="aside" { "The first " (shown) " of " (grouped(facts.sums.len() as u64)) " segments." }
+            @if data.sums.len() > shown {
+                p class="aside" { "The first " (shown) " of " (grouped(data.sums.len() as u64)) " segments." }
             }
         }
     }
@@ -365,41 +367,43 @@ fn segment(sum: &Sum) -> Markup {
     }
 }
 
-fn by_hand(facts: &Facts<'_>) -> Markup {
-    let example = facts.sums.iter().find(|sum| sum.sha256.is_some());
+fn by_hand(data: &PageData<'_>) -> Markup {
+    // A segment that still exists, so that the printed commands work.
+    let example = data.sums.iter().find(|sum| sum.sha256.is_some());
     html! {
         section {
-            h2 { "How to check this without us" }
+            h2 { "How to check this without this tool" }
             ol {
                 li {
-                    "A whole log, with a program of the documentation that shares no code with this one (" code { "docs/verify.py" } "):"
-                    pre { "python3 verify.py " (quoted(&facts.path)) }
+                    "A whole log, with a program in the documentation that shares no code with this one (" code { "docs/verify.py" } "):"
+                    pre { "python3 verify.py " (quoted(&data.path)) }
                 }
                 @if let Some(sum) = example { li {
                     "A segment: this prints the sum above."
                     pre { "head -c " (sum.bytes) " " (shown(&sum.name)) " | sha256sum" }
                 } }
                 li {
-                    "A record, for instance line 3 of a file: this prints what stands in its " code { "_hash" } ", and the line behind it says the same in its " code { "_prev_hash" } "."
+                    "A record, for instance line 3 of a file: this prints its " code { "_hash" } ", which is also the " code { "_prev_hash" } " of the next line."
+                    // 77 bytes: `,"_hash":"` (10), the digits (64), `"}` (2) and the line feed.
                     pre { "sed -n 3p " (example.map_or_else(|| "audit-000-00000001.jsonl".to_owned(), |sum| shown(&sum.name))) " | { printf '\\0'; head -c -77; printf '}'; } | sha256sum" }
                 }
-                li { "The end of the log: compare the heads above with those that were kept elsewhere." }
+                li { "The end of the log: compare the heads above with those kept elsewhere." }
             }
         }
     }
 }
 
-/// A path as a shell takes it.
+/// Quotes a path for a shell.
 fn quoted(path: &str) -> String {
     format!("'{}'", shown(path).replace('\'', r"'\''"))
 }
 
-fn foot(facts: &Facts<'_>) -> Markup {
+fn foot(data: &PageData<'_>) -> Markup {
     html! {
         footer {
             p {
-                "This page is no evidence by itself: the log is, with heads that were kept elsewhere. Made " (facts.made)
-                " by tracing-audit " (env!("CARGO_PKG_VERSION")) ". Verified were all records; those that were written while the page was made may be counted in some of its parts only."
+                "This page is no evidence by itself: the log is, with heads kept elsewhere. Made " (data.made)
+                " by tracing-audit " (env!("CARGO_PKG_VERSION")) ". All records were verified; those written while the page was made may be counted in some of its parts only."
             }
         }
     }

@@ -1,26 +1,28 @@
-//! Pieces of the page that are tables of counts.
+//! The parts of the page that are tables of counts.
 
 use maud::{Markup, html};
 
 use super::tally::{Count, Names};
 use crate::output::{escape, grouped};
 
-/// How many rows such a table has.
+/// Limit of the rows of a table.
 const ROWS: usize = 12;
 
-/// A text of a record as the page shows it. Markup is escaped where it is put into the page; this takes care of what no
-/// reader would see: characters that turn a text around, or have no width.
+/// Escapes what no reader of the page would see in a text: characters that reorder text or have no width.
+///
+/// Markup is escaped separately, by `maud`.
 pub(super) fn shown(text: &str) -> String {
     escape(text).into_owned()
 }
 
-/// `1 record`, `2 records`.
+/// Formats a count with its noun: `1 record`, `2 records`.
 pub(super) fn plural(number: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
-/// Names with the most events first, and what is left in one row each.
+/// Renders a table of the names with the most events, and one row each for events without a name and for all others.
 pub(super) fn names(title: &str, what: &str, names: &Names, total: u64) -> Markup {
+    // All bars of a table have the scale of its highest row.
     let (top, more, rest) = names.top(ROWS);
     let highest = top.first().map_or(1, |(_, count)| count.events).max(1);
     html! {
@@ -31,7 +33,7 @@ pub(super) fn names(title: &str, what: &str, names: &Names, total: u64) -> Marku
                 tbody {
                     @for (name, count) in &top { (row(&shown(name), "name", *count, highest)) }
                     @if names.unnamed.events > 0 { (row("none given", "aside", names.unnamed, highest)) }
-                    // The bar is of these alone: together they may outweigh every name.
+                    // All others together may have more events than any name, so their bar has its own scale.
                     @if rest.events > 0 { (row(&others_named(more, names), "aside", rest, rest.events.max(highest))) }
                     @if total == 0 { tr { td class="aside" colspan="5" { "no events" } } }
                 }
@@ -62,9 +64,10 @@ fn row(name: &str, class: &str, count: Count, highest: u64) -> Markup {
     }
 }
 
-/// A bar of a hundred units, the failed part of it first.
+/// Renders a bar of at most a hundred units, beginning with the failed part.
 fn bar(count: Count, highest: u64) -> Markup {
     let part = |number: u64| u128::from(number) * 100 / u128::from(highest);
+    // At least one unit, so that no count disappears.
     let all = part(count.events).max(1);
     let failed = if count.failed == 0 { 0 } else { part(count.failed).max(1) };
     html! {

@@ -1,4 +1,4 @@
-//! Segments and the sums of their bytes, as `sha256sum` prints them.
+//! SHA-256 sums of segments, as `sha256sum` prints them.
 
 use std::{
     fs::File,
@@ -12,28 +12,30 @@ use tracing_audit::{Segment, segments};
 
 use crate::hash::hexadecimal;
 
-/// A segment as it was read.
+/// A segment and its sum.
 #[derive(Debug)]
 pub(super) struct Sum {
     pub(super) name: String,
     pub(super) chain: u16,
     pub(super) first_seq: Option<u64>,
-    /// How many bytes were summed: those that count.
+    /// Number of bytes summed: those that count, from the first on.
     pub(super) bytes: u64,
-    /// Whether the file has more bytes than count.
+    /// Whether the file has more bytes than those that count.
     pub(super) has_more: bool,
-    /// Whether it is the newest of its chain, and may grow.
+    /// Whether it is the newest segment of its chain, which may grow.
     pub(super) is_newest: bool,
-    /// `None` where the file was removed or cut while the page was made.
+    /// `None` if the file was removed or truncated while the page was made.
     pub(super) sha256: Option<String>,
 }
 
-/// Sums the bytes that count of each segment: not of what a later segment declares void, and of the newest those that it had
-/// when it was looked at.
+/// Computes the sum of the bytes that count of each segment.
+///
+/// Bytes that a later segment declares void do not count. Of the newest segment, the bytes that it has now are summed.
 pub(super) fn sum_all(log: &Path) -> Result<Vec<Sum>> {
     let segments = segments(log).with_context(|| format!("cannot list the segments of {}", log.display()))?;
     let mut sums = Vec::with_capacity(segments.len());
     for (index, segment) in segments.iter().enumerate() {
+        // Segments are sorted by chain and number.
         let next = segments.get(index + 1);
         let is_newest = next.is_none_or(|next| next.chain() != segment.chain());
         sums.push(sum_of(segment, is_newest)?);
@@ -55,13 +57,14 @@ fn sum_of(segment: &Segment, is_newest: bool) -> Result<Sum> {
     })
 }
 
-/// The sum of so many bytes, `None` where the file has not so many any more.
+/// Computes the sum of the first `bytes` bytes, or `None` if the file is gone or shorter.
 fn sha256_of(path: &Path, bytes: u64) -> io::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    // The file may grow meanwhile: read no more than the bytes that are stated.
     let mut file = file.take(bytes);
     let mut sum = Sha256::new();
     let mut window = vec![0; 1 << 17];

@@ -1,4 +1,4 @@
-//! The timeline as a picture: bars of events, and a row of marks for each thing that interrupts a log.
+//! The timeline as an SVG picture: bars of events, and a row of marks each for gaps, recoveries and findings.
 
 use maud::{Markup, html};
 
@@ -9,7 +9,7 @@ use crate::output::grouped;
 const BARS: u64 = 120;
 /// The height of a row of marks.
 const ROW: u64 = 9;
-/// What stands between rows.
+/// The space between rows.
 const SPACE: u64 = 3;
 /// The width of a span.
 const SPAN: u64 = 8;
@@ -18,7 +18,7 @@ const SPAN: u64 = 8;
 const ROWS: [(Mark, &str); 3] =
     [(Mark::Gap, "gap"), (Mark::Recovery, "recovery"), (Mark::Finding, "finding")];
 
-/// Draws it. Only numbers and times come from the log.
+/// Draws the timeline. Only numbers and times come from the log, no text.
 pub(super) fn timeline(timeline: &Timeline) -> Markup {
     let buckets: Vec<(i64, Counts)> = timeline.buckets().collect();
     let highest = buckets.iter().map(|(_, counts)| counts.events()).max().unwrap_or(0).max(1);
@@ -30,16 +30,18 @@ pub(super) fn timeline(timeline: &Timeline) -> Markup {
             line class="axis" x1="0" x2=(width) y1=(BARS) y2=(BARS) {}
             @for (index, (begin, counts)) in (0_u64..).zip(&buckets) {
                 @if *counts != Counts::default() {
-                    g { title { (told(*begin, counts)) } (bar(index * SPAN, counts, highest)) (marks(index * SPAN, counts)) }
+                    g { title { (described(*begin, counts)) } (bar(index * SPAN, counts, highest)) (marks(index * SPAN, counts)) }
                 }
             }
         }
     }
 }
 
-/// Critical events at the bottom, where their heights can be compared; what is there is seen.
+/// Draws a bar, with critical events at the bottom, where their heights can be compared. Any event makes a visible bar.
 fn bar(x: u64, counts: &Counts, highest: u64) -> Markup {
     let height = |count: u64| {
+        // At least 2 units, so that any event is visible. The 4 units off the full height leave room for two such
+        // bars.
         if count == 0 { 0 } else { (u128::from(count) * u128::from(BARS - 4) / u128::from(highest)).max(2) }
     };
     let critical = height(counts.of(Mark::Critical));
@@ -65,9 +67,9 @@ fn marks(x: u64, counts: &Counts) -> Markup {
     }
 }
 
-/// What a span holds, for who points at it or has it read out.
-fn told(begin: i64, counts: &Counts) -> String {
-    let mut told = format!(
+/// Describes a span, for tooltips and screen readers.
+fn described(begin: i64, counts: &Counts) -> String {
+    let mut text = format!(
         "{}: {} routine, {} critical",
         time(begin),
         grouped(counts.of(Mark::Routine)),
@@ -75,13 +77,13 @@ fn told(begin: i64, counts: &Counts) -> String {
     );
     for (mark, name) in [(Mark::Gap, "gaps"), (Mark::Recovery, "recoveries"), (Mark::Finding, "findings")] {
         if counts.of(mark) > 0 {
-            told = format!("{told}, {} {name}", grouped(counts.of(mark)));
+            text = format!("{text}, {} {name}", grouped(counts.of(mark)));
         }
     }
-    told
+    text
 }
 
-/// A time of the axis.
+/// Formats a time of the axis.
 pub(super) fn time(milliseconds: i64) -> String {
     match jiff::Timestamp::from_millisecond(milliseconds) {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
@@ -89,7 +91,7 @@ pub(super) fn time(milliseconds: i64) -> String {
     }
 }
 
-/// How wide a span is, in words.
+/// Formats the width of a span in words.
 pub(super) fn span(milliseconds: i64) -> String {
     let (number, unit) = match milliseconds {
         ..1_000 => (milliseconds, "millisecond"),

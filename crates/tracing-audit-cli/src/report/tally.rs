@@ -1,4 +1,4 @@
-//! What is counted of a log while it is read once, in memory that does not grow with it.
+//! Counts that are made while the log is read once, in bounded memory.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -7,14 +7,14 @@ use tracing_audit::{Finding, Record, RecordKind, Severity};
 use super::timeline::{Mark, Timeline};
 use crate::{export::meaning::Outcome, scan::Hit};
 
-/// How many different names are counted one by one; what comes later is counted together.
+/// Limit of the names that are counted one by one; later ones are counted together.
 const MAX_NAMES: usize = 10_000;
-/// How long a name may be, in bytes. Longer ones that begin alike count as one.
+/// Length at which names are cut, in bytes. Longer names with the same beginning count as one.
 const MAX_NAME: usize = 160;
-/// How many unconfirmed records are listed.
+/// Limit of the unconfirmed records that are listed.
 const MAX_UNCONFIRMED: usize = 50;
 
-/// How often something was done, and how it ended.
+/// The number of events, and how many of them failed or are unconfirmed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Count {
     pub(super) events: u64,
@@ -23,7 +23,7 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// What both are together.
+    /// Returns the sum of both.
     fn and(self, other: Self) -> Self {
         Self {
             events: self.events + other.events,
@@ -43,9 +43,9 @@ impl Count {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     counts: HashMap<String, Count>,
-    /// Events of names that found no room.
+    /// Events with a name beyond [`MAX_NAMES`].
     pub(super) others: Count,
-    /// Events that have no name.
+    /// Events without a name.
     pub(super) unnamed: Count,
 }
 
@@ -62,7 +62,7 @@ impl Names {
         }
     }
 
-    /// The names that stand most often, how many there are besides, and what all these have together.
+    /// Returns the `most` most frequent names, the number of other names, and the sum of all other events.
     pub(super) fn top(&self, most: usize) -> (Vec<(&str, Count)>, usize, Count) {
         let mut all: Vec<(&str, Count)> =
             self.counts.iter().map(|(name, count)| (name.as_str(), *count)).collect();
@@ -73,18 +73,18 @@ impl Names {
         (all, more, rest)
     }
 
-    /// How many names are counted one by one.
+    /// Returns the number of names that are counted one by one.
     pub(super) fn len(&self) -> usize {
         self.counts.len()
     }
 
-    /// Whether some names found no room.
+    /// Returns whether there were more than [`MAX_NAMES`] names.
     pub(super) fn is_full(&self) -> bool {
         self.others.events > 0
     }
 }
 
-/// The beginning of a name, whole characters of it.
+/// Cuts a name to at most [`MAX_NAME`] bytes, at the end of a character.
 fn cut(name: &str) -> &str {
     let mut end = name.len().min(MAX_NAME);
     while !name.is_char_boundary(end) {
@@ -93,7 +93,7 @@ fn cut(name: &str) -> &str {
     name.get(..end).unwrap_or(name)
 }
 
-/// An unconfirmed record.
+/// An unconfirmed record for the list on the page.
 #[derive(Debug)]
 pub(super) struct Unconfirmed {
     pub(super) position: String,
@@ -104,7 +104,7 @@ pub(super) struct Unconfirmed {
     pub(super) place: String,
 }
 
-/// What a log holds.
+/// All counts of a log.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) records: u64,
@@ -115,8 +115,9 @@ pub(super) struct Tally {
     pub(super) outcomes: Names,
     pub(super) resources: Names,
     pub(super) sources: Names,
-    /// The first unconfirmed records, and how many there are.
+    /// The first unconfirmed records.
     pub(super) unconfirmed: Vec<Unconfirmed>,
+    /// Number of all unconfirmed records.
     pub(super) unconfirmed_records: u64,
     pub(super) provisional: u64,
     /// The earliest and the latest time.
@@ -125,14 +126,14 @@ pub(super) struct Tally {
     pub(super) timeline: Timeline,
     pub(super) bad_lines: u64,
     pub(super) missing: u64,
-    /// Findings that no record with a time stands beside.
+    /// Number of findings with no place on the timeline.
     pub(super) without_time: u64,
-    /// By chain: the numbers of findings that were not reached yet, and the time of the last record.
+    /// By chain: the sequence numbers of findings that reading has not reached yet, and the time of the last record.
     waiting: BTreeMap<u16, (VecDeque<u64>, Option<i64>)>,
 }
 
 impl Tally {
-    /// Begins with the findings, which get their times from the records beside them.
+    /// Makes an empty tally. The findings get their times from the records at their numbers, as these are counted.
     pub(super) fn new(findings: &[Finding]) -> Self {
         let mut tally = Self::default();
         for finding in findings {
@@ -142,6 +143,7 @@ impl Tally {
             }
         }
         for (waiting, _) in tally.waiting.values_mut() {
+            // Findings are in the order of their detection, records come in the order of their numbers.
             waiting.make_contiguous().sort_unstable();
         }
         tally
@@ -158,6 +160,7 @@ impl Tally {
         }
         if record.is_event() {
             let outcome = Outcome::of(hit);
+            // An unconfirmed event is counted as that, whatever outcome was recorded.
             let word = if outcome == Outcome::Unconfirmed { Some("unconfirmed") } else { record.outcome() };
             self.actors.add(record.actor(), outcome);
             self.actions.add(record.action(), outcome);
@@ -182,12 +185,13 @@ impl Tally {
         self.timeline.count(at, mark);
         if let Some((waiting, last)) = self.waiting.get_mut(&record.chain()) {
             *last = Some(at);
+            // A finding may be about a missing record, so the next one with a time counts for it.
             while waiting.front().is_some_and(|seq| *seq <= record.seq()) {
                 waiting.pop_front();
                 self.timeline.count(at, Mark::Finding);
             }
         }
-        // Times of the format are of one length, so that their order is that of their texts.
+        // Times of the format have a fixed width, so they can be compared as text.
         let Some(time) = record.timestamp() else { return };
         if self.first.as_deref().is_none_or(|first| time < first) {
             self.first = Some(time.to_owned());
@@ -213,7 +217,7 @@ impl Tally {
         });
     }
 
-    /// All was read: findings behind the last record stand where it does.
+    /// Ends the count: findings after the last record get its time.
     pub(super) fn finish(&mut self) {
         for (waiting, last) in std::mem::take(&mut self.waiting).into_values() {
             for _ in waiting {
@@ -235,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_million_names_are_counted_in_a_bounded_table() {
+    fn any_number_of_names_is_counted_in_a_bounded_table() {
         let mut names = Names::default();
         for number in 0..100_000 {
             names.add(Some(&format!("user-{number}")), Outcome::Failure);

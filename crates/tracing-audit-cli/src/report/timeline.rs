@@ -1,11 +1,11 @@
-//! When records were written, counted in at most [`MAX_BUCKETS`] equal spans of time whatever the log is.
+//! Counts records by time, in at most [`MAX_BUCKETS`] spans of equal width.
 
 use std::collections::BTreeMap;
 
-/// How many spans are shown at most.
+/// Limit of the spans.
 pub(super) const MAX_BUCKETS: i64 = 120;
 
-/// How wide a span may be, in milliseconds: widths that people know.
+/// Round widths of a span, in milliseconds.
 const WIDTHS: [i64; 25] = [
     10,
     20,
@@ -35,19 +35,19 @@ const WIDTHS: [i64; 25] = [
 ];
 const DAY: i64 = 86_400_000;
 
-/// What is counted in a span.
+/// A kind of entry on the timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
     Routine,
     Critical,
-    /// A record of the log itself that is none of the others.
+    /// Any other record that the log writes itself.
     Own,
     Gap,
     Recovery,
     Finding,
 }
 
-/// How many of each kind fall into a span.
+/// The counts of a span, by [`Mark`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts([u64; 6]);
 
@@ -56,7 +56,7 @@ impl Counts {
         self.0.get(mark as usize).copied().unwrap_or(0)
     }
 
-    /// Events, which are what the bars show.
+    /// Returns the number of events, which the bars show.
     pub(super) fn events(&self) -> u64 {
         self.of(Mark::Routine) + self.of(Mark::Critical)
     }
@@ -68,7 +68,7 @@ impl Counts {
     }
 }
 
-/// Spans by their number since 1970.
+/// The spans, by their number since 1970.
 #[derive(Debug)]
 pub(super) struct Timeline {
     width: i64,
@@ -82,19 +82,20 @@ impl Default for Timeline {
 }
 
 impl Timeline {
-    /// Counts something that happened at this time, in milliseconds since 1970.
+    /// Adds an entry at a time in milliseconds since 1970. Widens all spans when there would be too many.
     pub(super) fn count(&mut self, at: i64, mark: Mark) {
         let mut one = Counts::default();
         if let Some(count) = one.0.get_mut(mark as usize) {
             *count = 1;
         }
         self.buckets.entry(at.div_euclid(self.width)).or_default().add(one);
+        // Widening keeps memory bounded even if one record has an absurd time.
         while self.spans() > MAX_BUCKETS {
             self.widen();
         }
     }
 
-    /// How many spans lie between the first and the last that have anything, both included.
+    /// Returns the number of spans from the first to the last one with an entry, both included.
     fn spans(&self) -> i64 {
         match (self.buckets.first_key_value(), self.buckets.last_key_value()) {
             (Some((first, _)), Some((last, _))) => last.saturating_sub(*first).saturating_add(1),
@@ -103,22 +104,23 @@ impl Timeline {
     }
 
     fn widen(&mut self) {
-        // A known width need not be a multiple of the one before it: what was counted goes where its span began.
+        // A width need not be a multiple of the one before it. So an old span goes entirely to the new span of its beginning.
         let wider = WIDTHS.into_iter().find(|width| *width > self.width);
         let wider = wider.unwrap_or(self.width.saturating_mul(2));
         for (number, counts) in std::mem::take(&mut self.buckets) {
+            // Saturating, because a hostile time may be near the limits of `i64`.
             let begin = number.saturating_mul(self.width);
             self.buckets.entry(begin.div_euclid(wider)).or_default().add(counts);
         }
         self.width = wider;
     }
 
-    /// How wide a span is, in milliseconds.
+    /// Returns the width of a span, in milliseconds.
     pub(super) fn width(&self) -> i64 {
         self.width
     }
 
-    /// Spans from the first to the last, the empty ones between them included, each with its beginning.
+    /// Returns the spans from the first to the last, including empty ones, each with its beginning in milliseconds.
     pub(super) fn buckets(&self) -> impl Iterator<Item = (i64, Counts)> {
         let first = self.buckets.first_key_value().map_or(0, |(first, _)| *first);
         (first..first.saturating_add(self.spans())).map(|number| {
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_grow_wide_enough_for_every_log() {
+    fn spans_are_widened_for_long_logs() {
         let mut timeline = Timeline::default();
         for second in 0..2 * 86_400 {
             timeline.count(1_700_000_000_000 + second * 1000, Mark::Routine);
@@ -145,7 +147,7 @@ mod tests {
         assert_eq!(timeline.width(), 1_800_000);
         let total: u64 = timeline.buckets().map(|(_, counts)| counts.events()).sum();
         assert_eq!(total, 2 * 86_400);
-        // What no clock says, and no page could show otherwise.
+        // Absurd times, thousands of years apart.
         timeline.count(-62_000_000_000_000, Mark::Gap);
         timeline.count(250_000_000_000_000, Mark::Critical);
         assert!(timeline.buckets().count() <= usize::try_from(MAX_BUCKETS).unwrap());

@@ -1,4 +1,4 @@
-//! The chains of a log, and where what is durable of each ends.
+//! The chains of a log, and where the durable part of each ends.
 
 use std::{
     collections::HashMap,
@@ -18,15 +18,15 @@ use memchr::memchr_iter;
 use tracing_audit::{ReadItem, Reader, Segment, segments};
 
 use super::{
-    pieces::{PIECE, Pieces, Span, Window},
-    refused::Refused,
+    chunks::{CHUNK, Chunks, Span, Window},
+    unconfirmed::UnconfirmedSet,
 };
 use crate::{directory::explain, filter::Filter, time::Point};
 
-/// How many bytes of all chains together are searched at once: what was found in them waits to be merged by time.
+/// Limit of the bytes of all chains together that are searched at once: what is found in them waits to be merged by time.
 const AT_ONCE: u64 = 8 << 20;
 
-/// The smallest piece: what a smaller one costs is more than what it saves.
+/// Size of the smallest chunk in bytes: a smaller one would cost more time than it saves memory.
 const SMALLEST: u64 = 8 << 10;
 
 /// A log as it was when the search began.
@@ -36,42 +36,43 @@ pub(crate) struct Log {
     pub(crate) chains: Vec<Arc<Chain>>,
     /// The ids of the chains, by their numbers.
     pub(crate) ids: HashMap<u16, String>,
-    /// What the ends of the chains name, which are not searched by their bytes.
-    pub(crate) refused: Refused,
-    /// How many bytes of each chain are searched at once.
+    /// The records that are named unconfirmed in the tails of the chains, which are not searched in chunks.
+    pub(crate) unconfirmed: UnconfirmedSet,
+    /// Limit of the bytes of each chain that are searched at once.
     pub(crate) room: u64,
 }
 
+/// A chain: a durable part, which is searched in chunks, and a tail, which the library reads.
 #[derive(Debug)]
 pub(crate) struct Chain {
     pub(crate) number: u16,
-    /// Everything that is durable.
-    pub(crate) all: Arc<Pieces>,
-    /// Of that, the segments that can have what is wanted.
-    pub(crate) wanted: Arc<Pieces>,
-    /// The first record that the library has to read: it may be part of a torn tail.
+    /// The whole durable part.
+    pub(crate) all: Arc<Chunks>,
+    /// The segments of it that can have a match.
+    pub(crate) wanted: Arc<Chunks>,
+    /// The number of the first record of the tail, which may be torn.
     pub(crate) tail_from: u64,
-    /// Where what is durable ends: the name of the file, and the offset. `None` where its last record is missing.
+    /// Where the durable part ends: file name and offset. `None` if its last record is missing.
     tail_at: Option<(String, u64)>,
     lines_before_tail: OnceLock<u64>,
 }
 
 impl Chain {
-    /// Whether a line stands before what the library has to read, which begins to read a little before.
+    /// Returns whether a line is before the tail, where the library may begin to read a little early.
     pub(crate) fn is_before_tail(&self, path: &Path, line: u64) -> bool {
         let Some((file, offset)) = &self.tail_at else { return false };
         match path.file_name().and_then(OsStr::to_str) {
             Some(name) if name == file => {
                 line <= *self.lines_before_tail.get_or_init(|| lines_in(path, *offset).unwrap_or(0))
             }
-            // The numbers in names have one width.
+            // The numbers in file names have a fixed width, so they can be compared as text.
             Some(name) => name < file.as_str(),
             None => false,
         }
     }
 }
 
-/// How many lines end before an offset.
+/// Counts the lines that end before an offset.
 fn lines_in(path: &Path, offset: u64) -> io::Result<u64> {
     let mut file = File::open(path)?.take(offset);
     let (mut bytes, mut lines) = (vec![0; 64 << 10], 0);
@@ -92,7 +93,7 @@ impl Log {
             dir: dir.to_owned(),
             chains: Vec::new(),
             ids: HashMap::new(),
-            refused: Refused::default(),
+            unconfirmed: UnconfirmedSet::default(),
             room: AT_ONCE / chains.max(1),
         };
         for file in &files {
@@ -109,6 +110,7 @@ impl Log {
     fn add(&mut self, files: &[Segment], filter: &Filter) -> Result<()> {
         let Some(newest) = files.last() else { return Ok(()) };
         let (number, durable) = (newest.chain(), newest.durable());
+        // The tail is found by the name of its file, the spans by the number of the segment.
         let names: HashMap<String, u32> =
             files.iter().filter_map(|file| Some((file_name(file)?, file.number()))).collect();
         let end = self.read_end(number, durable)?;
@@ -117,25 +119,29 @@ impl Log {
         let end = tail_at.as_ref().and_then(|(file, offset)| Some((*names.get(file)?, *offset)));
         let counting: Vec<&Segment> = files.iter().filter(|file| file.counted_bytes() > 0).collect();
         let mut spans = Vec::new();
+        // A chain without any durable record is all tail.
         for (index, file) in counting.iter().enumerate().take_while(|_| tail_from > 1) {
             let end = match end {
                 Some((segment, _)) if file.number() > segment => break,
+                // The segment with the last durable record is searched up to that record.
                 Some((segment, offset)) if file.number() == segment => offset.min(file.counted_bytes()),
                 _ => file.counted_bytes(),
             };
+            // A record in this segment has a lower number than the first of the next segment, which bounds what a
+            // forged line can claim.
             let next = counting.iter().skip(index + 1).find_map(|file| file.first_seq());
             let last_seq =
                 next.map_or(u64::MAX, |next| next.saturating_sub(1)).min(tail_from.saturating_sub(1));
             spans.push(Span { segment: Arc::new((*file).clone()), end, last_seq });
         }
         let wanted = spans.iter().filter(|span| may_have(span, filter)).cloned();
-        // A power of two, as the others are: each lies in one piece of all.
-        let size = 1 << self.room.clamp(SMALLEST, PIECE).ilog2();
-        debug_assert_eq!(PIECE % size, 0);
-        let wanted = Arc::new(Pieces::new(wanted, size));
+        // A power of two like `CHUNK`, so that each chunk of `wanted` lies within one chunk of `all`.
+        let size = 1 << self.room.clamp(SMALLEST, CHUNK).ilog2();
+        debug_assert_eq!(CHUNK % size, 0);
+        let wanted = Arc::new(Chunks::new(wanted, size));
         self.chains.push(Arc::new(Chain {
             number,
-            all: Arc::new(Pieces::new(spans.into_iter(), PIECE)),
+            all: Arc::new(Chunks::new(spans.into_iter(), CHUNK)),
             wanted,
             tail_from,
             tail_at,
@@ -144,44 +150,46 @@ impl Log {
         Ok(())
     }
 
-    /// Finds where what is durable ends, and takes in whom the rest of the chain names.
+    /// Finds where the durable part of a chain ends, and notes the records that the tail names unconfirmed.
     fn read_end(&mut self, chain: u16, durable: u64) -> Result<Option<End>> {
         let items = Reader::new(&self.dir).chain(chain).from_seq(durable).items();
         let mut end = None;
         for record in
             items.map_err(|error| explain(&self.dir, error))?.flatten().filter_map(ReadItem::into_record)
         {
-            // Where the record itself is missing, what is durable ends before the next.
+            // If the last durable record is missing, the durable part ends before the next record.
             let is_last = record.seq() <= durable;
             end.get_or_insert_with(|| End {
                 file: record.file_name(),
                 offset: record.offset() + if is_last { record.as_json().len() as u64 + 1 } else { 0 },
                 next_seq: record.seq() + u64::from(is_last),
             });
-            self.refused.note(&record, &self.ids);
+            self.unconfirmed.note(&record, &self.ids);
         }
         Ok(end)
     }
 
-    /// Calls `each` for every piece, in no order, with so many threads; returns what each of them made.
-    pub(crate) fn each_piece<A: Send>(
+    /// Calls `each` with every chunk, in no order, on several threads. Returns the result of each thread.
+    pub(crate) fn each_chunk<A: Send>(
         &self,
         threads: usize,
-        pieces: impl Fn(&Chain) -> &Arc<Pieces> + Sync,
+        chunks: impl Fn(&Chain) -> &Arc<Chunks> + Sync,
         new: impl Fn() -> A + Sync,
         each: impl Fn(&mut A, &mut Window, &Chain, usize) + Sync,
     ) -> Vec<A> {
-        let count = self.chains.iter().map(|chain| pieces(chain).count()).sum::<usize>();
+        let count = self.chains.iter().map(|chain| chunks(chain).count()).sum::<usize>();
         let next = AtomicUsize::new(0);
         let work = || {
             let (mut made, mut window) = (new(), Window::default());
             loop {
+                // Only the numbers have to be unique, and no other memory is shared through them, so `Relaxed` is
+                // enough.
                 let mut number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= count {
                     return made;
                 }
                 for chain in &self.chains {
-                    if let Some(rest) = number.checked_sub(pieces(chain).count()) {
+                    if let Some(rest) = number.checked_sub(chunks(chain).count()) {
                         number = rest;
                     } else {
                         each(&mut made, &mut window, chain, number);
@@ -196,6 +204,7 @@ impl Log {
             for other in others {
                 match other.join() {
                     Ok(made) => all.push(made),
+                    // A panic is a bug and must not be taken for an empty result.
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
@@ -204,7 +213,7 @@ impl Log {
     }
 }
 
-/// Where what is durable of a chain ends.
+/// The end of the durable part of a chain.
 struct End {
     file: String,
     offset: u64,
@@ -215,7 +224,7 @@ fn file_name(file: &Segment) -> Option<String> {
     Some(file.path().file_name()?.to_str()?.to_owned())
 }
 
-/// Whether a segment can have a record of the chain, the range and the time that are asked for.
+/// Returns whether a segment can have a record with the chain, number and time that the filter asks for.
 fn may_have(span: &Span, filter: &Filter) -> bool {
     let file = &span.segment;
     if !filter.chain.is_empty() && !filter.chain.contains(&file.chain()) {
@@ -226,7 +235,7 @@ fn may_have(span: &Span, filter: &Filter) -> bool {
     });
     let since = filter.since.map(Point::system_time);
     let until = filter.until.map(Point::system_time);
-    // Where only the first time is known, the clock may have been set back behind it.
+    // A segment whose times are not known to be bounded may have any: the clock may have been set back.
     let is_in_time = file.times().is_none_or(|(from, to)| {
         since.is_none_or(|since| since <= to) && until.is_none_or(|until| from < until)
     });

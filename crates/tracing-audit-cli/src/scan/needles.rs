@@ -1,20 +1,21 @@
-//! Bytes that stand in every line that can match, so that most lines are passed over without being parsed.
+//! Bytes that every matching line must have, so that most lines are skipped without being parsed.
 
 use memchr::{memchr, memmem::Finder, memrchr};
 
 use crate::filter::Filter;
 
-/// How many values of one option are searched for by their bytes; with more, every line is parsed.
+/// Limit of the values of an option that are searched for as bytes; with more, every line is parsed.
 const MAX_VALUES: usize = 8;
 
-/// What to search for: a line that matches has one of these. None: any line may match.
+/// The bytes to search for. A line that matches has at least one of the needles; without needles, any line may match.
 #[derive(Debug)]
 pub(crate) struct Needles(Vec<Needle>);
 
 #[derive(Debug)]
 struct Needle {
     finder: Finder<'static>,
-    /// Whether only an escape counts that spells a printable ASCII character, which no writer of ours does.
+    /// Whether this is the beginning of an escape, of which only those of printable ASCII characters count. The library never
+    /// writes those.
     of_printable: bool,
 }
 
@@ -23,11 +24,12 @@ impl Needle {
         Self { finder: Finder::new(bytes).into_owned(), of_printable: false }
     }
 
-    /// Where it next stands, from `at` on.
-    fn find(&self, piece: &[u8], mut at: usize) -> Option<usize> {
+    /// Finds the next occurrence, from `at` on.
+    fn find(&self, chunk: &[u8], mut at: usize) -> Option<usize> {
         loop {
-            let found = at + self.finder.find(piece.get(at..)?)?;
-            let digit = piece.get(found + self.finder.needle().len());
+            let found = at + self.finder.find(chunk.get(at..)?)?;
+            // `\u0020` to `\u007f`: the digit after `\u00` is 2 to 7.
+            let digit = chunk.get(found + self.finder.needle().len());
             if !self.of_printable || digit.is_some_and(|digit| (b'2'..=b'7').contains(digit)) {
                 return Some(found);
             }
@@ -36,26 +38,27 @@ impl Needle {
     }
 }
 
-/// A part of a line, and in which other ways JSON could spell it.
+/// A part of a line as the library writes it, with what decides how else JSON could spell it.
 #[derive(Debug, Default)]
 struct Literal {
     bytes: Vec<u8>,
-    /// What it spells has characters that are not ASCII, or controls.
+    /// Whether it has characters other than printable ASCII.
     has_others: bool,
+    /// Whether it has a slash, which JSON may spell `\/`.
     has_slash: bool,
-    /// It stands in the line as it is, or not at all.
+    /// Whether only this exact spelling counts, as for `--grep`.
     is_raw: bool,
 }
 
 impl Literal {
-    /// `"name":"value"`, as the writer of the log spells it. `None` for what has too many spellings.
+    /// Makes `"name":"value"`, as the library spells it. Returns `None` for a text with too many spellings.
     fn member(name: &str, value: &str) -> Option<Self> {
         let mut literal = Self::beginning(name, value)?;
         literal.bytes.push(b'"');
         Some(literal)
     }
 
-    /// The same where the value only begins like this.
+    /// Makes `"name":"value`, for values that only begin like this.
     fn beginning(name: &str, value: &str) -> Option<Self> {
         let mut literal = Self::name(name)?;
         literal.bytes.push(b'"');
@@ -63,7 +66,7 @@ impl Literal {
         Some(literal)
     }
 
-    /// `"name":`
+    /// Makes `"name":`.
     fn name(name: &str) -> Option<Self> {
         let mut literal = Self { bytes: vec![b'"'], ..Self::default() };
         literal.push(name)?;
@@ -71,8 +74,9 @@ impl Literal {
         Some(literal)
     }
 
-    /// What must be escaped as `\u` needs not be spelled here: each line with `\u` is looked at where such a character is
-    /// searched for.
+    /// Appends a text, escaped.
+    ///
+    /// Characters that need a `\u` escape are appended as they are: with one of them, every line with a `\u` is parsed.
     fn push(&mut self, text: &str) -> Option<()> {
         for character in text.chars() {
             match character {
@@ -81,7 +85,7 @@ impl Literal {
                 '\n' => self.bytes.extend_from_slice(b"\\n"),
                 '\r' => self.bytes.extend_from_slice(b"\\r"),
                 '\t' => self.bytes.extend_from_slice(b"\\t"),
-                // JSON has `\b` and `\f` too.
+                // JSON may spell these `\b` and `\f`, or as `\u` escapes.
                 '\u{8}' | '\u{c}' => return None,
                 _ => self.bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
             }
@@ -93,7 +97,7 @@ impl Literal {
 }
 
 impl Needles {
-    /// What stands in every line that matches: of the options that are given, the one that usually has the fewest records.
+    /// Makes the needles of a filter, from the option that usually has the fewest matches.
     pub(crate) fn of(filter: &Filter) -> Self {
         let literals = [
             members("request_id", &filter.request),
@@ -110,7 +114,7 @@ impl Needles {
         Self::any_of(&literals.into_iter().flatten().next().unwrap_or_default())
     }
 
-    /// Lines of this kind, however JSON spells it.
+    /// Makes the needles of `unconfirmed` lines, however JSON spells the kind.
     pub(crate) fn unconfirmed() -> Self {
         Self::any_of(&Literal::member("kind", "unconfirmed").into_iter().collect::<Vec<_>>())
     }
@@ -118,6 +122,8 @@ impl Needles {
     fn any_of(literals: &[Literal]) -> Self {
         let mut needles: Vec<Needle> = literals.iter().map(|literal| Needle::new(&literal.bytes)).collect();
         let spelled = || literals.iter().filter(|literal| !literal.is_raw);
+        // A searched character may be spelled as any `\u` escape. If all are printable ASCII, only escapes of those
+        // can spell them, which lines of the library never have. So the common `\u001b` does not cost a parse.
         if spelled().any(|literal| literal.has_others) {
             needles.push(Needle::new(b"\\u"));
         } else if spelled().next().is_some() {
@@ -129,25 +135,28 @@ impl Needles {
         Self(needles)
     }
 
-    /// Calls `each` with every line of a piece that may match, and where in the piece it begins. A piece is whole lines.
-    pub(crate) fn each_line<'a>(&self, piece: &'a [u8], mut each: impl FnMut(usize, &'a [u8])) {
+    /// Calls `each` with every line of a chunk that may match, and the offset of the line in the chunk.
+    ///
+    /// The chunk must consist of complete lines.
+    pub(crate) fn each_line<'a>(&self, chunk: &'a [u8], mut each: impl FnMut(usize, &'a [u8])) {
         if self.0.is_empty() {
             let mut start = 0;
-            for line in piece.split_inclusive(|byte| *byte == b'\n') {
+            for line in chunk.split_inclusive(|byte| *byte == b'\n') {
                 each(start, line.strip_suffix(b"\n").unwrap_or(line));
                 start += line.len();
             }
             return;
         }
-        let mut next: Vec<Option<usize>> = self.0.iter().map(|needle| needle.find(piece, 0)).collect();
+        let mut next: Vec<Option<usize>> = self.0.iter().map(|needle| needle.find(chunk, 0)).collect();
         while let Some(found) = next.iter().flatten().min().copied() {
-            let (before, behind) = piece.split_at(found);
+            let (before, behind) = chunk.split_at(found);
             let start = memrchr(b'\n', before).map_or(0, |at| at + 1);
-            let end = memchr(b'\n', behind).map_or(piece.len(), |at| found + at);
-            each(start, piece.get(start..end).unwrap_or_default());
+            let end = memchr(b'\n', behind).map_or(chunk.len(), |at| found + at);
+            each(start, chunk.get(start..end).unwrap_or_default());
+            // Needles further on keep their positions; only those within this line are searched again.
             for (needle, next) in self.0.iter().zip(&mut next) {
                 if next.is_some_and(|next| next <= end) {
-                    *next = needle.find(piece, end + 1);
+                    *next = needle.find(chunk, end + 1);
                 }
             }
         }
@@ -161,24 +170,28 @@ fn members(name: &str, values: &[String]) -> Option<Vec<Literal>> {
     values.iter().map(|value| Literal::member(name, value)).collect()
 }
 
-/// A value that could be a number or another one that is no text is compared as it is printed, not as it stands.
+/// Makes the needle of a `--field`. Only the name is searched for if the value is also JSON, such as a number, which the line
+/// may spell in another way.
 fn field(name: &str, value: &str) -> Option<Vec<Literal>> {
+    // JSON has several spellings of a number, such as `1e99` and `1e+99`.
     let is_text = serde_json::from_str::<serde_json::Value>(value).is_err();
     let literal = if is_text { Literal::member(name, value) } else { Literal::name(name) };
     literal.map(|literal| vec![literal])
 }
 
 fn grep(texts: &[String]) -> Option<Vec<Literal>> {
+    // The longest text is usually the rarest.
     let longest = texts.iter().max_by_key(|text| text.len()).filter(|text| !text.is_empty())?;
     Some(vec![Literal { bytes: longest.clone().into_bytes(), is_raw: true, ..Literal::default() }])
 }
 
-/// What stands before the first sign of a pattern.
+/// Makes the needles of the action patterns, from their text before the first special character.
 fn actions(filter: &Filter) -> Option<Vec<Literal>> {
     if filter.action.is_empty() || filter.action.len() > MAX_VALUES {
         return None;
     }
     let literal = |glob: &str| match glob.split_once(['*', '?', '[', ']', '{', '}', ',', '\\', '!']) {
+        // A pattern that begins with `*` has no text to search for.
         Some(("", _)) => None,
         Some((beginning, _)) => Literal::beginning("action", beginning),
         None => Literal::member("action", glob),
@@ -203,9 +216,9 @@ mod tests {
     #[track_caller]
     fn check(arguments: &[&str], line: &str, is_looked_at: bool) {
         let filter = Line::try_parse_from([&["x"], arguments].concat()).unwrap().filter;
-        let piece = format!("{{\"seq\":1}}\n{line}\n{{\"seq\":2}}\n");
+        let chunk = format!("{{\"seq\":1}}\n{line}\n{{\"seq\":2}}\n");
         let mut found = Vec::new();
-        Needles::of(&filter).each_line(piece.as_bytes(), |start, line| found.push((start, line)));
+        Needles::of(&filter).each_line(chunk.as_bytes(), |start, line| found.push((start, line)));
         assert_eq!(found.contains(&(10, line.as_bytes())), is_looked_at, "{arguments:?} {line}");
         assert!(found.len() <= 1, "{arguments:?}: {found:?}");
     }
@@ -230,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_all_matching_lines_have_is_searched_for() {
+    fn needles_are_in_all_matching_lines() {
         check(&["--action", "auth.*"], r#"{"action":"auth.login"}"#, true);
         check(&["--action", "auth.*"], r#"{"action":"author"}"#, false);
         check(&["--action", "a,b"], r#"{"action":"a,b"}"#, true);
@@ -245,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anything_to_search_for_every_line_is_looked_at() {
+    fn without_needles_every_line_is_parsed() {
         for arguments in [&["--action", "*.login"][..], &["--actor", "a\u{8}"], &[]] {
             let filter = Line::try_parse_from([&["x"], arguments].concat()).unwrap().filter;
             let mut lines = Vec::new();

@@ -1,4 +1,4 @@
-//! One chain of a search, in order.
+//! Searches one chain in order.
 
 use std::{
     path::PathBuf,
@@ -14,85 +14,90 @@ use memchr::memchr;
 use tracing_audit::{ReadItems, Reader, Record, Segment};
 
 use super::{
-    Look, OUT_OF_PLACE, Trouble,
+    Matcher, OUT_OF_PLACE, Trouble,
+    chunks::Window,
     log::{Chain, Log},
-    pieces::Window,
-    refused::Survey,
+    unconfirmed::Survey,
 };
 
-/// What one piece had: its records that match.
+/// The records of a chunk that match, and what could not be read.
 type Found = (Vec<Record>, Trouble);
 
-/// What is searched, for what.
+/// A chain to search, and what to search for.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct SearchTask {
     pub(super) chain: Arc<Chain>,
-    pub(super) look: Arc<Look>,
+    pub(super) matcher: Arc<Matcher>,
     pub(super) survey: Arc<Survey>,
 }
 
-impl Place {
+impl SearchTask {
     fn search(&self, number: usize, window: &mut Window, trouble: &mut Trouble) -> Vec<Record> {
         let mut found = Vec::new();
-        self.look.piece(&self.survey, &self.chain, number, window, trouble, |segment, record| {
+        self.matcher.chunk(&self.survey, &self.chain, number, window, trouble, |segment, record| {
             found.push(self.small(segment, record));
         });
         found
     }
 
-    /// The record without what was parsed of it to look at it, since many wait to be merged.
+    /// Returns a record without its parsed members, to save memory while many records wait to be merged.
     fn small(&self, segment: &Segment, record: Record) -> Record {
         let line = record.as_json().as_bytes();
-        let is_parsed = !self.look.filter.fields.is_empty() || memchr(b'\\', line).is_some();
+        // A record keeps its parsed members only if one of these made it parse the line.
+        let is_parsed = !self.matcher.filter.fields.is_empty() || memchr(b'\\', line).is_some();
         if is_parsed { segment.record(record.offset(), line).unwrap_or(record) } else { record }
     }
 }
 
+/// The matching records of one chain, in order.
 pub(super) struct Walk {
     dir: PathBuf,
-    place: Place,
+    task: SearchTask,
     is_reverse: bool,
-    /// How many bytes of records may wait.
+    /// Limit of the records of the tail that wait in memory, in bytes.
     room: u64,
-    /// How many pieces were taken.
+    /// Number of chunks taken so far.
     taken: usize,
-    /// Threads that read ahead: piece n comes from the thread n modulo their count. None: pieces are read when they are
-    /// wanted.
+    /// Threads that read ahead: chunk n comes from thread n modulo their count. Without any, a chunk is read when needed.
     workers: Vec<Receiver<Found>>,
     found: std::vec::IntoIter<Record>,
     part: Part,
-    /// What the library has still to read.
+    /// The rest of the tail.
     rest: Option<ReadItems>,
-    /// The time and the number of the record before.
+    /// Time of the previous record, for merging.
     last: Option<SystemTime>,
+    /// Number of the previous record.
     last_seq: Option<u64>,
 }
 
-/// Of which part records come.
+/// The part of the chain that is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// The tail, which is not opened yet.
+    /// The tail, not opened yet.
     Unread,
-    Pieces,
+    Chunks,
     Tail,
     None,
 }
 
 impl Walk {
-    pub(super) fn new(log: &Log, place: Place, threads: usize, is_reverse: bool) -> Self {
-        let count = place.chain.wanted.count();
+    pub(super) fn new(log: &Log, task: SearchTask, threads: usize, is_reverse: bool) -> Self {
+        let count = task.chain.wanted.count();
+        // A single chunk needs no thread.
         let threads = if count > 1 { threads } else { 0 };
         let workers = (0..threads)
             .map(|first| {
+                // A thread is at most two chunks ahead, one in the channel and one found, so that a limit reads
+                // little more than needed.
                 let (sender, receiver) = sync_channel(1);
-                let place = place.clone();
+                let task = task.clone();
                 thread::spawn(move || {
                     let mut window = Window::default();
                     for turn in (first..count).step_by(threads) {
                         let number = if is_reverse { count - 1 - turn } else { turn };
                         let mut trouble = Trouble::default();
-                        let found = place.search(number, &mut window, &mut trouble);
-                        // Who wanted them may have enough.
+                        let found = task.search(number, &mut window, &mut trouble);
+                        // The receiver is gone: the search has all it needs.
                         if sender.send((found, trouble)).is_err() {
                             return;
                         }
@@ -101,10 +106,10 @@ impl Walk {
                 receiver
             })
             .collect();
-        let part = if is_reverse { Part::Unread } else { Part::Pieces };
+        let part = if is_reverse { Part::Unread } else { Part::Chunks };
         Self {
             dir: log.dir.clone(),
-            place,
+            task,
             is_reverse,
             room: log.room,
             taken: 0,
@@ -117,8 +122,9 @@ impl Walk {
         }
     }
 
-    /// The next record that matches, and the time by which it is merged with those of other chains: in a chain the order is
-    /// that of the numbers, whatever the clock did.
+    /// Returns the next record that matches, and the time by which it is merged with those of other chains.
+    ///
+    /// Within a chain, these times never go back: the order is that of the numbers, whatever the clock did.
     pub(super) fn next(
         &mut self,
         window: &mut Window,
@@ -126,7 +132,7 @@ impl Walk {
     ) -> Option<(SystemTime, Record)> {
         loop {
             let record = match self.part {
-                Part::Pieces => self.next_of_pieces(window, trouble),
+                Part::Chunks => self.next_of_chunks(window, trouble),
                 Part::Tail => self.next_of_tail(trouble),
                 Part::Unread => None,
                 Part::None => return None,
@@ -139,11 +145,11 @@ impl Walk {
                 Some(record) => return Some((self.place_in_time(&record), record)),
                 None => {
                     self.part = match (self.part, self.is_reverse) {
-                        (Part::Unread, _) | (Part::Pieces, false) => {
+                        (Part::Unread, _) | (Part::Chunks, false) => {
                             self.open_tail(trouble);
                             Part::Tail
                         }
-                        (Part::Tail, true) => Part::Pieces,
+                        (Part::Tail, true) => Part::Chunks,
                         _ => Part::None,
                     }
                 }
@@ -153,6 +159,7 @@ impl Walk {
 
     fn is_out_of_place(&mut self, record: &Record) -> bool {
         let seq = record.seq();
+        // Only good records move the border: after a copied line, the following originals are still in order.
         let is = self.last_seq.is_some_and(|last| if self.is_reverse { seq >= last } else { seq <= last });
         if !is {
             self.last_seq = Some(seq);
@@ -162,11 +169,13 @@ impl Walk {
 
     fn place_in_time(&mut self, record: &Record) -> SystemTime {
         let at = match (record.time(), self.last) {
+            // Clamp the time to that of the previous record, so that the order of numbers wins over a clock that was
+            // set back.
             (Some(at), Some(last)) if self.is_reverse => at.min(last),
             (Some(at), Some(last)) => at.max(last),
             (Some(at), None) => at,
             (None, Some(last)) => last,
-            // Of no time: at once.
+            // Without any time yet, the record comes first.
             (None, None) if self.is_reverse => SystemTime::now() + Duration::from_secs(1 << 32),
             (None, None) => SystemTime::UNIX_EPOCH,
         };
@@ -174,13 +183,13 @@ impl Walk {
         at
     }
 
-    fn next_of_pieces(&mut self, window: &mut Window, trouble: &mut Trouble) -> Option<Record> {
+    fn next_of_chunks(&mut self, window: &mut Window, trouble: &mut Trouble) -> Option<Record> {
         loop {
             let next = if self.is_reverse { self.found.next_back() } else { self.found.next() };
             if next.is_some() {
                 return next;
             }
-            let count = self.place.chain.wanted.count();
+            let count = self.task.chain.wanted.count();
             if self.taken >= count {
                 return None;
             }
@@ -196,7 +205,7 @@ impl Walk {
                 found
             } else {
                 let number = if self.is_reverse { count - 1 - turn } else { turn };
-                self.place.search(number, window, trouble)
+                self.task.search(number, window, trouble)
             };
             self.found = found.into_iter();
         }
@@ -207,18 +216,20 @@ impl Walk {
         if next.is_some() {
             return next;
         }
-        let Place { chain, look, .. } = &self.place;
-        let next = self.rest.as_mut()?.find_map(|item| look.item(chain, item, trouble));
+        let SearchTask { chain, matcher, .. } = &self.task;
+        let next = self.rest.as_mut()?.find_map(|item| matcher.item(chain, item, trouble));
         if next.is_none() {
             self.rest = None;
         }
         next
     }
 
-    /// Reads what stands behind the last durable record. It is read forward, as far as there is room for it: backward the
-    /// library may hand out less of a damaged log.
+    /// Opens the tail, after the last durable record.
+    ///
+    /// It is read forward into memory as far as there is room, also for a reverse search. Read backward, the library may
+    /// return less of a damaged log.
     fn open_tail(&mut self, trouble: &mut Trouble) {
-        let Place { chain, look, .. } = &self.place;
+        let SearchTask { chain, matcher, .. } = &self.task;
         let open = |is_reverse, trouble: &mut Trouble| {
             let reader = Reader::new(&self.dir).chain(chain.number).from_seq(chain.tail_from);
             match reader.reverse(is_reverse).items() {
@@ -236,13 +247,13 @@ impl Walk {
                 self.found = found.into_iter();
                 return trouble.merge(met);
             };
-            if let Some(record) = look.item(chain, item, &mut met) {
+            if let Some(record) = matcher.item(chain, item, &mut met) {
                 bytes += record.as_json().len() as u64;
                 found.push(record);
             }
         }
         if self.is_reverse {
-            // What was met forward is met again.
+            // Drop what was found forward, with its errors: the backward reading finds them again.
             self.rest = open(true, trouble);
         } else {
             self.rest = Some(items);

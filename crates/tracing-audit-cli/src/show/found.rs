@@ -1,4 +1,4 @@
-//! Finds a record and what stands beside it.
+//! Finds a record and its neighbours.
 
 use std::{
     fs,
@@ -13,59 +13,61 @@ use super::{Link, Shown, Wanted};
 use crate::{
     directory::explain,
     hash::{DIGITS, HASH, PREV_HASH, body_of, hash_of},
-    say,
+    print_stderr,
     scan::Unconfirmed,
     shell::quoted,
 };
 
-/// How much of a line is read at most; the format allows 60 KiB.
+/// Length of the longest line that is read, in bytes; the format allows 60 KiB.
 const MAX_LINE: u64 = 1 << 20;
 
-/// A record, or what stands in its place, with the records before and behind it.
+/// A record, with the records before and after it.
 #[derive(Debug, Default)]
 struct Beside {
     previous: Option<Record>,
     record: Option<Record>,
     next: Option<Record>,
-    /// Where lines are that are no records.
+    /// The errors of lines that are not records.
     bad: Vec<String>,
     is_gap: bool,
 }
 
-/// Where a line stands, as it is there.
+/// A line and its position.
 #[derive(Debug)]
-struct Place {
+struct LinePosition {
     file: String,
     line: u64,
     offset: u64,
-    /// `None` where it is longer than [`MAX_LINE`].
+    /// The line as it is; `None` if it is longer than [`MAX_LINE`].
     text: Option<Vec<u8>>,
 }
 
-/// Finds a record. `None` where it is not there, which was said.
+/// Finds a record. If it is missing, prints why and returns `None`.
 pub(super) fn find(log: &Path, wanted: Wanted) -> Result<Option<Shown>> {
     let all = segments(log).map_err(|error| explain(log, error))?;
     let own: Vec<&Segment> = all.iter().filter(|segment| segment.chain() == wanted.chain).collect();
     let beside = look_beside(log, wanted).map_err(|error| explain(log, error))?;
-    let place = match &beside.record {
-        Some(record) => Some(Place {
+    let position = match &beside.record {
+        Some(record) => Some(LinePosition {
             line: line_of(&own, record),
             file: record.file_name(),
             offset: record.offset(),
             text: Some(record.as_json().as_bytes().to_vec()),
         }),
-        None => behind(log, &own, wanted, &beside)?,
+        None => in_place_of(log, &own, wanted, &beside)?,
     };
-    let Some(place) = place else {
-        say(&format!("tracing-audit: {}", why_missing(log, &all, wanted, &beside)));
+    let Some(position) = position else {
+        print_stderr(&format!("tracing-audit: {}", why_missing(log, &all, wanted, &beside)));
         return Ok(None);
     };
     let is_unconfirmed = is_unconfirmed(log, &all, wanted, beside.record.as_ref())?;
-    Ok(Some(shown(log, wanted, &place, &beside, is_unconfirmed)))
+    Ok(Some(shown(log, wanted, &position, &beside, is_unconfirmed)))
 }
 
-/// Whether a line names the record unconfirmed. What its own chain says is known with it; another may say it anywhere. Of a
-/// line that is no record any more, nobody has asked yet.
+/// Returns whether a line names the record unconfirmed.
+///
+/// The reader knows what the record's own chain states. Another chain may name the record anywhere, so with several chains
+/// the whole log is searched. So it is for a line that is not a record, which the reader knows nothing about.
 fn is_unconfirmed(log: &Path, all: &[Segment], wanted: Wanted, record: Option<&Record>) -> Result<bool> {
     let has_several = all.iter().any(|segment| segment.chain() != wanted.chain);
     match record {
@@ -75,7 +77,7 @@ fn is_unconfirmed(log: &Path, all: &[Segment], wanted: Wanted, record: Option<&R
     Ok(Unconfirmed::named_elsewhere(log)?.names(wanted.chain, wanted.seq))
 }
 
-/// Reads from the record before the wanted one to the one behind it.
+/// Reads from the record before the wanted one to the one after it.
 fn look_beside(log: &Path, wanted: Wanted) -> Result<Beside, Error> {
     let items = Reader::new(log).chain(wanted.chain).from_seq(wanted.seq.saturating_sub(1).max(1)).items()?;
     let mut beside = Beside::default();
@@ -98,8 +100,9 @@ fn look_beside(log: &Path, wanted: Wanted) -> Result<Beside, Error> {
     Ok(beside)
 }
 
-/// In which line of its file a record stands: each line is a record, and the first has its number in the name of
-/// nothing else. Where lines before it were put in or taken out, it is another.
+/// Computes the line of a record in its file from its number: each line is a record.
+///
+/// If lines before it were inserted or deleted, the result is wrong.
 fn line_of(own: &[&Segment], record: &Record) -> u64 {
     let name = record.file_name();
     let segment = own.iter().find(|segment| segment.path().ends_with(&name));
@@ -107,9 +110,15 @@ fn line_of(own: &[&Segment], record: &Record) -> u64 {
     (record.seq() + 1).saturating_sub(first).max(1)
 }
 
-/// The line that stands where the record belongs, and is none: behind the record before it, or at the beginning of the
-/// segment behind that.
-fn behind(log: &Path, own: &[&Segment], wanted: Wanted, beside: &Beside) -> Result<Option<Place>> {
+/// Returns the line in the place of a missing record: after the record before it, or at the beginning of the chain.
+///
+/// Returns `None` if there is no such line.
+fn in_place_of(
+    log: &Path,
+    own: &[&Segment],
+    wanted: Wanted,
+    beside: &Beside,
+) -> Result<Option<LinePosition>> {
     let (file, offset, line) = match &beside.previous {
         Some(previous) if previous.seq() + 1 == wanted.seq => {
             let end = previous.offset() + previous.as_json().len() as u64 + 1;
@@ -122,23 +131,29 @@ fn behind(log: &Path, own: &[&Segment], wanted: Wanted, beside: &Beside) -> Resu
         _ => return Ok(None),
     };
     if beside.next.as_ref().is_some_and(|next| next.file_name() == file && next.offset() == offset) {
-        // Nothing stands between its neighbours.
+        // The next record follows immediately, so the line was deleted.
         return Ok(None);
     }
     let path = log.join(&file);
     let text = read_line(&path, offset).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok((text.as_ref().is_none_or(|text| !text.is_empty())).then_some(Place { file, line, offset, text }))
+    Ok((text.as_ref().is_none_or(|text| !text.is_empty())).then_some(LinePosition {
+        file,
+        line,
+        offset,
+        text,
+    }))
 }
 
 fn name_of(segment: &Segment) -> String {
     segment.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// A line without its line feed; `None` if it is too long.
+/// Reads a line without its line feed. Returns `None` if it is longer than [`MAX_LINE`].
 fn read_line(path: &Path, offset: u64) -> io::Result<Option<Vec<u8>>> {
     let mut file = fs::File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut text = Vec::new();
+    // One byte more than allowed, to recognise a longer line.
     BufReader::new(io::Read::take(file, MAX_LINE + 1)).read_until(b'\n', &mut text)?;
     if text.last() == Some(&b'\n') {
         text.pop();
@@ -146,31 +161,33 @@ fn read_line(path: &Path, offset: u64) -> io::Result<Option<Vec<u8>>> {
     Ok((text.len() as u64 <= MAX_LINE).then_some(text))
 }
 
-/// The digits behind the last of these names.
+/// Returns the hash after the last member with this name.
 fn digits_behind<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = line.rsplit_once(name)?;
     rest.get(..DIGITS)
 }
 
-fn shown(log: &Path, wanted: Wanted, place: &Place, beside: &Beside, unconfirmed: bool) -> Shown {
-    let text = place.text.as_ref().map(|text| String::from_utf8_lossy(text).into_owned());
+fn shown(log: &Path, wanted: Wanted, position: &LinePosition, beside: &Beside, unconfirmed: bool) -> Shown {
+    let text = position.text.as_ref().map(|text| String::from_utf8_lossy(text).into_owned());
+    // The line may be anything, so `_hash` is taken from its end by text and not by parsing.
     let line = text.as_deref().unwrap_or_default();
     let written = digits_behind(line, HASH).map(str::to_owned);
-    let computed = place.text.as_ref().map(|text| hash_of(body_of(text)));
+    let computed = position.text.as_ref().map(|text| hash_of(body_of(text)));
     Shown {
         chain: wanted.chain,
         seq: wanted.seq,
         hash_is_right: written.is_some() && written == computed,
+        // Compared with the computed hash, because the one in the line may be forged.
         is_the_one: wanted.hash.map(|hash| Some(hash.to_string()) == computed),
         previous: link_back(line, wanted.seq, beside),
         next: link_on(computed.as_deref(), wanted.seq, beside.next.as_ref()),
         provisional: beside.record.as_ref().map(Record::is_provisional),
         unconfirmed,
-        check: text.is_some().then(|| check(log, place)),
-        file: place.file.clone(),
-        line: place.line,
-        offset: place.offset,
-        bytes: place.text.as_ref().map(|text| text.len() as u64),
+        check: text.is_some().then(|| check(log, position)),
+        file: position.file.clone(),
+        line: position.line,
+        offset: position.offset,
+        bytes: position.text.as_ref().map(|text| text.len() as u64),
         hash: written,
         computed,
         text,
@@ -183,11 +200,7 @@ fn link_back(text: &str, seq: u64, beside: &Beside) -> Link {
         Some(previous) if previous.seq() + 1 == seq => {
             let hash = previous.hash().to_string();
             let is_right = hash == linked;
-            let says = if is_right {
-                "its hash stands in this record"
-            } else {
-                "another hash stands in this record"
-            };
+            let says = if is_right { "its hash is in this record" } else { "another hash is in this record" };
             Link {
                 seq: Some(previous.seq()),
                 hash: Some(hash),
@@ -195,6 +208,7 @@ fn link_back(text: &str, seq: u64, beside: &Beside) -> Link {
                 says: says.to_owned(),
             }
         }
+        // The first record of a chain links to 64 zeros, see docs/format.md.
         _ if seq == 1 => {
             let is_right = linked == "0".repeat(DIGITS);
             let says =
@@ -202,7 +216,7 @@ fn link_back(text: &str, seq: u64, beside: &Beside) -> Link {
             Link { seq: None, hash: None, is_right: Some(is_right), says: says.to_owned() }
         }
         _ => {
-            let says = "not there: removed by retention, or no record any more";
+            let says = "missing: removed by retention, or no longer a record";
             Link { seq: None, hash: None, is_right: None, says: says.to_owned() }
         }
     }
@@ -215,18 +229,19 @@ fn link_on(computed: Option<&str>, seq: u64, next: Option<&Record>) -> Link {
     };
     let (number, hash) = (Some(next.seq()), Some(next.hash().to_string()));
     if next.seq() != seq + 1 {
-        let says = "the record behind this one is missing".to_owned();
+        let says = "the record after this one is missing".to_owned();
         return Link { seq: number, hash, is_right: Some(false), says };
     }
+    // Compared with the computed hash, so that an altered line with its old hash is found.
     let is_right = digits_behind(next.as_json(), PREV_HASH).is_some_and(|linked| Some(linked) == computed);
     let says = if is_right { "has the hash of this record" } else { "has another hash for this record" };
     Link { seq: number, hash, is_right: Some(is_right), says: says.to_owned() }
 }
 
-/// The line for a shell that prints the hash: the rule of docs/format.md.
-fn check(log: &Path, place: &Place) -> String {
-    let quoted = quoted(&log.join(&place.file));
-    let first = place.offset + 1;
+/// Returns the shell command that prints the hash of a line, by the rule of docs/format.md.
+fn check(log: &Path, position: &LinePosition) -> String {
+    let quoted = quoted(&log.join(&position.file));
+    let first = position.offset + 1;
     format!(
         r"tail -c +{first} {quoted} | head -n 1 | {{ printf '\0'; head -c -77; printf '}}'; }} | sha256sum"
     )
@@ -241,7 +256,7 @@ fn why_missing(log: &Path, all: &[Segment], wanted: Wanted, beside: &Beside) -> 
         return format!("{here}: it has no chain {chain:03}, but {}", chains.join(", "));
     }
     if let Some(bad) = beside.bad.first() {
-        return format!("{here}: {bad}; `tracing-audit verify {}` says what happened", quoted(log));
+        return format!("{here}: {bad}; run `tracing-audit verify {}` to see what happened", quoted(log));
     }
     match &beside.next {
         Some(next) if beside.previous.is_none() && !beside.is_gap => {

@@ -1,4 +1,4 @@
-//! A record for people: every member, whole.
+//! Prints a record for people, with every member in full.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ const DIM: Style = Style::new().dimmed();
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// The order of members in a line, by the format.
+/// The order in which members are printed, which is that of the format.
 const ORDER: [&str; 24] = [
     "seq",
     "ts",
@@ -41,24 +41,27 @@ const ORDER: [&str; 24] = [
     "durable",
 ];
 
-/// What is said above: the links.
+/// Members that are printed above the others, as links.
 const ABOVE: [&str; 2] = ["_prev_hash", "_hash"];
 
 pub(super) fn print(shown: &Shown) {
     let mut text = String::new();
     facts(&mut text, shown);
+    // A line that is too long to be read is only described.
     let (Some(line), Some(check), Some(computed)) = (&shown.text, &shown.check, &shown.computed) else {
         return crate::print(text.trim_end());
     };
     match serde_json::from_str(line) {
         Ok(Value::Object(members)) => {
             text.push('\n');
+            // Unknown members come before `durable`, which is last in the format.
             let place = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len() - 2);
             let mut members: Vec<_> =
                 members.into_iter().filter(|(name, _)| !ABOVE.contains(&name.as_str())).collect();
             members.sort_by_key(|(name, _)| place(name));
             put_all(&mut text, &members, 0);
         }
+        // Not a JSON object, so there are no members to print.
         _ => put(&mut text, 0, "line", line),
     }
     writeln!(text, "\nTo check the hash without this tool:\n\n  {}", escape(check)).unwrap_or_default();
@@ -66,46 +69,46 @@ pub(super) fn print(shown: &Shown) {
     crate::print(&text);
 }
 
-/// Where the record stands, and what is right of it.
+/// Appends the position of the record, and whether its hash and links are right.
 fn facts(text: &mut String, shown: &Shown) {
     let Shown { chain, seq, file, line, offset, bytes, .. } = shown;
     let computed = shown.computed.as_deref().unwrap_or_default();
     writeln!(text, "{BOLD}record {chain:03}/{seq}{BOLD:#}").unwrap_or_default();
     if shown.unconfirmed {
-        let says = "UNCONFIRMED: somebody was told that it is not confirmed; what it says was done may have been refused";
+        let says = "UNCONFIRMED: a caller got an error for it, so the action may have been refused";
         fact(text, "", Some(false), says);
     }
     let place = format!(
-        "{}, line {}, byte {} on, {}",
+        "{}, line {}, from byte {}, {}",
         escape(file),
         grouped(*line),
         grouped(*offset),
         bytes.map_or_else(|| "longer than 1 MiB".to_owned(), |bytes| format!("{} bytes", grouped(bytes)))
     );
-    fact(text, "stands in", None, &place);
+    fact(text, "position", None, &place);
     match &shown.hash {
         Some(_) if shown.hash_is_right => fact(text, "hash", Some(true), &format!("right: {computed}")),
         Some(hash) => {
-            fact(text, "hash", Some(false), &format!("WRONG: {} stands in the line", escape(hash)));
-            fact(text, "", Some(false), &format!("       {computed} is the hash of what the line says now"));
+            fact(text, "hash", Some(false), &format!("WRONG: {} is in the line", escape(hash)));
+            fact(text, "", Some(false), &format!("       {computed} is the hash of the line as it is now"));
         }
         None if bytes.is_none() => {
-            fact(text, "hash", Some(false), "none: no record is that long");
+            fact(text, "hash", Some(false), "none: the line is too long for a record");
         }
         None => {
             fact(text, "hash", Some(false), "WRONG: the line does not end with one, as every record does");
         }
     }
     match shown.is_the_one {
-        Some(true) => fact(text, "", Some(true), "the hash that was asked for"),
-        Some(false) => fact(text, "", Some(false), "NOT the hash that was asked for: this is another record"),
+        Some(true) => fact(text, "", Some(true), "the requested hash"),
+        Some(false) => fact(text, "", Some(false), "NOT the requested hash: this is another record"),
         None => {}
     }
     fact(text, "previous", shown.previous.is_right, &link(*chain, &shown.previous));
     fact(text, "next", shown.next.is_right, &link(*chain, &shown.next));
     let durable = match shown.provisional {
-        None => "not known: the line is no record",
-        Some(true) => "the log does not say so yet: a power cut may take the record back",
+        None => "not known: the line is not a record",
+        Some(true) => "not known yet: a power cut may lose the record",
         Some(false) => "yes",
     };
     fact(text, "durable", None, durable);
@@ -131,6 +134,7 @@ fn fact(text: &mut String, name: &str, is_right: Option<bool>, says: &str) {
 }
 
 fn put_all(text: &mut String, members: &[(String, Value)], depth: usize) {
+    // A long foreign name must not push all values to the right.
     let width = members.iter().map(|(name, _)| escape(name).chars().count()).max().unwrap_or(0).min(24);
     for (name, value) in members {
         let name = format!("{:<width$}", escape(name));
@@ -146,7 +150,7 @@ fn put_all(text: &mut String, members: &[(String, Value)], depth: usize) {
     }
 }
 
-/// Puts a member. Of a text of several lines each stands behind a bar, so that none can look like a member.
+/// Appends a member. Further lines of its text get a bar in front, so that none can look like a member.
 fn put(text: &mut String, depth: usize, name: &str, value: &str) {
     let indent = 2 + depth * 2;
     let mut lines = value.split('\n');

@@ -1,4 +1,4 @@
-//! What is counted, in bounded memory however many different values there are.
+//! The counts, in bounded memory however many different values there are.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,22 +7,22 @@ use tracing_audit::{Record, RecordKind, Severity, Value};
 use super::By;
 use crate::{export::meaning::Outcome, scan::Hit};
 
-/// How much the values of all tables may take, in all threads.
+/// Limit of the memory for the values of all tables in all threads, in bytes.
 const MAX_BYTES: usize = 16 << 20;
 
-/// What a row of a table takes beside its value, roughly.
+/// Approximate memory for a row besides its value, in bytes.
 const ROW: usize = 120;
 
-/// Counts of some events.
+/// The counts of a group of events.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) events: u64,
     pub(crate) critical: u64,
-    /// With an outcome that says that it was not done.
+    /// Events whose outcome is a failure.
     pub(crate) failed: u64,
-    /// Of which somebody was told that they are not confirmed.
+    /// Unconfirmed events: a caller got an error for them.
     pub(crate) unconfirmed: u64,
-    /// Events that could not be recorded, by the records of gaps.
+    /// Events that could not be recorded, according to `gap` records.
     pub(crate) lost: u64,
 }
 
@@ -36,22 +36,22 @@ impl Count {
     }
 }
 
-/// The rows of one table; rare values are folded into one row when there are too many.
+/// The rows of one table. Rare values are folded into one row when there are too many.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) by: By,
     pub(crate) rows: HashMap<String, Count>,
-    /// Of events that do not have it.
+    /// Events without a value.
     pub(crate) none: Count,
-    /// What was folded.
+    /// Events whose rows were folded.
     pub(crate) others: Count,
-    /// By how much a row that is there may be too low.
+    /// Upper bound of what any row in the table may be too low by.
     pub(crate) too_low_by: u64,
     bytes: usize,
     max_bytes: usize,
 }
 
-/// All that is counted.
+/// Everything that is counted.
 #[derive(Debug)]
 pub(crate) struct Counts {
     pub(crate) records: u64,
@@ -65,8 +65,9 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Counts of one of so many threads.
+    /// Makes empty counts for one of `threads` threads, which share the memory limit.
     pub(crate) fn new(by: &[By], threads: usize) -> Self {
+        // Each table of each thread gets an equal share, so that the total is bounded whatever the values are.
         let max_bytes = MAX_BYTES / (by.len() * threads).max(1);
         let table = |by: &By| Table {
             by: *by,
@@ -92,7 +93,7 @@ impl Counts {
         let record = &hit.record;
         self.records += 1;
         self.chains.insert(record.chain());
-        // Texts that are no times are of no hour.
+        // A `ts` that is not a time belongs to no hour or day.
         let time = record.timestamp().filter(|_| record.time().is_some());
         if let Some(time) = time {
             self.note_time(time, time);
@@ -118,14 +119,15 @@ impl Counts {
         self.total.add(count);
         for table in &mut self.tables {
             let value = match table.by {
+                // The beginning of a timestamp: `2026-11-21T08` or `2026-11-21`.
                 By::Hour => time.and_then(|time| time.get(..13)),
                 By::Day => time.and_then(|time| time.get(..10)),
-                // A gap says when, and not who.
+                // A gap counts by time only: it has no actor, action and so on.
                 _ if record.kind() == RecordKind::Gap => continue,
                 By::Action => record.action(),
                 By::Actor => record.actor(),
                 By::Resource => record.resource(),
-                // Whatever it says was done may have been refused.
+                // The action may have been refused, whatever outcome was recorded.
                 By::Outcome if hit.is_unconfirmed => Some("unconfirmed"),
                 By::Outcome => record.outcome(),
                 By::Severity => record.severity().map(Severity::as_str),
@@ -136,7 +138,7 @@ impl Counts {
 
     fn note_time(&mut self, first: &str, last: &str) {
         match &mut self.times {
-            // Printed times have one width, so they compare as times do.
+            // Times of the format have a fixed width, so they can be compared as text.
             Some((from, to)) => {
                 if first < from.as_str() {
                     first.clone_into(from);
@@ -183,8 +185,10 @@ impl Table {
         }
     }
 
-    /// Folds the rarer half of the rows. What is frequent stays: a row can only miss what was folded of it before, and that
-    /// was as rare each time as the row that was folded with the most.
+    /// Folds the rarer half of the rows into `others`.
+    ///
+    /// Frequent values stay. A row lacks at most what was folded of the same value earlier. Each time that was no more than
+    /// the largest row folded then. So `too_low_by` is the sum of those maxima.
     fn fold(&mut self) {
         let weight = |count: &Count| count.events.max(count.lost);
         let mut weights: Vec<u64> = self.rows.values().map(weight).collect();
@@ -194,6 +198,8 @@ impl Table {
         let mut folded = 0;
         self.rows.retain(|value, count| {
             let weight = weight(count);
+            // Many rows can have the same weight as the median. They are dropped only until half of the memory is
+            // free, so that a fold always frees enough, and not everything.
             let is_kept = weight > limit || weight == limit && self.bytes <= half;
             if !is_kept {
                 self.bytes -= ROW + value.len();
@@ -206,7 +212,7 @@ impl Table {
     }
 }
 
-/// How many events a gap says could not be recorded.
+/// Returns the number of lost events that a `gap` record states.
 fn lost(record: &Record) -> u64 {
     let number = |name| record.get("gap")?.get(name).and_then(Value::as_u64);
     number("critical").unwrap_or(0).saturating_add(number("routine").unwrap_or(0))
@@ -219,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn millions_of_values_take_bounded_memory_and_the_frequent_ones_stay() {
+    fn millions_of_values_take_bounded_memory_and_frequent_ones_are_kept() {
         let one = Count { events: 1, ..Count::default() };
         let mut table = Counts::new(&[By::Actor], 4).tables.pop().unwrap();
         for n in 0..1_000_000 {

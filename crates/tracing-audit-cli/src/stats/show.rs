@@ -1,4 +1,4 @@
-//! Counts as tables for people, and as JSON.
+//! Prints counts as tables for people, and as JSON.
 
 use std::{cmp::Reverse, fmt::Write as _};
 
@@ -16,7 +16,9 @@ use crate::{
 };
 
 const DEFAULT_TOP: usize = 20;
+/// Characters of a value before it is cut.
 const WIDEST: usize = 40;
+/// Width of a full bar, in characters.
 const BAR: usize = 24;
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -24,7 +26,7 @@ const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 
-/// Of what the log writes of itself, what a filter can find.
+/// Which kinds of the log's own records the filter can match.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Finds {
     pub(crate) gaps: bool,
@@ -34,7 +36,7 @@ pub(crate) struct Finds {
 /// A row of a table.
 type Row<'a> = (Option<&'a str>, &'a Count);
 
-/// The rows to show, and what is in those that are left out with how many these are.
+/// Returns the rows to print, the sum of all others, and the number of rows left out by `--top`.
 fn rows_of<'a>(table: &'a Table, stats: &Stats) -> (Vec<Row<'a>>, Count, usize) {
     let mut rows: Vec<Row<'_>> =
         table.rows.iter().map(|(value, count)| (Some(value.as_str()), count)).collect();
@@ -48,9 +50,11 @@ fn rows_of<'a>(table: &'a Table, stats: &Stats) -> (Vec<Row<'a>>, Count, usize) 
     };
     let mut rest = Vec::new();
     if table.by.is_time() {
+        // Hours and days are in chronological order, and `--top` keeps the latest.
         rows.sort_by_key(|(value, _)| *value);
         rest = rows.drain(..rows.len().saturating_sub(top)).collect();
     } else {
+        // Equal counts are ordered by value, so that the output is the same in each run.
         rows.sort_by_key(|(value, count)| (Reverse(count.events), *value));
         if rows.len() > top {
             rest = rows.split_off(top);
@@ -63,7 +67,7 @@ fn rows_of<'a>(table: &'a Table, stats: &Stats) -> (Vec<Row<'a>>, Count, usize) 
     (rows, others, rest.len())
 }
 
-/// Prints everything.
+/// Prints the summary and all tables.
 pub(crate) fn text(counts: &Counts, stats: &Stats, finds: Finds) {
     summary(counts, finds);
     for table in &counts.tables {
@@ -111,13 +115,14 @@ fn listed(chains: &[String]) -> String {
     }
 }
 
-/// A number, and which part of the whole it is.
+/// Formats a number with its share of the whole.
 fn part(number: u64, of: u64) -> String {
     format!("{} ({})", grouped(number), percent(number, of))
 }
 
 fn percent(number: u64, of: u64) -> String {
-    // In hundredths, so that what is there is not printed as nothing.
+    // A share that is not zero must not be printed as 0.00 %.
+    // `u128`, because the product may not fit into 64 bits.
     let hundredths = u128::from(number) * 10_000 / u128::from(of.max(1));
     match hundredths {
         0 if number > 0 => "<0.01 %".to_owned(),
@@ -174,6 +179,7 @@ fn print_table(table: &Table, counts: &Counts, stats: &Stats) {
         row(name, count, most);
     }
     if others != Count::default() {
+        // Without a bar: the others together may have more events than any row.
         row("others", &others, 0);
     }
     if left_out > 0 {
@@ -190,7 +196,7 @@ fn print_table(table: &Table, counts: &Counts, stats: &Stats) {
     }
 }
 
-/// A value as a row begins with it.
+/// Formats a value as the first column of a row.
 fn name_of(by: By, value: Option<&str>) -> String {
     let Some(value) = value else { return "(none)".to_owned() };
     match by {
@@ -206,16 +212,17 @@ fn name_of(by: By, value: Option<&str>) -> String {
     }
 }
 
-/// In eighths of a character.
+/// Draws a bar, to an eighth of a character.
 fn bar(number: u64, most: u64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = u128::from(number) * (BAR as u128 * 8) / u128::from(most.max(1));
+    // At least one eighth, so that no count disappears.
     let eighths = usize::try_from(eighths).unwrap_or(0).max(usize::from(number > 0 && most > 0)).min(BAR * 8);
     let eighths = if most == 0 { 0 } else { eighths };
     format!("{}{}", "█".repeat(eighths / 8), EIGHTHS.get(eighths % 8).copied().unwrap_or_default())
 }
 
-/// The same as JSON.
+/// Formats the counts as one JSON object.
 pub(crate) fn json(counts: &Counts, stats: &Stats, finds: Finds) -> Result<String> {
     let total = &counts.total;
     let tables: Vec<Value> = counts

@@ -1,66 +1,67 @@
-//! Which records were shown, so that what is learnt of them later can be said.
+//! The records that were shown, so that a later remark can refer to them.
 
 use std::collections::BTreeMap;
 
-/// How many stretches of numbers are kept of a chain: one, if everything is shown.
-const MAX_STRETCHES: usize = 100_000;
+/// Limit of the ranges of numbers that are kept of a chain. If everything is shown, there is one.
+const MAX_RANGES: usize = 100_000;
 
-/// The numbers of the records that were shown, by chain: first and last of each stretch.
+/// The records that were shown, as disjoint ranges by chain: the last number, by the first.
 #[derive(Debug, Default)]
 pub(super) struct Shown(BTreeMap<u16, BTreeMap<u64, u64>>);
 
 impl Shown {
     pub(super) fn add(&mut self, chain: u16, seq: u64) {
-        let stretches = self.0.entry(chain).or_default();
-        if let Some(mut stretch) = stretches.last_entry()
-            && *stretch.get() + 1 == seq
+        let ranges = self.0.entry(chain).or_default();
+        if let Some(mut range) = ranges.last_entry()
+            && *range.get() + 1 == seq
         {
-            *stretch.get_mut() = seq;
+            *range.get_mut() = seq;
             return;
         }
-        stretches.insert(seq, seq);
-        if stretches.len() > MAX_STRETCHES {
-            stretches.pop_first();
+        ranges.insert(seq, seq);
+        // The oldest range goes: remarks about recent records matter more.
+        if ranges.len() > MAX_RANGES {
+            ranges.pop_first();
         }
     }
 
-    /// What a line said by itself needs no second word.
+    /// Removes a record that needs no remark any more.
     pub(super) fn forget(&mut self, chain: u16, seq: u64) {
         drop(self.take(chain, &[(seq, seq)]));
     }
 
-    /// Takes out the records from this number on; returns their stretches.
+    /// Removes the records from this number on. Returns their ranges.
     pub(super) fn withdraw(&mut self, chain: u16, from_seq: u64) -> Vec<(u64, u64)> {
-        let Some(stretches) = self.0.get_mut(&chain) else { return Vec::new() };
-        let mut withdrawn: Vec<(u64, u64)> = stretches.split_off(&from_seq).into_iter().collect();
-        if let Some(mut stretch) = stretches.last_entry()
-            && *stretch.get() >= from_seq
+        let Some(ranges) = self.0.get_mut(&chain) else { return Vec::new() };
+        let mut withdrawn: Vec<(u64, u64)> = ranges.split_off(&from_seq).into_iter().collect();
+        if let Some(mut range) = ranges.last_entry()
+            && *range.get() >= from_seq
         {
-            withdrawn.insert(0, (from_seq, *stretch.get()));
-            *stretch.get_mut() = from_seq - 1;
+            withdrawn.insert(0, (from_seq, *range.get()));
+            *range.get_mut() = from_seq - 1;
         }
-        // Stretches that are cut are told as one where nothing is between them.
         withdrawn
     }
 
-    /// Takes out the records of these ranges that were shown; returns their numbers.
+    /// Removes the records in these ranges. Returns the numbers of those that had been shown.
     pub(super) fn take(&mut self, chain: u16, ranges: &[(u64, u64)]) -> Vec<u64> {
-        let Some(stretches) = self.0.get_mut(&chain) else { return Vec::new() };
+        let Some(shown) = self.0.get_mut(&chain) else { return Vec::new() };
         let mut taken = Vec::new();
         for (first, last) in ranges {
-            let touched: Vec<(u64, u64)> = stretches
+            // Ranges are disjoint, so those that overlap are next to each other, backward from the last number.
+            let touched: Vec<(u64, u64)> = shown
                 .range(..=*last)
                 .rev()
                 .take_while(|(_, end)| *end >= first)
                 .map(|(start, end)| (*start, *end))
                 .collect();
             for (start, end) in touched.into_iter().rev() {
-                stretches.remove(&start);
+                shown.remove(&start);
                 if start < *first {
-                    stretches.insert(start, first - 1);
+                    shown.insert(start, first - 1);
                 }
                 if end > *last {
-                    stretches.insert(last + 1, end);
+                    shown.insert(last + 1, end);
                 }
                 taken.extend(start.max(*first)..=end.min(*last));
             }
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_shown_is_known_until_it_is_taken() {
+    fn shown_records_are_kept_until_they_are_taken() {
         let mut one = shown(&[(1, 10), (20, 25)]);
         assert_eq!(one.take(0, &[(9, 21), (25, 40)]), [9, 10, 20, 21, 25]);
         assert_eq!(one.take(0, &[(1, u64::MAX)]), [1, 2, 3, 4, 5, 6, 7, 8, 22, 23, 24]);

@@ -1,4 +1,4 @@
-//! The newest records that match: where they stand, so that what is written meanwhile moves nothing.
+//! The positions of the newest records that match, fixed at the start, so that later writes do not change what is shown.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use tracing_audit::{Error, Head, Reader, Record, Segment, segments};
 
 use super::Tail;
 
-/// Which records are shown at first.
+/// The records that are shown.
 #[derive(Debug)]
 pub(super) enum Window {
-    /// All that match: there are no more than were asked for.
+    /// All that match: there are no more than requested.
     All,
-    /// None; those that come.
+    /// Only those that are written from now on.
     None,
-    /// Of each chain those from the first number on. Who does not follow sees none behind the second.
+    /// By chain, those from the first number on. Without `--follow`, only up to the second number.
     From(BTreeMap<u16, (u64, u64)>),
 }
 
@@ -23,18 +23,19 @@ impl Window {
             return Ok(Self::None);
         }
         let chains = match segments(&tail.log) {
-            // It may begin any moment.
+            // A program may start to write at any moment.
             Err(Error::NoLog { .. }) if tail.follow && tail.log.is_dir() => return Ok(Self::All),
             all => all?.iter().map(Segment::chain).collect::<std::collections::BTreeSet<u16>>(),
         };
-        // Of a chain in which nothing matches, what comes is shown.
+        // Without a match in a chain, only its new records are shown.
         let mut from: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
         for chain in chains {
             let last = Reader::new(&tail.log).chain(chain).last(1).records()?.find_map(Result::ok);
             from.insert(chain, (last.map_or(1, |last| last.seq() + 1), 0));
         }
         let mut found = 0;
-        // What cannot be read is said when it is read forward.
+        // Errors are ignored here: reading forward meets and reports them.
+        // Backward through all chains by time, until enough records match.
         for record in tail.reader().reverse(true).records()?.filter_map(Result::ok) {
             if tail.filter.matches(&record) {
                 let (first, last) = from.entry(record.chain()).or_insert((u64::MAX, 0));
@@ -48,7 +49,7 @@ impl Window {
         Ok(Self::All)
     }
 
-    /// A reader that begins as late as it may.
+    /// Makes a reader that begins as late as possible.
     pub(super) fn begin(&self, tail: &Tail) -> Result<Reader, Error> {
         let reader = tail.reader();
         match self {
@@ -63,7 +64,7 @@ impl Window {
         }
     }
 
-    /// Records of a chain from this number on belong to it.
+    /// Extends the window to the records of a chain from this number on.
     pub(super) fn reach(&mut self, chain: u16, seq: u64) {
         if let Self::From(from) = self
             && let Some((first, _)) = from.get_mut(&chain)
@@ -79,7 +80,7 @@ impl Window {
     }
 }
 
-/// The newest record before this one that is durable, and so stays where it is.
+/// Returns the head of a durable record before this one, which cannot be withdrawn.
 fn head_before(tail: &Tail, chain: u16, seq: u64) -> Result<Option<Head>, Error> {
     let reader = Reader::new(&tail.log).chain(chain);
     let durable = reader.clone().durable_only(true).reverse(true).records()?.find_map(Result::ok);

@@ -1,4 +1,4 @@
-//! Copies that were forwarded.
+//! `verify` of a forwarded copy.
 
 use std::process::ExitCode;
 
@@ -16,10 +16,11 @@ impl Verify {
             );
         }
         let (heads, _) = self.kept(None)?;
+        // The position of the forwarder in the log is kept under this name.
         let name = self.name.as_deref().unwrap_or_else(|| store.name());
         let mut checker =
             self.of.as_ref().map(|log| copy_checker(log, name)).transpose()?.unwrap_or_default();
-        // The records of a chain end somewhere, and only a head that was kept elsewhere says where they should.
+        // A truncated copy looks like a complete one. Only a head kept elsewhere shows where a chain should end.
         for head in heads {
             checker.expect_head(head);
         }
@@ -37,7 +38,7 @@ impl Verify {
         if self.quiet {
             print(if report.is_intact() { "intact" } else { "damaged" });
         } else {
-            // The ids of chains are as the copy says them.
+            // The report has ids of chains as they are in the copy, which may be hostile.
             report.to_string().lines().for_each(|line| print(&escape(line)));
         }
         Ok(ExitCode::from(u8::from(!report.is_intact())))

@@ -1,4 +1,4 @@
-//! `verify --json`: what docs/command.md promises.
+//! The output of `verify --json`, whose schema is in docs/command.md.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Checked, print::Unchecked};
 use crate::output::escape_json;
 
-/// One log that was checked, as one line.
+/// Formats the result of one log, as one line.
 pub(super) fn of(checked: &Checked) -> String {
     let mut report = as_value(&checked.report);
     if let Value::Object(report) = &mut report {
@@ -17,6 +17,8 @@ pub(super) fn of(checked: &Checked) -> String {
         report.insert("against".to_owned(), as_value(&checked.against));
         report.insert("error".to_owned(), Value::Null);
     }
+    // The library serialises its report. What only the command knows is added here: times, lines around findings, and
+    // sentences.
     for chain in members(&mut report, "chains") {
         let number = chain.get("chain").and_then(Value::as_u64).and_then(|number| u16::try_from(number).ok());
         let times = number.and_then(|number| checked.times.get(&number)).cloned().unwrap_or_default();
@@ -25,6 +27,7 @@ pub(super) fn of(checked: &Checked) -> String {
             chain.insert("last_time".to_owned(), times.1.into());
         }
     }
+    // Positions are known by the index of the finding, in the same order as in the report.
     for (index, finding) in members(&mut report, "findings").iter_mut().enumerate() {
         let place = as_value(&checked.places.get(&index));
         if let Value::Object(finding) = finding {
@@ -43,7 +46,7 @@ pub(super) fn of(checked: &Checked) -> String {
     escape_json(&report.to_string()).into_owned()
 }
 
-/// A log that could not be checked.
+/// Formats the error of a log that could not be checked, as one line.
 pub(super) fn failed(log: &Path, error: &anyhow::Error) -> String {
     let error = format!("{error:#}");
     let failed = json!({"path": log.to_string_lossy(), "verdict": null, "result": "ERROR", "exit_code": 2, "error": error});

@@ -20,24 +20,25 @@ use tracing_audit::{Head, Report, Verdict, Verifier, segments};
 
 use crate::{
     directory::explain,
-    kept::Kept,
+    head_file::HeadFile,
     lookup::record_at,
-    output::{escape, print, say},
+    output::{escape, print, print_stderr},
     store::Store,
 };
 use against::Comparison;
-use neighbours::{Doubts, Neighbours};
+use neighbours::{Neighbours, UnconfirmedLookup};
 
-/// How many findings, notes and so on of a kind are printed.
+/// Limit of the findings, notes and so on of a kind that are printed.
 const MAX_PRINTED: usize = 20;
 
-/// Checks that nothing in a log was changed, removed or put in.
+/// Checks that nothing in a log was changed, removed or inserted.
 ///
-/// Reads every record, computes its hash, and follows the links between them. Changes nothing, needs no key, and works while
-/// programs write the log. The files alone cannot show that their end was cut off: give the heads that were kept elsewhere.
+/// Reads every record, computes its hash, and follows the links between records. Changes nothing, needs no key, and works
+/// while programs write the log. The files alone cannot show that their end was cut off: pass heads kept elsewhere.
 ///
-/// The first word says what came of it: PASS, UNCLEAN (nothing durable is altered, but a program crashed or was killed) or
-/// FAIL. The last part says what was not checked, and what that would have needed.
+/// The first word is the result: PASS, UNCLEAN, FAIL or UNCOMPARED. UNCLEAN means that nothing durable is altered, but a
+/// program crashed or was killed. UNCOMPARED means that no record could be compared with the copy. The last part lists what was
+/// not checked, and what that would have needed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tracing-audit verify /var/lib/shop/audit-log
@@ -48,76 +49,78 @@ const MAX_PRINTED: usize = 20;
   tracing-audit verify /var/lib/shop/audit-log --json | jq .verdict
   tracing-audit verify s3://audit-archive/logs --heads heads.txt          (streams, stores nothing)
 
-Exit codes: 0 intact, 1 damaged, or not the same as the copy, 2 could not check, or compare anything, 3 unclean. Of several logs, the first of
-1, 2, 3, 0 that is that of one of them.")]
+Exit codes: 0 intact; 1 damaged, or different from the copy; 2 could not check, or had nothing to compare; 3 unclean.
+For several logs: 1 if any is damaged, else 2 if any could not be checked, else 3 if any is unclean, else 0.")]
 pub(crate) struct Verify {
-    /// The directory of the log, or of several; or a copy that was forwarded: `file:PATH`, `postgres://USER@HOST/DATABASE`,
+    /// The directory of a log, or several; or one forwarded copy: `file:PATH`, `postgres://USER@HOST/DATABASE`,
     /// `tls://HOST/STREAM` or `nats://HOST/STREAM`, `s3://BUCKET/PREFIX` or `archive:DIR`.
     #[arg(required = true, value_name = "DIR")]
     logs: Vec<OsString>,
 
-    /// For a copy: the log that was forwarded. It knows where forwarding began, and which records the store refused.
+    /// For a copy: the log that was forwarded, which shows where forwarding began and which records the store refused.
     #[arg(long, value_name = "DIR")]
     of: Option<PathBuf>,
 
-    /// For a copy: the name of the forwarder, by default that of the kind of store.
+    /// For a copy: the name of the forwarder. Default: the kind of store.
     #[arg(long)]
     name: Option<String>,
 
-    /// A head that was kept elsewhere, as `heads`, `close`, `confirm` and `on_head` hand it out: the log must have it.
+    /// A head kept elsewhere, as returned by `heads`, `close`, `confirm` and `on_head`, which the log must have. May be given
+    /// more than once.
     #[arg(long = "head", value_name = "HEAD")]
     heads: Vec<Head>,
 
-    /// A file with a head on each line; `#` begins a comment.
+    /// A file with a head on each line; `#` begins a comment. May be given more than once.
     #[arg(long = "heads", value_name = "FILE")]
     head_files: Vec<PathBuf>,
 
-    /// Like `--heads`, and then appends the heads of what was checked to the file, durably, unless the log is damaged. The
-    /// file is made for its owner only if it is not there. It must not be in the directory of the log.
+    /// Like `--heads`, then append the verified heads to the file, durably, unless the log is damaged. If the file does not
+    /// exist, it is created, readable by its owner only. It must not be in the directory of the log.
     #[arg(long, value_name = "FILE")]
     append_heads: Option<PathBuf>,
 
-    /// Also compares the log with a copy, a directory of segments, plain or compressed as `.gz` or `.zst`: what the copy has,
-    /// the log must have.
+    /// Also compare the log with a copy, a directory of segments, plain or compressed as `.gz` or `.zst`. The log must have
+    /// every record that the copy has.
     #[arg(long, value_name = "COPY")]
     against: Option<PathBuf>,
 
-    /// Prints a JSON object for each log, in one line; docs/command.md has the schema.
+    /// Print a JSON object for each log, on one line; its schema is in docs/command.md.
     #[arg(long)]
     json: bool,
 
-    /// How many threads compute hashes, at most 1024. Default: as many as there are processors.
+    /// Number of threads that compute hashes, 1 to 1024. Default: the number of processors.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 
-    /// Prints nothing but the verdict.
+    /// Print only the verdict.
     #[arg(long, short, conflicts_with = "json")]
     quiet: bool,
 }
 
-/// What came of checking one log.
+/// The result of checking one log.
 struct Checked {
     report: Report,
     /// The heads that it was checked against.
     kept: Vec<Head>,
     /// The times of the first and the last record of each chain.
     times: BTreeMap<u16, (Option<String>, Option<String>)>,
-    /// What stands at the place of a finding, by its index.
+    /// The lines around findings, by the index of the finding.
     places: BTreeMap<usize, Neighbours>,
     against: Option<Comparison>,
 }
 
 impl Checked {
+    /// Returns whether the copy differs from the log.
     fn parts(&self) -> bool {
         self.against.as_ref().is_some_and(|comparison| comparison.parts)
     }
 
-    /// Whether there is a copy, and no record in both.
+    /// Returns whether a copy was given that has no record in common with the log.
     fn compared_nothing(&self) -> bool {
         self.against.as_ref().is_some_and(|comparison| comparison.same == 0)
     }
 
-    /// PASS, UNCLEAN or FAIL; UNCOMPARED where a copy was given that has no record to compare.
+    /// Returns the first word of the output.
     fn result(&self) -> &'static str {
         match self.report.verdict() {
             _ if self.parts() => "FAIL",
@@ -137,7 +140,7 @@ impl Checked {
     }
 }
 
-/// The exit code of a log that was found to be this.
+/// Returns the exit code of a verdict.
 pub(crate) fn exit_code_of(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Intact => 0,
@@ -148,6 +151,7 @@ pub(crate) fn exit_code_of(verdict: Verdict) -> u8 {
 
 impl Verify {
     pub(crate) fn run(self) -> Result<ExitCode> {
+        // Only a single argument may be a forwarded copy: several are always directories.
         if let [log] = &*self.logs {
             if let Some(store) = store_of(log)? {
                 return self.run_on_copy(store);
@@ -161,7 +165,7 @@ impl Verify {
             || self.append_heads.is_some()
             || self.against.is_some()
         {
-            bail!("a head, or a copy, is that of one log: verify that one alone");
+            bail!("heads and copies belong to one log: verify that one alone");
         }
         Ok(self.run_on_several())
     }
@@ -190,7 +194,7 @@ impl Verify {
         Ok(checked.exit_code())
     }
 
-    /// Checks one log after the other, and sums up.
+    /// Checks one log after the other, and prints a table at the end.
     fn run_on_several(&self) -> ExitCode {
         let mut rows = Vec::new();
         for log in self.logs.iter().map(Path::new) {
@@ -207,7 +211,7 @@ impl Verify {
                     rows.push(print::Row::of(log, &checked));
                 }
                 Err(error) => {
-                    say(&format!("tracing-audit: {error:#}"));
+                    print_stderr(&format!("tracing-audit: {error:#}"));
                     if self.json {
                         print(&json::failed(log, &error));
                     }
@@ -218,6 +222,7 @@ impl Verify {
         if !self.json && !self.quiet {
             print(&print::table(&rows));
         }
+        // Damage comes first: a log that could not be checked must not hide a damaged one.
         let worst = [1, 2, 3].into_iter().find(|code| rows.iter().any(|row| row.exit_code == *code));
         ExitCode::from(worst.unwrap_or(0))
     }
@@ -233,14 +238,15 @@ impl Verify {
         }
     }
 
-    /// The heads that were given, and where new ones go.
-    fn kept(&self, log: Option<&Path>) -> Result<(Vec<Head>, Option<Kept>)> {
+    /// Returns the heads that were given, and the file that new ones are appended to.
+    fn kept(&self, log: Option<&Path>) -> Result<(Vec<Head>, Option<HeadFile>)> {
         let mut heads = self.heads.clone();
         for file in &self.head_files {
-            heads.extend(Kept::read(file)?.heads);
+            heads.extend(HeadFile::read(file)?.heads);
         }
         let Some((file, log)) = self.append_heads.as_ref().zip(log) else { return Ok((heads, None)) };
-        let kept = Kept::to_append(file, log)?;
+        let kept = HeadFile::to_append(file, log)?;
+        // The heads that are already in the file are checked, too.
         heads.extend(&kept.heads);
         Ok((heads, Some(kept)))
     }
@@ -249,12 +255,17 @@ impl Verify {
         let cannot = || format!("cannot verify {}", log.display());
         let (kept, file) = self.kept(Some(log))?;
         if let Some(file) = file.filter(|file| file.is_new) {
-            say(&format!("{} is new: there was no head yet to check against", file.path().display()));
+            print_stderr(&format!(
+                "{} is new: there was no head yet to check against",
+                file.path().display()
+            ));
         }
+        // All kept heads are checked, not only the newest: an old one shows which part of the log was rewritten.
         let mut verifier = kept.iter().fold(Verifier::new(log), |verifier, head| verifier.expect_head(*head));
         if let Some(threads) = self.threads {
             verifier = verifier.threads(threads.into());
         }
+        // The bar is on standard error, so that standard output can be redirected.
         let bar = self.progress(log);
         if let Some(bar) = bar.clone() {
             verifier = verifier.progress(move |done, total| {
@@ -277,19 +288,20 @@ impl Verify {
         Ok(Checked { report, kept, times, places, against })
     }
 
-    /// Appends the heads, if there is anything to say for them.
+    /// Appends the heads, unless the log is damaged.
     fn append(&self, checked: &Checked) -> Result<()> {
         let Some(file) = &self.append_heads else { return Ok(()) };
         if checked.exit_code() == 1 {
-            say(&format!("no head was appended to {}, since the log is damaged", file.display()));
+            print_stderr(&format!("no head was appended to {}, since the log is damaged", file.display()));
             return Ok(());
         }
-        // What was appended meanwhile is not appended again.
-        Kept::to_append(file, checked.report.path())?.append(checked.report.heads())
+        // Read the file again: another process may have appended the same heads meanwhile.
+        HeadFile::to_append(file, checked.report.path())?.append(checked.report.heads())
     }
 
-    /// Progress on standard error, where that is a terminal.
+    /// Makes a progress bar on standard error, if that is a terminal.
     fn progress(&self, log: &Path) -> Option<ProgressBar> {
+        // `indicatif` hides the bar if standard error is not a terminal.
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         if self.quiet || bar.is_hidden() {
             return None;
@@ -300,13 +312,15 @@ impl Verify {
             bar.set_style(style);
         }
         bar.set_prefix(escape(&log.to_string_lossy()).into_owned());
+        // Show the bar at once: the first progress may take a while.
         bar.tick();
         Some(bar)
     }
 }
 
-/// The store that an argument names. `None` where it is a directory, as everything is that has a `/` before its first `:`, or
-/// is there.
+/// Returns the store that an argument names, or `None` for a directory.
+///
+/// An existing directory is one, and so is any path with a `/` before its first `:`.
 fn store_of(log: &OsStr) -> Result<Option<Store<'_>>> {
     let Some(url) = log.to_str().filter(|_| !Path::new(log).is_dir()) else { return Ok(None) };
     match url.split_once(':') {
@@ -315,26 +329,26 @@ fn store_of(log: &OsStr) -> Result<Option<Store<'_>>> {
     }
 }
 
-/// The times of the first and the last record of a chain, found without reading what lies between.
+/// Returns the times of the first and the last record of a chain, without reading the records in between.
 fn times_of(log: &Path, chain: &tracing_audit::ChainReport) -> (Option<String>, Option<String>) {
     let time = |seq: Option<u64>| record_at(log, chain.chain(), seq?)?.timestamp().map(str::to_owned);
     (time(chain.first_seq()), time(chain.last_seq()))
 }
 
-/// What stands at the places of the findings that are printed.
+/// Reads the lines around the findings that are printed.
 fn places_of(log: &Path, report: &Report) -> BTreeMap<usize, Neighbours> {
     let mut places = BTreeMap::new();
     if report.findings().is_empty() {
         return places;
     }
     let Ok(segments) = segments(log) else { return places };
-    let doubts = Doubts::of(log);
+    let unconfirmed = UnconfirmedLookup::of(log);
     let mut printed = BTreeMap::<_, usize>::new();
     for (index, finding) in report.findings().iter().enumerate() {
         let of_kind = printed.entry(finding.kind()).or_default();
         *of_kind += 1;
         if *of_kind <= MAX_PRINTED
-            && let Some(place) = Neighbours::of(&segments, &doubts, finding)
+            && let Some(place) = Neighbours::of(&segments, &unconfirmed, finding)
         {
             places.insert(index, place);
         }

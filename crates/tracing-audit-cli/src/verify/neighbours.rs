@@ -1,4 +1,4 @@
-//! What stands at a damaged place: the line, the record before it, and the one after.
+//! The lines around a finding: the line itself, the one before it, and the one after.
 
 use std::{
     fs::File,
@@ -16,10 +16,10 @@ use crate::{
     scan::{self, LONGEST_LINE},
 };
 
-/// How much of a line that is no record is printed.
+/// Length at which a printed line that is not a record is cut, in characters.
 const MAX_SHOWN: usize = 240;
 
-/// What stands at the place of a finding.
+/// The lines around a finding.
 #[derive(Debug, Serialize)]
 pub(super) struct Neighbours {
     before: Option<Line>,
@@ -27,16 +27,16 @@ pub(super) struct Neighbours {
     after: Option<Line>,
 }
 
-/// A line as it stands in a file.
+/// A line in a file, whether or not it is a record.
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
-    /// Its sequence number, where it is a record that matches its own hash.
+    /// Its sequence number, if it is a record that matches its own hash.
     seq: Option<u64>,
-    /// The line, without what is no UTF-8.
+    /// The line, with bytes that are not UTF-8 replaced.
     text: String,
-    /// Whether it is longer than any line of the format may be, and the rest is left out.
+    /// Whether the line is longer than the format allows, and was cut.
     is_cut: bool,
-    /// Whether it is a record of which somebody was told that it is not confirmed.
+    /// Whether it is an unconfirmed record.
     unconfirmed: bool,
     #[serde(skip)]
     record: Option<Box<Record>>,
@@ -49,31 +49,32 @@ impl Line {
         Self {
             seq: record.as_ref().map(|record| record.seq()),
             text: String::from_utf8_lossy(line).into_owned(),
+            // The reader stops at the longest length of a line, without a line feed then.
             is_cut: bytes.len() as u64 >= LONGEST_LINE && !bytes.ends_with(b"\n"),
             unconfirmed: false,
             record,
         }
     }
 
-    /// The line for people.
+    /// Formats the line for people.
     fn shown(&self) -> String {
         self.record.as_ref().map_or_else(|| raw(&self.text), |record| line_with(record, self.unconfirmed))
     }
 }
 
-/// Which records of a log are named unconfirmed, which no line says of itself.
-pub(super) struct Doubts {
+/// Looks up whether records of a log are unconfirmed, which their own lines never state.
+pub(super) struct UnconfirmedLookup {
     dir: PathBuf,
     elsewhere: Option<scan::Unconfirmed>,
 }
 
-impl Doubts {
+impl UnconfirmedLookup {
     pub(super) fn of(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), elsewhere: scan::Unconfirmed::named_elsewhere(dir).ok() }
     }
 
-    /// Whether its own chain, or another one, names a record.
-    pub(super) fn name(&self, chain: u16, seq: u64) -> bool {
+    /// Returns whether any chain names a record unconfirmed.
+    pub(super) fn contains(&self, chain: u16, seq: u64) -> bool {
         record_at(&self.dir, chain, seq).is_some_and(|record| match &self.elsewhere {
             Some(elsewhere) => elsewhere.hit(record).is_unconfirmed,
             None => record.is_unconfirmed(),
@@ -81,7 +82,7 @@ impl Doubts {
     }
 }
 
-/// A line as it stands, as much of it as fits.
+/// Formats the beginning of a line that is not a record.
 pub(super) fn raw(text: &str) -> String {
     let shown: String = text.chars().take(MAX_SHOWN).collect();
     let more = text.len().saturating_sub(shown.len());
@@ -93,11 +94,15 @@ pub(super) fn raw(text: &str) -> String {
 }
 
 impl Neighbours {
-    /// What stands at the place of a finding. `None` where it is about no line, or nothing can be read there.
-    pub(super) fn of(segments: &[Segment], doubts: &Doubts, finding: &Finding) -> Option<Self> {
+    /// Reads the lines around a finding. Returns `None` if it is not about a line, or nothing can be read there.
+    pub(super) fn of(
+        segments: &[Segment],
+        unconfirmed: &UnconfirmedLookup,
+        finding: &Finding,
+    ) -> Option<Self> {
         let mut found = Self::at(segments, finding)?;
         for line in [&mut found.before, &mut found.here, &mut found.after].into_iter().flatten() {
-            line.unconfirmed = line.seq.is_some_and(|seq| doubts.name(finding.chain(), seq));
+            line.unconfirmed = line.seq.is_some_and(|seq| unconfirmed.contains(finding.chain(), seq));
         }
         Some(found)
     }
@@ -105,6 +110,7 @@ impl Neighbours {
     fn at(segments: &[Segment], finding: &Finding) -> Option<Self> {
         let number = finding.segment()?;
         let offset = finding.offset()?;
+        // Neighbours may be in other files of the chain.
         let mut chain: Vec<&Segment> =
             segments.iter().filter(|segment| segment.chain() == finding.chain()).collect();
         chain.sort_unstable_by_key(|segment| segment.number());
@@ -112,7 +118,7 @@ impl Neighbours {
         let segment = *chain.get(at)?;
         let here = line_at(segment, offset).ok()?;
         let before = match offset {
-            // The records go on from the file before that counts.
+            // At the beginning of a file, the record before is in the last earlier file whose bytes count.
             0 => chain
                 .get(..at)?
                 .iter()
@@ -123,6 +129,7 @@ impl Neighbours {
         };
         let end = here.as_ref().map_or(offset, |(_, end)| *end);
         let after = line_at(segment, end).ok()?.map(|(line, _)| line);
+        // At the end of a file, the line after is in the next file whose bytes count.
         let after = after.or_else(|| {
             let next = chain.get(at + 1..)?.iter().find(|other| other.counted_bytes() > 0)?;
             line_at(next, 0).ok()?.map(|(line, _)| line)
@@ -130,14 +137,14 @@ impl Neighbours {
         Some(Self { before, here: here.map(|(line, _)| line), after })
     }
 
-    /// One line each.
+    /// Formats the lines, each with its name.
     pub(super) fn shown(&self) -> [(&'static str, Option<String>); 3] {
         let shown = |line: &Option<Line>| line.as_ref().map(Line::shown);
         [("before", shown(&self.before)), ("here", shown(&self.here)), ("after", shown(&self.after))]
     }
 }
 
-/// The line that begins at this offset, and where it ends. `None` at the end of the file.
+/// Reads the line that begins at an offset. Returns it with its end, or `None` at the end of the file.
 fn line_at(segment: &Segment, offset: u64) -> io::Result<Option<(Line, u64)>> {
     let mut file = BufReader::new(File::open(segment.path())?);
     file.seek(SeekFrom::Start(offset))?;
@@ -146,13 +153,14 @@ fn line_at(segment: &Segment, offset: u64) -> io::Result<Option<(Line, u64)>> {
     Ok((length > 0).then(|| (Line::of(segment, offset, &bytes), offset + length)))
 }
 
-/// The line that ends at this offset.
+/// Reads the line that ends at an offset.
 fn line_before(segment: &Segment, end: u64) -> io::Result<Option<Line>> {
     let begin = end.saturating_sub(LONGEST_LINE);
     let mut file = File::open(segment.path())?;
     file.seek(SeekFrom::Start(begin))?;
     let mut bytes = Vec::new();
     file.take(end - begin).read_to_end(&mut bytes)?;
+    // The line feed of the line itself does not separate it from the one before.
     let inside = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let start = memchr::memrchr(b'\n', inside).map_or(0, |at| at + 1);
     let line = bytes.get(start..).filter(|line| !line.is_empty());

@@ -1,4 +1,4 @@
-//! The report, for people.
+//! Prints the report for people.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use tracing_audit::{
 
 use super::{
     Checked, MAX_PRINTED,
-    against::{Chain, Comparison, Place},
+    against::{Chain, Comparison, LinePosition},
     neighbours::raw,
 };
 use crate::{
@@ -32,23 +32,24 @@ fn style_of(result: &str) -> Style {
     }
 }
 
-/// Adds a line.
+/// Appends a formatted line.
 macro_rules! line {
     ($text:expr, $($arguments:tt)*) => { $text.extend([format!($($arguments)*).as_str(), "
 "]) };
 }
 
-/// Everything that is printed of one log.
+/// Formats everything that is printed about one log.
 pub(super) fn text(checked: &Checked) -> String {
     let report = &checked.report;
     let mut text = String::new();
     let (result, style) = (checked.result(), style_of(checked.result()));
     let meaning = match report.verdict() {
+        // A difference from the copy is a failure, whatever the verdict on the log alone.
         Verdict::Intact if checked.parts() => {
-            "every durable record is there and unaltered, but the copy has others"
+            "every durable record is there and unaltered, but the copy differs"
         }
         Verdict::Unclean if checked.parts() => {
-            "the copy has other records than the log, which did not end in order either"
+            "the copy differs from the log, which did not end in order either"
         }
         Verdict::Intact if checked.compared_nothing() => {
             "every durable record is there and unaltered, but no record could be compared with the copy"
@@ -102,13 +103,14 @@ fn chain_text(text: &mut String, chain: &ChainReport, checked: &Checked) {
         line!(text, "    behind   {} not known to be durable", counted(chain.provisional(), "record"));
     }
     let (critical, routine) = (chain.lost_critical(), chain.lost_routine());
+    // Only what the chain itself counted: a killed process may have lost more.
     if critical + routine > 0 {
         let (critical, routine) = (grouped(critical), grouped(routine));
         line!(text, "    lost     {critical} critical and {routine} routine events, by its own count");
     }
     if chain.unconfirmed() > 0 {
         let records = counted(chain.unconfirmed(), "record");
-        line!(text, "    unsure   {records}: somebody was told that they are not confirmed");
+        line!(text, "    unsure   {records}: a caller got an error, so the actions may have been refused");
     }
 }
 
@@ -117,8 +119,9 @@ fn heads(text: &mut String, report: &Report) {
         return;
     }
     let what = match report.verdict() {
-        Verdict::Damaged => "heads, as far as the log still has them: keep those from before",
-        _ => "heads, to be written down elsewhere",
+        // Whoever altered the log may have made these heads.
+        Verdict::Damaged => "heads that the log still has: do not let them replace kept ones",
+        _ => "heads, to be kept elsewhere",
     };
     line!(text, "\n{what}");
     for head in report.heads() {
@@ -136,6 +139,7 @@ fn findings(text: &mut String, checked: &Checked) {
     for kind in FindingKind::ALL.iter().filter(|kind| report.count(**kind) > 0) {
         let count = report.count(*kind);
         line!(text, "  {BOLD}{kind}{BOLD:#} ({})", grouped(count));
+        // The index is that in the report, by which the lines around a finding are known.
         let of_kind = report.findings().iter().enumerate().filter(|(_, finding)| finding.kind() == *kind);
         let mut printed = 0;
         for (index, finding) in of_kind.take(MAX_PRINTED) {
@@ -151,10 +155,11 @@ fn findings(text: &mut String, checked: &Checked) {
             line!(text, "  - and {} more", grouped(count - printed));
         }
     }
+    // The usual reason of a missing segment, which is no tampering.
     if report.count(FindingKind::MissingSegment) > 0 && has_packed(report) {
         line!(
             text,
-            "  Compressed segments do not count: unpack them in a copy of the directory, and verify that."
+            "  Compressed segments are not read: unpack them in a copy of the directory, and verify that."
         );
     }
 }
@@ -164,7 +169,7 @@ fn has_packed(report: &Report) -> bool {
     names.into_iter().any(|entry| entry.file_name().to_str().is_some_and(crate::directory::is_packed))
 }
 
-/// The file, the line and the byte, as far as a finding is about one.
+/// Formats the position of a finding: the file or chain, and the line, byte and record if it is about one.
 fn place_of(finding: &Finding) -> String {
     let mut place = match finding.segment() {
         Some(segment) => format!("audit-{:03}-{segment:08}.jsonl", finding.chain()),
@@ -183,6 +188,7 @@ fn notes(text: &mut String, report: &Report) {
     if report.notes().is_empty() {
         return;
     }
+    // Grouped by kind, so that many notes of one kind do not hide the others.
     let mut kinds: BTreeMap<NoteKind, Vec<String>> = BTreeMap::new();
     for note in report.notes() {
         let chain = note.chain().map(|chain| format!("chain {chain:03}: ")).unwrap_or_default();
@@ -205,9 +211,9 @@ fn notes(text: &mut String, report: &Report) {
 
 fn against(text: &mut String, comparison: &Comparison) {
     let what = match comparison.same {
-        _ if comparison.parts => "parts from the log",
-        0 => "has no record that the log has too: nothing could be compared",
-        _ => "holds the same records, as far as it goes",
+        _ if comparison.parts => "differs from the log",
+        0 => "has no record in common with the log: nothing could be compared",
+        _ => "has the same records, as far as it goes",
     };
     line!(text, "\nthe copy {} {what}", escape(&comparison.copy));
     for chain in &comparison.chains {
@@ -215,8 +221,8 @@ fn against(text: &mut String, comparison: &Comparison) {
         only(text, chain);
         let Some(parting) = &chain.parting else { continue };
         line!(text, "    {BOLD}{}{BOLD:#}", escape(&parting.what));
-        stands(text, "log", parting.log.as_ref());
-        stands(text, "copy", parting.copy.as_ref());
+        side(text, "log", parting.log.as_ref());
+        side(text, "copy", parting.copy.as_ref());
     }
     for finding in &comparison.copy_findings {
         line!(text, "  - in the copy: {}", escape(finding));
@@ -235,9 +241,10 @@ fn only(text: &mut String, chain: &Chain) {
     }
 }
 
-fn stands(text: &mut String, whose: &str, place: Option<&Place>) {
-    match place {
-        Some(Place { file, line, offset, text: found, unconfirmed, .. }) => {
+/// Appends the line of one side at a difference.
+fn side(text: &mut String, whose: &str, line: Option<&LinePosition>) {
+    match line {
+        Some(LinePosition { file, line, offset, text: found, unconfirmed, .. }) => {
             let file = escape(file);
             let mark = if *unconfirmed { "UNCONFIRMED " } else { "" };
             line!(
@@ -250,10 +257,10 @@ fn stands(text: &mut String, whose: &str, place: Option<&Place>) {
     }
 }
 
-/// Something that was not checked, with the chains and messages that are of the same kind.
+/// A kind of thing that was not checked, with the chains and messages that one sentence covers.
 pub(super) struct Unchecked {
     kind: NotCheckedKind,
-    /// The newest head of the chain that was given.
+    /// The number of the newest head of the chain that was given.
     given: Option<u64>,
     chains: Vec<String>,
     messages: Vec<String>,
@@ -270,16 +277,17 @@ impl Unchecked {
         }
     }
 
-    /// Whether one sentence says both.
+    /// Returns whether one sentence can cover both.
     fn takes(&self, other: &Self) -> bool {
+        // A chain with a given head has a sentence of its own, which has the number of that head.
         self.kind == other.kind
             && (self.kind != NotCheckedKind::End || (self.given.is_none() && other.given.is_none()))
     }
 
-    /// A sentence for somebody who knows nothing of chains and hashes.
+    /// Makes a sentence for readers who know nothing about chains and hashes.
     pub(super) fn words(&self) -> String {
         let list = |texts: &[String]| {
-            // Of several chains the same is often said.
+            // Several chains often have the same message.
             let different: BTreeSet<&str> = texts.iter().map(String::as_str).collect();
             let shown: Vec<&str> = different.iter().copied().take(MAX_PRINTED).collect();
             let more = different.len() - shown.len();
@@ -290,34 +298,34 @@ impl Unchecked {
         let (chains, messages) = (format!("{plural} {}", list(&self.chains)), list(&self.messages));
         match (self.kind, self.given) {
             (NotCheckedKind::End, None) => format!(
-                "No head was given of {chains}: a cut tail, an older copy that was put back, or a log that was written \
-                 anew as a whole cannot be seen. Keep the heads above elsewhere, and give them the next time (--heads)."
+                "No head was given for {chains}, so a truncated log, a restored older copy, or a completely rewritten log \
+                 cannot be detected. Keep the heads above elsewhere, and pass them next time (--heads)."
             ),
             (NotCheckedKind::End, Some(seq)) => format!(
-                "The newest head that was given of {chains} is that of record {seq}: whether records behind it were cut \
-                 off or replaced cannot be seen."
+                "The newest head that was given for {chains} is of record {seq}: whether later records were cut off or \
+                 replaced cannot be detected."
             ),
             (NotCheckedKind::Head, _) => format!("Heads that were given could not be compared: {messages}."),
             (NotCheckedKind::Pruned, _) => {
-                format!("What was removed when it had reached its age or size cannot be read any more: {messages}.")
+                format!("Records that retention removed can no longer be read: {messages}.")
             }
-            (NotCheckedKind::Trusted, _) => format!("What was trusted was not read: {messages}."),
+            (NotCheckedKind::Trusted, _) => format!("Trusted records were not read: {messages}."),
             (NotCheckedKind::Format, _) => {
-                format!("A later version wrote a part of the log, which this one cannot judge: {messages}.")
+                format!("A later version wrote a part of the log, which this version cannot check: {messages}.")
             }
             (NotCheckedKind::Lock, _) => format!(
-                "Whether a program is writing to {chains} at this moment could not be found out; if one is, it is no \
-                 fault that the log does not end in order. Run as the owner of the log to know ({messages})."
+                "It is not known whether a program is writing to {chains} at this moment. If one is, a log that does not \
+                 end in order is no fault. Run as the owner of the log to find out ({messages})."
             ),
             (NotCheckedKind::NotedHead, _) => format!(
-                "The program's own note of how far its records came could not be used, as in every copy of a log; heads that \
-                 were kept elsewhere show more ({messages})."
+                "The program's own note of its last durable record could not be used, as in every copy of a log. Heads kept \
+                 elsewhere show more ({messages})."
             ),
-            (NotCheckedKind::Chains, _) => "If everything that one process wrote was removed, and nobody kept a head of it, \
-                                            and no other process mentions it, this cannot be seen."
+            (NotCheckedKind::Chains, _) => "If everything that one process wrote was removed, this cannot be detected unless \
+                                            somebody kept a head of it, or another process mentions it."
                 .to_owned(),
-            (NotCheckedKind::Author, _) => "Who wrote the records cannot be told: who had the right to write to the log could \
-                                            append records that look like those of the program. Only signatures would tell."
+            (NotCheckedKind::Author, _) => "The author of the records cannot be verified: anyone who could write to the log \
+                                            could append records that look like the program's. Only signatures would show it."
                 .to_owned(),
             _ => format!("{messages}."),
         }
@@ -328,6 +336,7 @@ fn unchecked(checked: &Checked) -> Vec<String> {
     let mut all: Vec<Unchecked> = Vec::new();
     for what in checked.report.not_checked() {
         let what = Unchecked::of(what, &checked.kept);
+        // Chains with the same gap in the check share one sentence.
         match all.iter_mut().find(|known| known.takes(&what)) {
             Some(known) => {
                 known.chains.extend(what.chains);
@@ -370,7 +379,7 @@ impl Row {
     }
 }
 
-/// One line a log, aligned.
+/// Formats the table, with one line per log.
 pub(super) fn table(rows: &[Row]) -> String {
     let mut text =
         format!("{BOLD}{:<8}{:>14}{:>8}{:>10}  log{BOLD:#}\n", "", "records", "chains", "findings");

@@ -28,20 +28,20 @@ fn a_log_is_archived_verified_and_restored() {
     let (code, said, error) = place.run(&format!("restore {url} back"));
     assert!((code, said.as_str()) == (2, "") && error.contains("back is not empty"), "{error}");
     let (code, _, error) = place.run("restore file:copy.jsonl back");
-    assert!(code == 2 && error.contains("only an archive is restored"), "{error}");
+    assert!(code == 2 && error.contains("only an archive can be restored"), "{error}");
     let (code, _, error) = place.run("verify archive:nowhere");
     assert!(code == 2 && error.contains("nowhere"), "{error}");
-    // The log says itself which service writes it.
+    // The service comes from the log itself.
     let (code, _, error) = place.run("forward log --to archive:other --name other --once");
     assert!(code == 0 && place.run("verify archive:other").0 == 0, "{error}");
 }
 
 #[test]
-fn a_log_that_is_written_comes_back_unclean() {
+fn a_log_that_is_still_being_written_is_restored_unclean() {
     let (place, _) = Place::new();
     let log = AuditLog::builder(place.path("log")).stderr(false).open().unwrap();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
-        // The second says that the first is durable.
+        // The second record notes that the first is durable.
         for n in 0..2 {
             log.confirm(|| tracing::info!(target: "audit", action = "item.seen", actor = "mia", n)).unwrap();
         }
@@ -52,9 +52,9 @@ fn a_log_that_is_written_comes_back_unclean() {
     log.close().unwrap();
 }
 
-/// Forwarding of the log began in the middle of a segment, and another one has come before.
+/// Forwarding of a second chain began in the middle of a segment, so nothing in the archive has its number.
 #[test]
-fn a_chain_whose_number_is_not_known_is_left_out_and_said() {
+fn a_chain_with_an_unknown_number_is_left_out_and_reported() {
     let (place, _) = Place::new();
     let url = "archive:archive?service=web&host=n1";
     assert_eq!(place.run(&format!("forward log --to {url} --once")).0, 0);

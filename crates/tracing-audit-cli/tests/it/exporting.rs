@@ -1,4 +1,4 @@
-//! What leaves a log for other tools and for people: `export` and `report`.
+//! `export` and `report`.
 
 #[path = "exporting/access.rs"]
 mod access;

@@ -1,4 +1,4 @@
-//! `collect`, and the drills of docs/forwarding/fleet.md, against a real NATS server.
+//! `collect`, and the drills of docs/forwarding/fleet.md, on a real NATS server.
 
 #![cfg(all(feature = "nats", target_os = "linux"))]
 
@@ -19,7 +19,7 @@ use crate::{nats::Server, place::Place};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A place with a server and a stream.
+/// A directory with a NATS server and a stream.
 struct Fleet {
     place: Place,
     server: Server,
@@ -40,7 +40,7 @@ impl Fleet {
         assert_eq!(self.place.run(&format!("forward create-stream {}", self.url)).0, 0);
     }
 
-    /// The log of a host.
+    /// Opens the log of a host.
     fn log(&self, host: &str) -> AuditLog {
         let rotation = Rotation::never().max_bytes(64 << 10);
         AuditLog::builder(self.place.path(host))
@@ -68,14 +68,14 @@ impl Fleet {
         self.place.command(&collect).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// Takes what the stream has. Returns the exit code and what was printed.
+    /// Runs `collect --once`. Returns the exit code and standard output.
     fn collect(&self) -> (i32, String) {
         let (code, printed, said) = self.place.run(&format!("collect --from {} fleet --once", self.url));
         assert_eq!(said, "");
         (code, printed)
     }
 
-    /// What `verify` says of the copy of a host's log, and whether that is the log byte for byte.
+    /// Checks that the copy of a host's log verifies, and is the log byte for byte.
     #[track_caller]
     fn assert_copied(&self, host: &str, code: i32) {
         let copy = format!("fleet/logs/web/{host}");
@@ -84,7 +84,7 @@ impl Fleet {
         assert_eq!(segments(&self.place.path(&copy)), segments(&self.place.path(host)));
     }
 
-    /// Waits until `status` prints this and ends with this code.
+    /// Waits until `status` prints this text and exits with this code.
     #[track_caller]
     fn until_status(&self, code: i32, text: &str) -> Duration {
         let begun = Instant::now();
@@ -146,7 +146,7 @@ fn the_logs_of_a_fleet_are_collected_and_checked_against_their_hosts() {
     assert!(code == 0 && printed.starts_with("{\"format\":1,"), "{printed}");
     let (code, printed, _) = fleet.place.run("collect status fleet --max-age 0");
     assert!(code == 3 && printed.contains("does not run"), "{printed}");
-    // One that is expected and never came.
+    // An expected log that never arrived.
     fs::write(fleet.place.path("hosts"), "# all of them\nweb/n1\nweb/n2.example # the other\nweb/n3\n")
         .unwrap();
     let collect = format!("collect --from {} fleet --once --expect hosts --silent-after 0", fleet.url);
@@ -154,14 +154,14 @@ fn the_logs_of_a_fleet_are_collected_and_checked_against_their_hosts() {
     assert!(code == 1 && printed.contains("missing: web/n3: it is expected"), "{printed}");
     fs::write(fleet.place.path("hosts"), "n1\n").unwrap();
     let (code, _, said) = fleet.place.run(&collect);
-    assert!(code == 2 && said.contains("line 1 of hosts names no log"), "{said}");
+    assert!(code == 2 && said.contains("line 1 of hosts is not the name of a log"), "{said}");
 }
 
-/// Drill: a host is gone, with its disk. Its log comes back from the archive, and is the one that was collected.
+/// Drill: a host is lost with its disk. Its log is restored from the archive, and is the one that was collected.
 #[cfg(feature = "objects")]
 #[test]
-fn a_log_that_comes_back_from_the_archive_is_the_one_that_was_collected() {
-    let name = "a_log_that_comes_back_from_the_archive_is_the_one_that_was_collected";
+fn a_restored_log_is_the_one_that_was_collected() {
+    let name = "a_restored_log_is_the_one_that_was_collected";
     let Some(fleet) = Fleet::start(name) else { return };
     let log = fleet.log("n1");
     emit(&log, "mia", 500);
@@ -179,7 +179,7 @@ fn a_log_that_comes_back_from_the_archive_is_the_one_that_was_collected() {
         fleet.place.run("verify n1 -q --heads fleet/heads/web/n1"),
         (0, "intact\n".into(), String::new())
     );
-    // And it is forwarded on from there.
+    // Forwarding continues from there.
     let log = fleet.log("n1");
     emit(&log, "mia", 5);
     log.close().unwrap();
@@ -189,7 +189,7 @@ fn a_log_that_comes_back_from_the_archive_is_the_one_that_was_collected() {
     fleet.assert_copied("n1", 0);
 }
 
-/// Drill: a tampered host. Its log is written anew, with other content; nothing on the host shows it.
+/// Drill: a tampered host. Its log is rewritten with other content; nothing on the host itself shows it.
 #[test]
 fn a_host_whose_log_was_written_anew_is_found() {
     let Some(fleet) = Fleet::start("a_host_whose_log_was_written_anew_is_found") else { return };
@@ -208,15 +208,15 @@ fn a_host_whose_log_was_written_anew_is_found() {
     assert!(code == 1 && printed.contains("FAIL"), "{printed}");
     fleet.forward("n1");
     let (code, printed) = fleet.collect();
-    assert!(code == 1 && printed.contains("forked: web/n1") && printed.contains("began anew"), "{printed}");
-    // What was is still here.
+    assert!(code == 1 && printed.contains("forked: web/n1") && printed.contains("begun again"), "{printed}");
+    // The collector still has the original.
     assert_eq!(segments(&fleet.place.path("fleet/logs/web/n1")), was);
     let (code, printed, _) = fleet.place.run("collect settle fleet --all");
-    assert_eq!((code, printed.as_str()), (0, "alarms of 1 chains were taken back\n"));
+    assert_eq!((code, printed.as_str()), (0, "the alarms of 1 chains were cleared\n"));
     assert_eq!(fleet.collect().0, 0);
 }
 
-/// Drill: a host that goes away, and one that comes back with an older state of its log.
+/// Drill: a host disappears, and another returns with an older state of its log.
 #[test]
 fn a_host_that_is_lost_or_rewound_is_named_within_a_minute() {
     let Some(fleet) = Fleet::start("a_host_that_is_lost_or_rewound_is_named_within_a_minute") else { return };
@@ -243,7 +243,7 @@ fn a_host_that_is_lost_or_rewound_is_named_within_a_minute() {
         thread::sleep(Duration::from_millis(100));
     }
     fleet.until_status(0, "web/n1");
-    // A quiet log whose forwarder lives is not silent: longer than `--silent-after`.
+    // An idle log with a live forwarder is not silent, even after `--silent-after` seconds.
     thread::sleep(Duration::from_secs(22));
     let (code, printed, _) = fleet.place.run("collect status fleet");
     assert_eq!(code, 0, "{printed}");
@@ -268,10 +268,10 @@ fn a_host_that_is_lost_or_rewound_is_named_within_a_minute() {
     end(collector);
 }
 
-/// Drill: the stream is lost with all that it had. The hosts send again what it lacks.
+/// Drill: the stream is lost with all messages. The hosts send again what it lacks.
 #[test]
-fn a_stream_that_is_lost_is_filled_again_and_the_copies_double_nothing() {
-    let name = "a_stream_that_is_lost_is_filled_again_and_the_copies_double_nothing";
+fn a_lost_stream_is_refilled_without_duplicates_in_the_copies() {
+    let name = "a_lost_stream_is_refilled_without_duplicates_in_the_copies";
     let Some(mut fleet) = Fleet::start(name) else { return };
     let log = fleet.log("n1");
     emit(&log, "mia", 300);
@@ -290,11 +290,11 @@ fn a_stream_that_is_lost_is_filled_again_and_the_copies_double_nothing() {
     fleet.assert_copied("n1", 0);
 }
 
-/// The forwarders, the server and the collector are killed at random while two hosts write. In the end each copy is the log,
-/// byte for byte.
+/// The forwarders, the server and the collector are killed at random while two hosts write. In the end each copy equals its
+/// log, byte for byte.
 #[test]
-fn kills_lose_and_double_nothing_on_the_way_to_the_collector() {
-    let name = "kills_lose_and_double_nothing_on_the_way_to_the_collector";
+fn kills_lose_and_duplicate_nothing_on_the_way_to_the_collector() {
+    let name = "kills_lose_and_duplicate_nothing_on_the_way_to_the_collector";
     let Some(mut fleet) = Fleet::start(name) else { return };
     let kills: u64 = std::env::var("AUDIT_KILLS").map_or(12, |kills| kills.parse().unwrap());
     let hosts = ["n1", "n2"];

@@ -47,25 +47,25 @@ fn a_log_is_forwarded_once_and_again() {
         (code, said.as_str()),
         (
             0,
-            "file: not running, 0 records refused\n  chain 000: the store has record 20; 0 durable behind it\n"
+            "file: not running, 0 records refused\n  chain 000: the store has record 20; 0 durable records behind it\n"
         )
     );
     assert_eq!(place.run("forward log --to file:now.jsonl --name now --from now --once").0, 0);
     assert_eq!(fs::read_to_string(place.path("now.jsonl")).unwrap(), "");
     let (_, said, _) = place.run("forward status log");
-    let now = "chain 000: forwarding began behind record 20, and the store acknowledged none since; 0 durable behind it\n";
+    let now = "chain 000: forwarding began after record 20, and the store has acknowledged nothing since; 0 durable records behind it\n";
     assert!(said.ends_with(now), "{said}");
     assert_eq!(place.run("forward rejected log file"), (0, String::new(), String::new()));
 }
 
-/// A chain once made all of these fail.
+/// One unreadable chain once made all of these commands fail.
 #[test]
-fn a_chain_that_cannot_be_read_is_said_and_stops_no_other_command() {
+fn an_unreadable_chain_is_reported_and_stops_no_other_command() {
     let (place, _) = Place::new();
     assert_eq!(place.run("forward log --to file:copy.jsonl --once").0, 0);
     fs::create_dir(place.path("log/audit-001-00000001.jsonl")).unwrap();
     let (code, said, _) = place.run("forward status log");
-    let chains = "  chain 000: the store has record 13; 0 durable behind it\n  chain 001: the store has nothing; the chain \
+    let chains = "  chain 000: the store has record 13; 0 durable records behind it\n  chain 001: the store has nothing; the chain \
                   cannot be read\n";
     assert!(code == 0 && said.ends_with(chains), "{said}");
     let required = "required now: file\n".to_owned();
@@ -80,7 +80,7 @@ fn a_copy_is_verified() {
     assert_eq!(place.run("forward log --to file:copy.jsonl --once").0, 0);
     let (code, said, _) = place.run(&format!("verify file:copy.jsonl --of log --head {head}"));
     assert!(code == 0 && said.contains("13"), "{said}");
-    // Also a head that is not the last one.
+    // A head that is not the last one is found too.
     let chain = &head.to_string()[..3];
     for (seq, code) in [(7, 1), (12, 1), (99, 1)] {
         let wrong = format!("{chain}/{seq}:{}", "ab".repeat(32));
@@ -108,7 +108,7 @@ fn a_copy_is_verified() {
     }
     let (code, _, said) = place.run("verify file:nothing.jsonl");
     assert!(code == 2 && said.contains("nothing.jsonl"), "{said}");
-    // Where forwarding did not begin with the first record, the log says so.
+    // If forwarding did not begin with the first record, the log shows where it did.
     assert_eq!(place.run("forward log --to file:now.jsonl --name now --from now --once").0, 0);
     for _ in 0..3 {
         place.emit(2);
@@ -123,13 +123,13 @@ fn a_copy_is_verified() {
 }
 
 #[test]
-fn what_retention_waits_for_is_required_and_lifted() {
+fn forwarders_are_required_and_lifted() {
     let (place, _) = Place::new();
     let segments = || {
         let names = fs::read_dir(place.path("log")).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_string_lossy().starts_with("audit-")).count()
     };
-    // A program that knows of no forwarder.
+    // A program without the setting.
     let prune = || {
         let retention = Retention::keep_all().max_segments(1);
         let log = AuditLog::builder(place.path("log")).stderr(false).retention(retention).open().unwrap();
@@ -161,7 +161,7 @@ fn what_retention_waits_for_is_required_and_lifted() {
     assert!(code == 2 && said.contains("it requires nothing"), "{said}");
     let (code, _, said) = place.run("forward require nowhere file");
     assert!(code == 2 && said.contains("there is no audit log at nowhere"), "{said}");
-    // Whoever requires it by a setting puts it back.
+    // A program that requires it by its settings adds it again.
     let retention = Retention::keep_all().require_forwarded(["file"]);
     let log = AuditLog::builder(place.path("log")).stderr(false).retention(retention).open().unwrap();
     log.close().unwrap();
@@ -170,10 +170,10 @@ fn what_retention_waits_for_is_required_and_lifted() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said() {
+fn impossible_requests_are_refused_with_the_reason() {
     let (place, head) = Place::new();
     for (line, expected) in [
-        ("forward log --to file: --once", "`file:` needs a path behind it"),
+        ("forward log --to file: --once", "`file:` needs a path after it"),
         ("forward log --to ftp://user:secret@host/x --once", "no store is known for `ftp:`"),
         ("forward log --to file:copy.jsonl --name A/B --once", "the name of a forwarder is"),
         ("forward log --to file:copy.jsonl --from yesterday --once", "invalid value 'yesterday'"),
@@ -193,7 +193,7 @@ fn what_cannot_be_done_is_said() {
 }
 
 #[test]
-fn records_that_remain_are_no_success() {
+fn remaining_records_are_no_success() {
     let (place, _) = Place::new();
     let file = place.path("log/audit-000-00000001.jsonl");
     fs::write(&file, fs::read_to_string(&file).unwrap().replacen("mia", "eve", 1)).unwrap();
@@ -201,9 +201,9 @@ fn records_that_remain_are_no_success() {
     assert!(code == 1 && said.contains("chain 000 is not forwarded"), "{code} {said}");
 }
 
-/// Both once were a success.
+/// Both were once reported as a success.
 #[test]
-fn a_chain_that_cannot_be_read_and_records_that_were_refused_before_are_no_success() {
+fn unreadable_chains_and_earlier_refusals_are_no_success() {
     let (place, head) = Place::new();
     let once = "forward log --to file:copy.jsonl --once";
     let unreadable = place.path("log/audit-001-00000001.jsonl");
@@ -212,7 +212,7 @@ fn a_chain_that_cannot_be_read_and_records_that_were_refused_before_are_no_succe
     assert!(code == 1 && said.contains("chain 001 could not be forwarded: "), "{code} {said}");
     fs::remove_dir(&unreadable).unwrap();
     assert_eq!(place.run(once), (0, String::new(), String::new()));
-    // As an earlier run left it.
+    // The state that an earlier run left.
     let id = "0".repeat(32);
     let refusal = format!("{{\"record\":\"{head}\",\"chain_id\":\"{id}\",\"reason\":\"no\"}}\n");
     fs::write(place.path("log/control/forward-file.rejected.jsonl"), refusal).unwrap();
@@ -238,7 +238,7 @@ fn how_long_a_record_may_wait_is_an_option() {
     assert!(code == 1 && said.contains("tracing-audit: file is behind by "), "{said}");
 }
 
-/// Takes one request and acknowledges it. Returns the request, head and body.
+/// Accepts one request and acknowledges it. Returns its head and body.
 #[cfg(feature = "otlp")]
 fn take_one_request(listener: &std::net::TcpListener) -> Vec<u8> {
     use std::io::{BufRead, BufReader, Read, Write};
@@ -294,7 +294,7 @@ fn otlp_is_set_up_by_the_environment() {
 }
 
 #[test]
-fn it_runs_until_it_is_told_to_end() {
+fn forward_runs_until_a_signal() {
     let (place, _) = Place::new();
     let mut child = place.command("forward log --to file:copy.jsonl").spawn().unwrap();
     let has = |lines: usize| {

@@ -1,4 +1,4 @@
-//! The command as somebody types it.
+//! Tests of the built command.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 

@@ -1,4 +1,4 @@
-//! `forward` and `verify` with a stream of NATS, against the real server.
+//! `forward` and `verify` with a NATS stream, on a real server.
 
 #![cfg(all(feature = "nats", target_os = "linux"))]
 
@@ -14,14 +14,14 @@ use std::{
 
 use crate::place::Place;
 
-/// A server on a free port, ended by its process id.
+/// A server on a free port, which is ended by its process id.
 pub(crate) struct Server {
     process: Child,
     pub(crate) port: u16,
 }
 
 impl Server {
-    /// `None`, said and noted, where there is none.
+    /// Starts a server. Without its program, notes the test as skipped and returns `None`.
     pub(crate) fn start(dir: &Path, test: &str) -> Option<Self> {
         let Some(program) = program() else {
             skip(test);
@@ -31,7 +31,7 @@ impl Server {
         Some(Self { process: run(&program, dir, port), port })
     }
 
-    /// Kills it, and starts it again: on what it had, or on nothing.
+    /// Kills the server and restarts it, with its data or without.
     pub(crate) fn restart(&mut self, dir: &Path, loses_all: bool) {
         let _killed = (self.process.kill(), self.process.wait());
         if loses_all {
@@ -60,7 +60,7 @@ impl Drop for Server {
     }
 }
 
-/// Only `ci/services` expects that there is one.
+/// Only `ci/services` requires the server.
 #[expect(clippy::print_stderr, reason = "who runs the tests shall see it")]
 fn skip(test: &str) {
     eprintln!("SKIPPED {test}: there is no NATS server");
@@ -93,14 +93,14 @@ fn a_log_is_forwarded_to_nats_and_verified_there() {
         assert_eq!(made, (0, "the stream is there\n".into(), String::new()));
     }
     assert_eq!(place.run(&format!("forward log --to {url} --once")), (0, String::new(), String::new()));
-    // Whose log it is, the log itself says.
+    // Service and host come from the log itself.
     let (code, said, error) = place.run(&format!("verify {url} --of log --head {head}"));
     assert!(code == 0 && said.contains("intact"), "{said}{error}");
     assert_eq!(
         place.run("forward status log").1.lines().next(),
         Some("nats: not running, 0 records refused")
     );
-    // Under another name, unless the URL says one; past the time in which the server knows what it got.
+    // To another stream, with service and host from the options.
     let other = format!("nats://127.0.0.1:{}/OTHER", server.port);
     let prefix = "prefix=other";
     assert_eq!(place.run(&format!("forward create-stream {other}?{prefix}")).0, 0);
@@ -111,13 +111,13 @@ fn a_log_is_forwarded_to_nats_and_verified_there() {
     assert!(String::from_utf8_lossy(&stored).contains("other.shop.n9."));
     let (code, said, _) = place.run(&format!("verify {other}?{prefix} -q"));
     assert_eq!((code, said.as_str()), (0, "intact\n"));
-    // Another head than the copy has.
+    // A head that the copy does not have.
     let elsewhere = head.to_string().replace(|digit: char| digit.is_ascii_lowercase(), "0");
     assert_eq!(place.run(&format!("verify {url} -q --head {elsewhere}")).0, 1);
 }
 
 #[test]
-fn a_url_of_nats_that_cannot_be_used_is_named_without_its_password() {
+fn an_unusable_nats_url_is_reported_without_its_password() {
     let (place, _) = Place::new();
     for (url, expected) in [
         ("nats://u:Secr3t@nats.example/AUDIT", "tls=off"),

@@ -1,4 +1,4 @@
-//! A directory with a log in it, and the command as somebody types it there.
+//! A directory with a log, and the command run in it.
 
 use std::{
     path::PathBuf,
@@ -9,13 +9,13 @@ use tempfile::TempDir;
 use tracing_audit::{AuditLog, Head};
 use tracing_subscriber::prelude::*;
 
-/// A directory with a log in it, and the command run there.
+/// A directory with a log, in which the command is run.
 pub(crate) struct Place {
     dir: TempDir,
 }
 
 impl Place {
-    /// A log with ten events, closed; and its head.
+    /// Writes a closed log with ten events. Returns it with its head.
     pub(crate) fn new() -> (Self, Head) {
         let place = Self { dir: tempfile::tempdir().unwrap() };
         let head = place.emit(10);
@@ -53,7 +53,7 @@ impl Place {
         command
     }
 
-    /// The exit code, what it printed, and what it said beside that.
+    /// Runs the command. Returns its exit code, standard output and standard error.
     pub(crate) fn run(&self, line: &str) -> (i32, String, String) {
         let output = self.command(line).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -61,10 +61,10 @@ impl Place {
     }
 }
 
-// ---- Terminals, users, and what a machine may lack.
+// ---- Terminals, and programs that a machine may lack.
 
-/// Says that a test could not run, so that nobody takes it for passed.
-#[expect(clippy::print_stderr, reason = "who runs the tests shall see it")]
+/// Notes a test that could not run, so that it is not taken for passed.
+#[expect(clippy::print_stderr, reason = "whoever runs the tests must see it")]
 pub(crate) fn skip(test: &str, why: &str) {
     use std::io::Write as _;
     eprintln!("SKIPPED {test}: {why}");
@@ -73,14 +73,14 @@ pub(crate) fn skip(test: &str, why: &str) {
     writeln!(list, "{test}: {why}").unwrap();
 }
 
-/// Whether a program is there and ends well.
+/// Returns whether a program exists and succeeds.
 pub(crate) fn can_run(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Runs a command whose output is a terminal of so many columns; returns what it wrote there.
+/// Runs a command on a pseudo-terminal with this width. Returns what it wrote.
 pub(crate) fn on_terminal(mut command: Command, columns: u16) -> String {
     use rustix::{fs::Mode, pty, termios};
     use std::{fs::File, io::Read as _};
@@ -94,10 +94,10 @@ pub(crate) fn on_terminal(mut command: Command, columns: u16) -> String {
     termios::tcsetwinsize(&terminal, size).unwrap();
     command.stdout(terminal.try_clone().unwrap()).stderr(terminal);
     let mut child = command.spawn().unwrap();
-    // The command has the other end open until then.
+    // Close this end, so that only the command has the terminal open.
     drop(command);
     let mut shown = Vec::new();
-    // Where nobody has the other end any more, reading fails.
+    // Reading fails with EIO once the other end is closed.
     drop(File::from(master).read_to_end(&mut shown));
     child.wait().unwrap();
     String::from_utf8(shown).unwrap().replace("\r\n", "\n")

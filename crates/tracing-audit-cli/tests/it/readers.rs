@@ -1,4 +1,4 @@
-//! Others who run the command on a log: on a mount that nobody can write to, and as users who may read less.
+//! Runs the command on a read-only mount, and as users who may read less.
 
 use std::{
     fs::{self, Permissions},
@@ -9,7 +9,7 @@ use std::{
 
 use crate::place::{Place, can_run};
 
-/// What a command is run by on a read-only mount of the log.
+/// The program and arguments that run a command on a read-only mount of the log.
 pub(crate) const ON_READ_ONLY_MOUNT: [&str; 6] = [
     "unshare",
     "--mount",
@@ -22,12 +22,12 @@ pub(crate) const ON_READ_ONLY_MOUNT: [&str; 6] = [
 /// A user who is in no group of the log.
 pub(crate) const STRANGER: [&str; 6] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
 
-/// Whether tests can become another user.
+/// Returns whether tests can become another user.
 pub(crate) fn can_be_nobody() -> bool {
     rustix::process::geteuid().is_root() && can_run("setpriv", &["--version"])
 }
 
-/// Puts a copy of the command where everybody can run it.
+/// Copies the command to a directory where every user can run it.
 pub(crate) fn share_command(place: &Place) {
     let copy = place.path("command");
     fs::copy(env!("CARGO_BIN_EXE_tracing-audit"), &copy).unwrap();
@@ -36,21 +36,21 @@ pub(crate) fn share_command(place: &Place) {
     }
 }
 
-/// Runs the shared command by another program.
+/// Runs the shared command through another program, such as `setpriv`.
 pub(crate) fn run_by(place: &Place, enter: &[&str], line: &str) -> Output {
     let mut command = Command::new(enter[0]);
     command.args(&enter[1..]).arg(place.path("command")).args(line.split(' '));
     command.current_dir(place.path("")).stdin(Stdio::null()).output().unwrap()
 }
 
-/// Whether this machine lets tests mount.
+/// Returns whether this machine lets tests mount file systems.
 pub(crate) fn can_mount(place: &Place) -> bool {
     let mut command = Command::new(ON_READ_ONLY_MOUNT[0]);
     command.args(&ON_READ_ONLY_MOUNT[1..]).arg("true").current_dir(place.path(""));
     command.output().is_ok_and(|output| output.status.success())
 }
 
-/// Lets the group of the log read its segments, and nothing else; returns the number of the group.
+/// Lets the group of the log read its segments, and nothing else. Returns the group id.
 pub(crate) fn let_group_read(place: &Place) -> String {
     for entry in fs::read_dir(place.path("log")).unwrap() {
         let path = entry.unwrap().path();

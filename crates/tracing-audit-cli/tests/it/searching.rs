@@ -1,4 +1,4 @@
-//! `query` and `stats`: what they find is what the library reads.
+//! `query` and `stats`, which must find what the library reads.
 
 mod mended;
 
@@ -17,7 +17,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::{place::Place, sealed::seal};
 
-/// Refuses one target, so that a `confirm` with an event of it is an error, and its other event is named unconfirmed.
+/// Rejects one target, so that a `confirm` with an event of it fails, and its other event is named unconfirmed.
 struct Vetoes;
 
 impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Vetoes {
@@ -77,8 +77,8 @@ fn emit(log: &AuditLog, events: u64) {
     });
 }
 
-/// Two chains with several segments each, one with a torn tail that a later run recovered, the other with one that nobody
-/// did, and void lines that are right in themselves.
+/// A log of two chains with several segments each. One has a torn tail that a later run recovered, with void lines that are
+/// valid by themselves; the other has a torn tail that was not recovered.
 fn eventful() -> Place {
     let (place, _) = Place::new();
     let (first, second) = (place.path("first"), place.path("log"));
@@ -88,7 +88,7 @@ fn eventful() -> Place {
         emit(&one, 300);
         emit(&two, 200);
     }
-    // As a machine finds it that lost its power.
+    // The state after a power cut.
     copy(&first, &second);
     drop((one, two));
     let torn = |chain: &str, line: &str| {
@@ -137,8 +137,8 @@ fn read(place: &Place) -> Vec<Record> {
     Reader::new(place.path("log")).records().unwrap().filter_map(Result::ok).collect()
 }
 
-/// That a query finds what the library reads and `is_wanted` likes: the same lines, those of each chain in order, with what
-/// is unconfirmed said; counted, and backward too.
+/// Checks that a query finds the records that the library reads and `is_wanted` accepts: the same lines, in the order of their
+/// chains, with unconfirmed ones marked. Also checks `--count` and `--reverse`.
 #[track_caller]
 fn check(place: &Place, all: &[Record], arguments: &[&str], is_wanted: impl Fn(&Record) -> bool) {
     let expected: Vec<&Record> = all.iter().filter(|record| is_wanted(record)).collect();
@@ -178,7 +178,7 @@ fn check(place: &Place, all: &[Record], arguments: &[&str], is_wanted: impl Fn(&
     let (_, reverse, _) = query(&["--output", "jsonl", "--reverse", "--threads", "1"]);
     let (mut forward, mut reverse): (Vec<&str>, Vec<&str>) = (forward, reverse.lines().collect());
     for chain in 0..2 {
-        // Chains are merged by time, which may be the same; inside a chain the order is that of the numbers.
+        // Chains are merged by time, where two may be equal, so only the order within each chain is compared.
         let seqs = |lines: &[&str]| -> Vec<u64> {
             let mut of: BTreeMap<&str, &Record> = BTreeMap::new();
             expected.iter().filter(|record| record.chain() == chain).for_each(|record| {
@@ -249,7 +249,7 @@ fn every_filter_finds_what_the_library_reads() {
     }
 }
 
-/// The chains of a log come merged by time, as the library merges them.
+/// Chains are merged by time in the same order as by the library.
 #[test]
 fn chains_are_merged_by_time() {
     let place = eventful();
@@ -274,7 +274,7 @@ fn break_a_line(file: &Path) {
     fs::write(file, broken).unwrap();
 }
 
-/// A segment whose times or numbers cannot match is not read: a broken line in it is not met.
+/// A segment whose times or numbers cannot match is not read, so a broken line in it is not noticed.
 #[test]
 fn segments_that_cannot_match_are_not_read() {
     let place = eventful();
@@ -304,15 +304,15 @@ fn segments_that_cannot_match_are_not_read() {
     let (code, _, said) = count(&["--chain", "000", "--seq", &in_third]);
     assert_eq!((code, said.as_str()), (0, ""));
     assert_eq!(count(&["--since", until]).0, 2);
-    // What a limit leaves out is not read either.
+    // Segments after the limit are not read either.
     let (code, newest, said) =
         run(&place, &["query", "log", "--actor", "user-3", "--reverse", "--limit", "2"]);
     assert_eq!((code, newest.lines().count(), said.as_str()), (0, 2, ""));
 }
 
-/// One chain is searched as far as a limit asks, and what names a record is found behind it all the same.
+/// The search stops at the limit, but the line that names a record is still found after it.
 #[test]
-fn a_limit_reads_no_further_and_knows_what_is_unconfirmed() {
+fn a_limit_stops_reading_but_still_finds_what_is_unconfirmed() {
     let (place, _) = Place::new();
     fs::remove_dir_all(place.path("log")).unwrap();
     let log = open(&place.path("log"));
@@ -331,9 +331,9 @@ fn a_limit_reads_no_further_and_knows_what_is_unconfirmed() {
     assert_eq!(run(&place, &["query", "log", "--actor", "user-3", "--count"]).0, 2);
 }
 
-/// With so many chains each gets smaller pieces, which must lie in those that were surveyed.
+/// With many chains, chunks are smaller, and must each lie within one chunk of the survey.
 #[test]
-fn many_chains_are_searched_whole() {
+fn many_chains_are_searched_completely() {
     let (place, _) = Place::new();
     fs::remove_dir_all(place.path("log")).unwrap();
     let opened = || AuditLog::builder(place.path("log")).stderr(false).open().unwrap();
@@ -358,7 +358,7 @@ fn many_chains_are_searched_whole() {
     assert_eq!(run(&place, &["stats", "log"]).0, 0);
 }
 
-/// A writer that left a chain names records of it in the one that it went on with.
+/// A writer that abandoned a chain names its records in the next one.
 #[test]
 fn a_record_that_another_chain_names_is_unconfirmed() {
     let (place, _) = Place::new();
@@ -373,7 +373,7 @@ fn a_record_that_another_chain_names_is_unconfirmed() {
     let id = all[0].get("segment").unwrap().get("id").unwrap().as_str().unwrap().to_owned();
     let last = all.iter().rev().find(|r| r.chain() == 1).unwrap();
     let (mut seq, mut previous, mut lines) = (last.seq(), last.hash().to_string(), String::new());
-    // What is named stands below a mark, and is searched by its bytes.
+    // The named record is before the last mark, so it is in the part that is searched in chunks.
     for (id, count) in [("0".repeat(32), 7), (id, 0), ("1".repeat(32), 9)] {
         seq += 1;
         let named = refused.seq() + count;
@@ -395,9 +395,9 @@ fn a_record_that_another_chain_names_is_unconfirmed() {
     }
     let (_, found, _) = run(&place, &["query", "log", "--resource", HOSTILE[0], "--chain", "000"]);
     assert_eq!(found.matches("UNCONFIRMED").count(), 0, "{found}");
-    // What leaves the log says it too.
+    // All output formats have the mark.
     for (format, mark, count) in [
-        // Once in the line of names.
+        // CSV has the word once more, in the header.
         ("csv", ",\"unconfirmed\",", 2),
         ("ocsf", "\"status\":\"unconfirmed\"", 1),
         ("ecs", "\"audit_unconfirmed\":\"true\"", 1),
@@ -412,7 +412,7 @@ fn a_record_that_another_chain_names_is_unconfirmed() {
 }
 
 #[test]
-fn nothing_of_a_record_reaches_a_terminal_or_a_spreadsheet_as_it_is() {
+fn texts_of_records_are_escaped_for_terminals_and_spreadsheets() {
     let place = eventful();
     for arguments in
         [&["query", "log"][..], &["query", "log", "--output", "csv"], &["stats", "log", "--by", "resource"]]
@@ -476,7 +476,7 @@ fn exit_codes_are_those_of_grep_and_a_closed_pipe_is_quiet() {
 
 type ValueOf = dyn Fn(&Record) -> Option<String>;
 
-/// What a table says of each value, added up from what the library reads.
+/// Computes the rows of a table from the records that the library reads.
 fn expected_rows(
     all: &[Record],
     value: impl Fn(&Record) -> Option<String>,
@@ -543,7 +543,7 @@ fn stats_add_up_what_the_library_reads() {
     assert!(text.contains("not looked for") && text.contains("unconfirmed"), "{text}");
 }
 
-/// Who searches while retention removes hears of it, and what is there is found.
+/// A search while retention removes segments reports that, and finds what is left.
 #[test]
 fn a_log_that_is_written_and_pruned_meanwhile_is_searched_without_an_error() {
     let (place, _) = Place::new();
@@ -574,7 +574,7 @@ fn a_log_that_is_written_and_pruned_meanwhile_is_searched_without_an_error() {
 }
 
 #[test]
-fn times_are_read_from_now_on_too() {
+fn since_and_until_accept_ages() {
     let (place, _) = Place::new();
     let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     assert!(age > Duration::from_secs(1));

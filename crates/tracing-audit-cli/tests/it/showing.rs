@@ -1,4 +1,4 @@
-//! `tail`, `show`, `doctor`, `demo`, and what prints for shells.
+//! `tail`, `show`, `doctor`, `demo`, `completions` and `man`.
 
 mod access;
 pub(crate) mod crafted;

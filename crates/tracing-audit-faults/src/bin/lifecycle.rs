@@ -1,8 +1,8 @@
-//! What a log is worth in a program that is built with `panic = "abort"`, where no panic is caught: neither by the
-//! library, nor by a test harness. `ci/abort` builds and runs it.
+//! What a log guarantees in a program built with `panic = "abort"`, where no panic is caught:
+//! neither by the library nor by a test harness. `ci/abort` builds and runs it.
 //!
 //! ```text
-//! lifecycle                 runs each scenario in a process of its own, and looks at the log afterwards
+//! lifecycle                 runs each scenario in its own process, and checks the log afterwards
 //! lifecycle SCENARIO DIR    is that process: prints the receipt of what was confirmed
 //! ```
 
@@ -21,7 +21,7 @@ type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const SIGABRT: i32 = 6;
 
-/// How a scenario ends, and the verdict on what it leaves.
+/// How a scenario ends, and the verdict on the log that it leaves.
 struct Scenario {
     name: &'static str,
     signal: Option<i32>,
@@ -81,7 +81,7 @@ const SCENARIOS: &[Scenario] = &[
             std::thread::spawn(fail).join().map_err(|_| "it was caught")?
         },
     },
-    // In the macro, while the event is captured: the event is not there, what was durable is.
+    // In the macro, while the event is captured. That event is not recorded, the durable ones are.
     Scenario {
         name: "panic-in-debug",
         signal: Some(SIGABRT),
@@ -129,7 +129,7 @@ const SCENARIOS: &[Scenario] = &[
             }
         },
     },
-    // What services do: the hook puts on record that, and why, the program ends.
+    // As services do: the hook records that the program ends, and why.
     Scenario {
         name: "hook",
         signal: Some(SIGABRT),
@@ -141,7 +141,8 @@ const SCENARIOS: &[Scenario] = &[
             fail()
         },
     },
-    // The same where the panic comes out of the macro: the hook is inside of it, waits for nothing, and is not heard.
+    // The same for a panic out of the macro. The hook then runs inside of the macro, so its event
+    // is not waited for and not recorded.
     Scenario {
         name: "hook-in-debug",
         signal: Some(SIGABRT),
@@ -175,7 +176,7 @@ const SCENARIOS: &[Scenario] = &[
             match fork::fork()? {
                 fork::Fork::Child => {
                     audit_critical!(action = "child", actor = "b");
-                    // Without a panic, it would not end as one.
+                    // Ends without a panic, because that would end in an abort.
                     std::process::exit(i32::from(log.ensure_attached().is_ok()))
                 }
                 fork::Fork::Parent(child) => {
@@ -206,7 +207,7 @@ fn fail() -> Outcome {
     panic!("of the application")
 }
 
-/// Opens a log behind the global subscriber, and confirms an event.
+/// Opens a log, installs the global subscriber, and confirms an event.
 #[expect(clippy::print_stdout, reason = "standard output is the ledger")]
 fn begun(builder: Builder) -> Outcome<AuditLog> {
     let log = builder.open()?;
@@ -220,14 +221,14 @@ fn record_panics() {
     std::panic::set_hook(Box::new(|panic| audit_critical!(action = "panic", actor = "b", reason = %panic)));
 }
 
-/// Runs a scenario, and holds what it left against what it must leave.
+/// Runs a scenario, and compares the log with what it must contain.
 fn check(scenario: &Scenario) -> Outcome {
     let dir = std::env::temp_dir().join(format!("audit-abort-{}-{}", std::process::id(), scenario.name));
     std::fs::create_dir(&dir)?;
     let dir = Place(dir);
     let log = dir.0.join("log");
     let program = std::env::current_exe()?;
-    // One that hangs is an error too.
+    // A process that hangs is an error, too.
     let output =
         Command::new("timeout").args(["-k", "1", "20"]).arg(program).arg(scenario.name).arg(&log).output()?;
     let receipts = check_end(scenario, &output)?;
@@ -245,13 +246,13 @@ fn check(scenario: &Scenario) -> Outcome {
     if actions != scenario.actions {
         return Err(format!("it has {actions:?} and not {:?}", scenario.actions).into());
     }
-    // The next run goes on.
+    // The next run continues the log.
     AuditLog::open(&log)?.close()?;
     verify(&log)?.ensure_intact()?;
     Ok(())
 }
 
-/// `timeout` ends as its child did.
+/// Checks how the process ended. `timeout` ends as its child did.
 fn check_end(scenario: &Scenario, output: &Output) -> Outcome<Vec<Receipt>> {
     let status = output.status;
     let signal =
@@ -263,7 +264,7 @@ fn check_end(scenario: &Scenario, output: &Output) -> Outcome<Vec<Receipt>> {
     Ok(receipts.lines().map(str::parse).collect::<Result<Vec<Receipt>, _>>()?)
 }
 
-/// A directory that goes at the end.
+/// A directory that is removed when this is dropped.
 struct Place(std::path::PathBuf);
 
 impl Drop for Place {
@@ -275,7 +276,7 @@ impl Drop for Place {
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 fn main() -> ExitCode {
     if !cfg!(panic = "abort") {
-        eprintln!("lifecycle: built so that a panic unwinds; ci/abort builds it as it must be");
+        eprintln!("lifecycle: this build unwinds panics; ci/abort builds it with panic = \"abort\"");
         return ExitCode::FAILURE;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();

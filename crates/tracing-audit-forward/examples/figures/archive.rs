@@ -1,4 +1,5 @@
-//! Archives: a directory, and a bucket. Only their throughput is measured, for what they take is offered once a minute.
+//! Archives: a directory, and a bucket. Only their throughput is measured, because they are offered records
+//! once a minute.
 
 use std::{
     fs,
@@ -35,7 +36,7 @@ use crate::{
 /// As much as the sink puts at once.
 const BODY: usize = 8 << 20;
 
-/// Where an archive is. Each round has a prefix of its own.
+/// The location of an archive. Each round has its own prefix.
 pub(crate) struct Archive {
     name: &'static str,
     place: Place,
@@ -138,7 +139,7 @@ impl Store for Archive {
     }
 }
 
-/// The HTTP client of the plainest loop.
+/// The HTTP client of the baseline loop.
 #[derive(Debug)]
 struct Plainest;
 

@@ -1,4 +1,4 @@
-//! What a collector takes from a stream of NATS, beside the plainest loop that reads it.
+//! The rate at which a collector reads a NATS stream, compared with the simplest loop that reads it.
 
 use std::{
     fs::File,
@@ -42,7 +42,8 @@ pub(crate) fn measure(url: &str, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a program would write that checks nothing: the server pushes, and each line goes into one file, which is synced in the end.
+/// The simplest reader, without checks: the server pushes, and each line goes into one file, which is synced
+/// at the end.
 fn read(runtime: &Runtime, url: &str, path: &Path, records: u64) -> Result<()> {
     let (server, rest) =
         url.strip_prefix("nats://").and_then(|rest| rest.split_once('/')).ok_or("no stream")?;

@@ -1,4 +1,4 @@
-//! What an event costs the thread that emits it, without a forwarder and with one.
+//! The cost of an event for the thread that emits it, without a forwarder and with one.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::{
     stores::{AnySink, Store},
 };
 
-/// A way to run, and what was measured.
+/// A way to run, and its measurements.
 struct Way<'a> {
     name: String,
     sink: Box<dyn Fn() -> Result<Option<AnySink>> + 'a>,
@@ -40,7 +40,7 @@ pub(crate) fn measure(stores: &[Box<dyn Store>], dir: &Path) -> Result<()> {
         ways.push(Way::new(format!("{name}, down"), || store.down().map(Some)));
         ways.push(Way::new(format!("{name}, hanging"), || store.hanging().map(Some)));
     }
-    // What two equal runs of a round differ by.
+    // The difference between two equal runs of a round.
     ways.push(Way::new("without, again".to_owned(), || Ok(None)));
     for round in 0..=ROUNDS {
         for (index, way) in ways.iter_mut().enumerate() {
@@ -75,7 +75,7 @@ pub(crate) fn measure(stores: &[Box<dyn Store>], dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The median and the 99th percentile, in nanoseconds.
+/// Returns the median and the 99th percentile, in nanoseconds.
 fn costs(audit: &AuditLog) -> (f64, f64) {
     let mut costs = Vec::with_capacity(20_000);
     tracing::subscriber::with_default(tracing_subscriber::registry().with(audit.layer()), || {

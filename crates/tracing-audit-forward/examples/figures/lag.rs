@@ -1,4 +1,4 @@
-//! How far the store is behind under a steady load.
+//! How far the store lags behind under a steady load.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ pub(crate) fn measure(store: &dyn Store, dir: &Path) -> Result<()> {
                 let due = begun + Duration::from_micros(n * 100);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            // The first second is the beginning.
+            // The first second is warm-up.
             if n % 500 == 0 && n > 10_000 {
                 let stored = forwarder.stats().records;
                 durable.push(audit.head().seq().saturating_sub(stored) as f64);

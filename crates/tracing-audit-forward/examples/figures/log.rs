@@ -11,7 +11,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::Result;
 
-/// Writes a log with so many events; returns its size.
+/// Writes a log with this many events; returns its size.
 pub(crate) fn make(path: &Path, records: u64) -> Result<u64> {
     let audit = AuditLog::builder(path).on_full(OnFull::Block).open()?;
     tracing::subscriber::with_default(tracing_subscriber::registry().with(audit.layer()), || {
@@ -58,7 +58,7 @@ pub(crate) fn batches(log: &Path, mut take: impl FnMut(&[String]) -> Result<()>)
     if batch.is_empty() { Ok(()) } else { take(&batch) }
 }
 
-/// Lets every forwarder begin with the first record.
+/// Makes every forwarder begin with the first record.
 pub(crate) fn forget_positions(log: &Path) -> Result<()> {
     let control = log.join("control");
     for entry in fs::read_dir(control).into_iter().flatten().flatten() {

@@ -1,9 +1,9 @@
-//! Measures forwarding: `ci/services figures`, or
-//! `cargo run --release -p tracing-audit-forward --all-features --example figures -- [RECORDS [REPLAYED]]`.
+//! Measures forwarding: `ci/services figures`, or `cargo run --release -p tracing-audit-forward
+//! --all-features --example figures -- [RECORDS [REPLAYED]]`.
 //!
-//! Each figure stands beside the plainest loop that does the same, in turns, in one run. PostgreSQL, NATS and the OTLP receiver of
-//! the tests are started for it where they are there, unless `AUDIT_POSTGRES`, `AUDIT_NATS` and `AUDIT_OTLP`
-//! are URLs of others. `AUDIT_FIGURES=collector` measures the collector only.
+//! Each figure is measured in turns with the simplest loop that does the same, in one run. PostgreSQL, NATS
+//! and the OTLP receiver of the tests are started for it if they are installed, unless `AUDIT_POSTGRES`,
+//! `AUDIT_NATS` and `AUDIT_OTLP` are URLs of others. `AUDIT_FIGURES=collector` measures the collector only.
 
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a program that prints figures")]
 
@@ -24,7 +24,7 @@ use std::error::Error;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// How often everything is measured, behind a round that warms up.
+/// How often everything is measured, after a warm-up round.
 const ROUNDS: usize = 5;
 
 fn main() -> Result<()> {

@@ -46,7 +46,7 @@ impl InNats {
             runtime.block_on(client.send_request(format!("$JS.API.STREAM.{what}.FIGURES"), request))
         };
         ask("DELETE", String::new())?;
-        // The files of the one before are not gone at once.
+        // The files of the previous one are not gone at once.
         for _ in 0..100 {
             if !String::from_utf8_lossy(&ask("CREATE", config.clone())?.payload).contains("\"error\"") {
                 return Ok((runtime, client));
@@ -85,7 +85,7 @@ impl InNats {
         })
     }
 
-    /// What a program would write that knows of no batches: publish, and wait for the acknowledgements in a window.
+    /// The simplest program without batches: publishes, and waits for the acknowledgements in a window.
     fn windowed(&self, log: &Path) -> Result<()> {
         let (runtime, client) = self.fresh(false)?;
         let mut seq = 0_u64;

@@ -1,4 +1,5 @@
-//! How long a store takes to get everything after an outage, and the memory of a process that does nothing else.
+//! The time in which a store gets everything after an outage, and the memory of a process that does nothing
+//! else.
 
 use std::{
     fs,
@@ -8,7 +9,7 @@ use std::{
 
 use crate::{Result, services::Urls, spread::Spread, stores, throughput};
 
-/// Says that the program is the process that forwards.
+/// Marks the process that forwards.
 pub(crate) const CHILD: &str = "replay";
 
 const REPLAYS: usize = 3;
@@ -42,7 +43,7 @@ pub(crate) fn measure(store: &str, log: &Path, records: u64, urls: &Urls) -> Res
     Ok(())
 }
 
-/// Prints the seconds, and the peak memory before and behind it in MiB.
+/// Prints the seconds, and the peak memory before and after in MiB.
 pub(crate) fn child(store: &str, log: &Path) -> Result<()> {
     let stores = stores::all(log.parent().ok_or("a log is in a directory")?, &Urls::of_environment())?;
     let store = stores.iter().find(|known| known.name() == store).ok_or("no such store")?;

@@ -1,4 +1,4 @@
-//! The servers that are measured against.
+//! The servers that are measured.
 
 #[cfg(feature = "otlp")]
 #[path = "../../tests/otlp/receiver.rs"]
@@ -27,7 +27,7 @@ mod server;
 #[allow(clippy::panic, clippy::indexing_slicing, reason = "made for tests")]
 mod nats;
 
-/// Where the servers are; one that is not there is not measured.
+/// The addresses of the servers; a missing one is not measured.
 #[derive(Default)]
 pub(crate) struct Urls {
     pub(crate) postgres: Option<String>,
@@ -43,7 +43,7 @@ impl Urls {
     }
 }
 
-/// They end with this.
+/// The servers end with this.
 pub(crate) struct Services {
     pub(crate) urls: Urls,
     #[cfg(feature = "otlp")]
@@ -71,7 +71,7 @@ impl Services {
         }
         #[cfg(feature = "postgres")]
         let server = if urls.postgres.is_none() {
-            // What a server has by itself.
+            // The default of a server.
             server::Server::start_with("figures", &["shared_buffers=128MB"])
         } else {
             None
@@ -80,7 +80,7 @@ impl Services {
         if let Some(server) = &server {
             urls.postgres = Some(server.boss());
         }
-        // As a server syncs by itself: every two minutes.
+        // By default, a server syncs every two minutes.
         #[cfg(feature = "nats")]
         let nats = if urls.nats.is_none() { nats::Server::start_lazy("figures") } else { None };
         #[cfg(feature = "nats")]
@@ -100,7 +100,7 @@ impl Services {
         }
     }
 
-    /// A directory here, and the bucket where there is a server.
+    /// A directory here, and the bucket if there is a server.
     #[cfg(feature = "objects")]
     pub(crate) fn archives(&self, dir: &std::path::Path) -> Vec<crate::archive::Archive> {
         let mut archives = vec![crate::archive::Archive::in_directory(dir.join("archive"))];

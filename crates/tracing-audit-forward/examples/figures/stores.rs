@@ -1,4 +1,4 @@
-//! The stores, each well, down and hanging, and the plainest loops that write to them.
+//! The stores, each up, down and hanging, and the simplest loops that write to them.
 
 use std::{
     fs::{self, File},
@@ -12,25 +12,25 @@ use tracing_audit_forward::{Entry, FileSink, Gap, Pace, Position, Sink, SinkErro
 
 use crate::{Result, log::batches, services::Urls};
 
-/// What writes a log to a store without the forwarder.
+/// Writes a log to a store without the forwarder.
 pub(crate) type Plain<'a> = Box<dyn Fn(&Path) -> Result<()> + 'a>;
 
 pub(crate) trait Store {
     fn name(&self) -> &'static str;
 
-    /// A sink whose store has nothing yet.
+    /// Returns a sink whose store is empty.
     fn empty(&self) -> Result<AnySink>;
 
-    /// A sink whose store is not there.
+    /// Returns a sink whose store is not there.
     fn down(&self) -> Result<AnySink>;
 
-    /// A sink whose store takes a call and does not answer.
+    /// Returns a sink whose store accepts a call and does not answer.
     fn hanging(&self) -> Result<AnySink>;
 
     fn plain(&self) -> Vec<(&'static str, Plain<'_>)>;
 }
 
-/// Those that are there. The file is in this directory.
+/// Returns those that are available. The file is in this directory.
 #[cfg_attr(
     not(any(feature = "nats", feature = "otlp", feature = "postgres")),
     expect(unused_mut, clippy::unnecessary_wraps, reason = "there is the file alone")
@@ -84,7 +84,7 @@ impl Sink for AnySink {
     }
 }
 
-/// A port that nobody has, and one that takes connections and says nothing.
+/// A port without a listener, and one that accepts connections and never answers.
 #[cfg(any(feature = "nats", feature = "otlp", feature = "postgres"))]
 struct Ports {
     closed: u16,
@@ -200,7 +200,7 @@ mod postgres {
             Ok((runtime, client))
         }
 
-        /// A connection with a table of lines and the key that the sink has, without its columns and other indexes.
+        /// A connection with a table of lines and the key of the sink, without its columns and other indexes.
         fn table(&self) -> Result<(Runtime, Client)> {
             let (runtime, client) = self.fresh()?;
             let create = "CREATE TABLE figures.plain (seq bigint PRIMARY KEY, line bytea NOT NULL)";
@@ -241,7 +241,7 @@ mod postgres {
         }
     }
 
-    /// What the server does of it by itself, with the rows that the sink has just written.
+    /// The server's own work, with the rows that the sink has just written.
     const ALONE: &str = "CREATE TABLE figures.again (LIKE figures.audit_records INCLUDING ALL); \
                          INSERT INTO figures.again SELECT * FROM figures.audit_records";
 
@@ -336,7 +336,7 @@ mod otlp {
         AnyValue { value: Some(Value::StringValue(text.to_owned())) }
     }
 
-    /// The id of a chain, the number of the chain, and each member as a text.
+    /// Returns the id of a chain, the number of the chain, and each member as a text.
     fn members(line: &str) -> Result<Vec<KeyValue>> {
         let attribute =
             |key: String, value: &str| KeyValue { key, value: Some(text(value)), ..KeyValue::default() };

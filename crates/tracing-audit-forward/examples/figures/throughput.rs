@@ -1,4 +1,4 @@
-//! The forwarder beside the plainest loops, in turns.
+//! The forwarder and the simplest loops, in turns.
 
 use std::{
     path::Path,
@@ -33,7 +33,7 @@ pub(crate) fn measure(store: &dyn Store, log: &Path, records: u64) -> Result<()>
     Ok(())
 }
 
-/// How long it takes until an empty store has the log.
+/// Measures the time until an empty store has the log.
 pub(crate) fn forward(store: &dyn Store, log: &Path) -> Result<Duration> {
     forget_positions(log)?;
     let sink = store.empty()?;

@@ -8,7 +8,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use tracing_audit_forward::{Delivered, Feed, Origin, SinkError, StreamState, What};
 
-/// The records of all chains, each made when it is asked for.
+/// The records of all chains, each created on demand.
 pub(crate) struct Hosts {
     count: u32,
     chains: u32,
@@ -17,7 +17,7 @@ pub(crate) struct Hosts {
     /// The last hash of each chain.
     last: Vec<String>,
     next: u64,
-    /// How long making them took.
+    /// How long creating them took.
     pub(crate) making: Duration,
     pub(crate) bytes: u64,
 }

@@ -61,7 +61,7 @@ fn run(dir: &Path, hosts: u32, chains: u32, records: u32) {
     let begun = Instant::now();
     drop(Collector::open(dir).unwrap());
     let start = begun.elapsed();
-    // One copy stands for all.
+    // One copy is enough.
     let report = verify(dir.join("logs").join(feed.origin(0).to_string())).unwrap();
     assert_ne!(report.verdict(), Verdict::Damaged, "{report}");
     println!(
@@ -77,7 +77,7 @@ fn run(dir: &Path, hosts: u32, chains: u32, records: u32) {
     assert!(took > Duration::ZERO);
 }
 
-/// The most memory that this process had at once.
+/// Returns the peak memory of this process.
 fn peak_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

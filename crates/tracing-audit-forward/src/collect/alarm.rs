@@ -1,4 +1,4 @@
-//! What is wrong with a fleet: judged from what is known, and the time.
+//! What is wrong with a fleet, judged from what is known and the current time.
 
 use std::{
     collections::HashMap,
@@ -15,19 +15,19 @@ use super::{
 };
 use crate::origin::Origin;
 
-/// How long a record that another chain names may be on its way.
-const ON_ITS_WAY: Duration = Duration::from_secs(30);
+/// How long a record that another chain names may be in transit.
+const IN_TRANSIT: Duration = Duration::from_secs(30);
 
 /// Something that is wrong now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Alarm {
-    /// What it is.
+    /// The kind.
     pub kind: AlarmKind,
-    /// The log, as `service/host`; `None` where it is about the stream.
+    /// The log, as `service/host`; `None` if the alarm is about the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-    /// The id of the chain, where it is about one.
+    /// The id of the chain, if the alarm is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain_id: Option<String>,
     /// What is wrong, and what to do.
@@ -39,22 +39,23 @@ pub struct Alarm {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AlarmKind {
-    /// Two records came under one number: the log was restored, cloned or written anew.
+    /// Two records arrived under one number: the log was restored, cloned or rewritten.
     Forked,
-    /// A line is not what its hash says, or does not link to the one before.
+    /// A line does not match its hash, or does not link to the one before.
     Altered,
-    /// The forwarder of a log does not forward a chain: the log was cut or rewound, is damaged, or cannot be read.
+    /// The forwarder of a log does not forward a chain: the log was truncated or rewound, is damaged, or
+    /// cannot be read.
     Stopped,
-    /// Records, a chain or a log are known to be there and did not come.
+    /// Records, a chain or a log are known to exist and did not arrive.
     Missing,
-    /// A log that was not closed says nothing any more, and its forwarder gives no sign of life.
+    /// A log that was not closed has become silent: neither records nor heartbeats of its forwarder arrive.
     Silent,
     /// The stream cannot be read, or the collector is behind it.
     Behind,
 }
 
 impl AlarmKind {
-    /// Every value, in the order of declaration. A later version may add some.
+    /// Every value, in the order of declaration. A later version may add values.
     pub const ALL: &'static [Self] =
         &[Self::Forked, Self::Altered, Self::Stopped, Self::Missing, Self::Silent, Self::Behind];
 
@@ -71,7 +72,7 @@ impl AlarmKind {
         }
     }
 
-    /// Whether evidence is in doubt, and not only late.
+    /// Returns whether evidence is in doubt, rather than only late.
     #[must_use]
     pub const fn is_about_evidence(self) -> bool {
         !matches!(self, Self::Silent | Self::Behind)
@@ -85,7 +86,7 @@ impl fmt::Display for AlarmKind {
 }
 
 impl Alarm {
-    /// An alarm about the stream, or the collector itself.
+    /// Creates an alarm about the stream, or the collector itself.
     #[must_use]
     pub const fn new(kind: AlarmKind, message: String) -> Self {
         Self { kind, origin: None, chain_id: None, message }
@@ -108,10 +109,10 @@ impl fmt::Display for Alarm {
 pub(super) struct Known<'a> {
     pub(super) logs: &'a HashMap<Origin, Log>,
     pub(super) expected: &'a [Origin],
-    /// Since when the stream was read without a break, and nothing of it lay far ahead. `None` where that is not so now: then
-    /// nobody else is blamed for what did not come.
+    /// Since when the stream has been read without interruption and without a large backlog. `None` if that
+    /// is not so now: then no log is blamed for what did not arrive.
     pub(super) listening_since: Option<Instant>,
-    /// Whether all that the stream had was taken once, and nothing is waited for.
+    /// Whether this run takes what the stream has once, and then ends.
     pub(super) is_once: bool,
     pub(super) silent_after: Duration,
     pub(super) now: Instant,
@@ -132,7 +133,7 @@ impl Known<'_> {
         alarms
     }
 
-    /// How long the stream was listened to since then, at least.
+    /// Returns how long the stream has been read since then, at least.
     fn listened_since(&self, at: Instant) -> Option<Duration> {
         Some(self.now.saturating_duration_since(at.max(self.listening_since?)))
     }
@@ -155,11 +156,11 @@ impl Known<'_> {
         }
         if !chain.missing.is_empty() {
             let ranges = listed(&chain.missing);
-            raise(AlarmKind::Missing, format!("records {ranges} did not come; look for them on the host"));
+            raise(AlarmKind::Missing, format!("records {ranges} did not arrive; look for them on the host"));
         }
         if chain.unplaced > 0 {
             let message = format!(
-                "{} records came from the middle of a segment, and are not collected; forward the log from its start",
+                "{} records arrived from the middle of a segment, and are not collected; forward the log from its start",
                 chain.unplaced
             );
             raise(AlarmKind::Missing, message);
@@ -167,7 +168,7 @@ impl Known<'_> {
         let unexplained = chain.unexplained_gaps();
         if !unexplained.is_empty() && self.is_late(chain.gap_ms.max(chain.received_ms)) {
             let message = format!(
-                "its forwarder says that retention removed records {}, and the log does not; look for them on the host",
+                "its forwarder says that retention removed records {}, but the log does not say so; look for them on the host",
                 listed(&unexplained)
             );
             raise(AlarmKind::Missing, message);
@@ -176,18 +177,18 @@ impl Known<'_> {
             && self.is_late(witness.at_ms)
         {
             let message = format!(
-                "another chain of the log says that it has record {}, and only {} came; verify the log on its host",
+                "another chain of the log names record {}, and only {} arrived; verify the log on its host",
                 witness.seq, chain.seq
             );
             raise(AlarmKind::Missing, message);
         }
     }
 
-    /// Whether what was told then should have come by now.
-    fn is_late(&self, told_ms: u64) -> bool {
-        let since_told = Duration::from_millis(self.now_ms.saturating_sub(told_ms));
+    /// Returns whether something announced at that time should have arrived by now.
+    fn is_late(&self, announced_ms: u64) -> bool {
+        let since_then = Duration::from_millis(self.now_ms.saturating_sub(announced_ms));
         let listening = self.listening_since.map(|since| self.now.saturating_duration_since(since));
-        since_told > ON_ITS_WAY && (self.is_once || listening.is_some_and(|time| time > ON_ITS_WAY))
+        since_then > IN_TRANSIT && (self.is_once || listening.is_some_and(|time| time > IN_TRANSIT))
     }
 
     fn of_log(&self, log: &Log, alarms: &mut Vec<Alarm>) {
@@ -195,7 +196,7 @@ impl Known<'_> {
             let (origin, chain_id) = (Some(log.name.clone()), chain_id.map(str::to_owned));
             alarms.push(Alarm { kind, origin, chain_id, message });
         };
-        // Also of chains of which nothing ever came.
+        // Also chains of which nothing ever arrived.
         for (id, why) in &log.row.left_out {
             raise(AlarmKind::Stopped, Some(id), format!("its forwarder does not forward it: {why}"));
         }
@@ -203,22 +204,22 @@ impl Known<'_> {
             raise(AlarmKind::Stopped, None, format!("its forwarder cannot send anything: {trouble}"));
         }
         if log.row.is_overfull {
-            let message = "it has more chains than a log can have, and the others are not collected; see who sends them";
+            let message = "it has more chains than a log can have, and the others are not collected; find out who sends them";
             raise(AlarmKind::Missing, None, message.to_owned());
         }
         let is_open = |held: &Held| !held.row.closed && held.row.seq > 0;
-        let heard = log.heard.or(self.listening_since);
-        let quiet = heard.and_then(|heard| self.listened_since(heard));
+        let last_arrival = log.last_arrival.or(self.listening_since);
+        let quiet = last_arrival.and_then(|last_arrival| self.listened_since(last_arrival));
         if !self.is_once
             && log.chains.values().any(is_open)
             && quiet.is_some_and(|quiet| quiet > self.silent_after)
         {
-            let message = "it was not closed, and neither a record nor a sign of life came; look at the host and its forwarder";
+            let message = "it was not closed, and neither a record nor a heartbeat arrived; look at the host and its forwarder";
             raise(AlarmKind::Silent, None, message.to_owned());
         }
     }
 
-    /// Expected logs of which nothing ever came.
+    /// Adds an alarm for each expected log of which nothing ever arrived.
     fn absent(&self, alarms: &mut Vec<Alarm>) {
         let has_waited = self.is_once
             || self
@@ -227,12 +228,13 @@ impl Known<'_> {
         if !has_waited {
             return;
         }
-        let has_come = |origin: &Origin| {
+        let has_arrived = |origin: &Origin| {
             self.logs.get(origin).is_some_and(|log| log.chains.values().any(|held| held.row.seq > 0))
         };
-        for origin in self.expected.iter().filter(|origin| !has_come(origin)) {
-            let message = "it is expected, and no record of it ever came; look at the host and its forwarder"
-                .to_owned();
+        for origin in self.expected.iter().filter(|origin| !has_arrived(origin)) {
+            let message =
+                "it is expected, and no record of it ever arrived; look at the host and its forwarder"
+                    .to_owned();
             let origin = Some(origin.to_string());
             alarms.push(Alarm { kind: AlarmKind::Missing, origin, chain_id: None, message });
         }

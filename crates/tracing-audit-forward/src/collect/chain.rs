@@ -1,4 +1,4 @@
-//! A chain as it was collected, and what a line means for it. Nothing here touches a file or asks the time.
+//! A chain as it was collected, and what a line means for it. Nothing here touches a file or reads the clock.
 
 use serde::{Deserialize, Serialize};
 use tracing_audit::{Digest, Head};
@@ -10,7 +10,7 @@ use crate::{
     timestamp::parse_time,
 };
 
-/// The longest lists of missing ranges and of gaps. What comes behind is joined with the last one.
+/// The longest lists of missing ranges and of gaps. Further ranges are merged into the last one.
 const MAX_RANGES: usize = 100;
 
 /// A chain as it was collected: a row of the table of heads.
@@ -19,11 +19,11 @@ const MAX_RANGES: usize = 100;
 pub struct CollectedChain {
     /// The service that writes it.
     pub service: String,
-    /// The host that it comes from.
+    /// The host that it runs on.
     pub host: String,
     /// The id of the chain.
     pub chain_id: String,
-    /// The number of the chain in its log, once a line said it.
+    /// The number of the chain in its log, once a line has shown it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<u16>,
     /// The directory of its log below `logs`, once a line was written.
@@ -31,50 +31,52 @@ pub struct CollectedChain {
     pub log: Option<String>,
     /// The number of its newest segment; 0 while there is none.
     pub segment: u32,
-    /// How many bytes of that segment are written.
+    /// The number of bytes of that segment that are written.
     pub bytes: u64,
     /// The sequence number of its last record; 0 while there is none.
     pub seq: u64,
-    /// The sequence number of the first record that is here; 0 while there is none.
+    /// The sequence number of the first record in the copy; 0 while there is none.
     #[serde(default)]
     pub first: u64,
     /// The hash of the last record.
     #[serde(default, with = "as_text", skip_serializing_if = "Option::is_none")]
     pub hash: Option<Digest>,
-    /// The time of that record, as it stands there.
+    /// The time of that record, as written there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ts: Option<String>,
     /// Whether that record is a `close`: nothing more is expected until a program opens the log again.
     pub closed: bool,
     /// When it was received, in milliseconds since 1970 by the clock of the collector.
     pub received_ms: u64,
-    /// How many milliseconds lay between its time and its reception, by the clocks of both machines.
+    /// The milliseconds between its time and its reception, by the clocks of both machines.
     pub lag_ms: u64,
-    /// Ranges of records that never came, and that nothing explains.
+    /// Ranges of records that never arrived, without an explanation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<(u64, u64)>,
-    /// Ranges of records that retention had removed before they were sent, as the forwarder said.
+    /// Ranges of records that retention had removed before they were sent, according to the forwarder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<(u64, u64)>,
-    /// Up to which record retention had removed the chain, as the log itself says.
+    /// The last record that retention had removed from the chain, according to the log itself.
     #[serde(default)]
     pub pruned_through: u64,
-    /// When a gap was told last.
+    /// When the last gap was reported.
     #[serde(default)]
     pub(super) gap_ms: u64,
-    /// How many records came before the first one that begins a segment. They are not here.
+    /// The number of records that arrived before the first one that begins a segment. They are not in the
+    /// copy.
     #[serde(default)]
     pub unplaced: u64,
-    /// The first message that was not taken because the copy is damaged. It is read again once the file is back.
+    /// The first message that was not taken because the copy is damaged. It is read again once the file is
+    /// back.
     #[serde(default)]
     pub(super) untaken: u64,
-    /// What was found first.
+    /// The first fault that was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
-    /// How many messages were found to be wrong.
+    /// The number of faulty messages.
     #[serde(default)]
     pub faults: u64,
-    /// The newest record that another chain of the log says is durable, and when that was said.
+    /// The newest record that another chain of the log names as durable, and since when one has been missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) witnessed: Option<Witness>,
 }
@@ -83,11 +85,11 @@ pub struct CollectedChain {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Fault {
-    /// What kind it is of.
+    /// The kind.
     pub kind: FaultKind,
-    /// The record, as far as it can be told.
+    /// The record, as far as it can be determined.
     pub seq: u64,
-    /// The place of the message in the stream, where it can be looked at.
+    /// The place of the message in the stream, where it can be inspected.
     pub place: u64,
     /// What is wrong, in words.
     pub what: String,
@@ -98,13 +100,13 @@ pub struct Fault {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// Two records under one number: the log was restored, cloned or written anew.
+    /// Two records under one number: the log was restored, cloned or rewritten.
     Forked,
-    /// A line that is not what its hash says, or does not link to the one before.
+    /// A line that does not match its hash, or does not link to the one before.
     Altered,
 }
 
-/// What another chain says of this one.
+/// What another chain says about this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Witness {
     pub(super) seq: u64,
@@ -113,19 +115,19 @@ pub(super) struct Witness {
     pub(super) at_ms: u64,
 }
 
-/// What is to be done with a line.
+/// What to do with a line.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// It follows: it is appended.
+    /// The line follows the last one: append it.
     Append {
-        /// Whether it begins a segment.
+        /// Whether the line begins a segment.
         begins_segment: bool,
-        /// What it says of other chains.
+        /// The records of other chains that the line names.
         witnessed: Vec<Witnessed>,
     },
-    /// There is a record under its number already: both have to be compared.
+    /// There is already a record under its number: compare the two.
     Compare { seq: u64, hash: Digest },
-    /// There is nothing to be done with it.
+    /// Nothing.
     Nothing,
 }
 
@@ -158,24 +160,24 @@ impl CollectedChain {
         }
     }
 
-    /// The last record, to be kept or compared elsewhere.
+    /// Returns the last record, to be kept or compared elsewhere.
     #[must_use]
     pub fn head(&self) -> Option<Head> {
         format!("{:03}/{}:{}", self.chain?, self.seq, self.hash?).parse().ok()
     }
 
-    /// Where its log comes from. `None` where the table names what is no origin.
+    /// Returns the origin of its log. `None` if the names in the table are not valid.
     #[must_use]
     pub fn origin(&self) -> Option<Origin> {
         Origin::new(&*self.service, &*self.host).ok()
     }
 
-    /// The name of the file of its newest segment.
+    /// Returns the name of the file of its newest segment.
     pub(super) fn file_name(&self) -> String {
         format!("audit-{:03}-{:08}.jsonl", self.chain.unwrap_or_default(), self.segment)
     }
 
-    /// Judges a line, and takes over what it says if it follows.
+    /// Judges a line, and updates the state if the line follows the last one.
     pub(super) fn take(&mut self, line: &[u8], place: u64, now_ms: u64) -> Next {
         let parsed = match CopiedLine::parse(line) {
             Ok(parsed) => parsed,
@@ -183,15 +185,16 @@ impl CollectedChain {
         };
         let seq = parsed.seq;
         if seq <= self.seq {
-            // What lies before the first one was never here.
+            // What lies before the first record was never in the copy.
             let is_before = seq < self.first;
             return if is_before { Next::Nothing } else { Next::Compare { seq, hash: parsed.hash } };
         }
         let identity = parsed.identity();
         if identity.as_ref().is_some_and(|identity| identity.id != self.chain_id) {
-            return self.altered(seq, place, "the record says that it is of another chain");
+            return self.altered(seq, place, "the record names another chain");
         }
-        // A chain is written from a segment's first line on: only that says to which file it belongs.
+        // A chain is written from the first line of a segment on, because only that shows to which file it
+        // belongs.
         if self.segment == 0 && identity.is_none() {
             self.unplaced += 1;
             return Next::Nothing;
@@ -211,13 +214,13 @@ impl CollectedChain {
                 FaultKind::Forked,
                 seq,
                 place,
-                "the record came although its forwarder had said that it was removed",
+                "the record arrived although its forwarder had reported it as removed",
             );
         }
         let pruned = parsed.prune().map_or(0, |(through, _)| through).min(seq - 1);
         self.pruned_through = self.pruned_through.max(pruned);
         if seq > expected {
-            // A chain may begin where retention had ended, and says so.
+            // A chain may begin where retention ended, if its first line says so.
             let begun = if self.seq == 0 { pruned } else { 0 };
             let first = expected.max(begun + 1);
             if first < seq {
@@ -232,13 +235,13 @@ impl CollectedChain {
         Next::Append { begins_segment: identity.is_some(), witnessed: parsed.witnessed() }
     }
 
-    /// The number of the record that comes next.
+    /// Returns the number of the next record.
     fn expected(&self) -> u64 {
         let behind_gap = self.gaps.last().map_or(0, |(_, last)| *last);
         self.seq.max(behind_gap) + 1
     }
 
-    /// Whether a line links to the last record, or to none where it is the first of all.
+    /// Returns whether a line links to the last record, or to none if it is the first of all.
     fn is_linked(&self, line: &CopiedLine<'_>) -> bool {
         match self.hash {
             Some(hash) => line.previous == hash,
@@ -266,7 +269,7 @@ impl CollectedChain {
         }
     }
 
-    /// Takes over that retention removed records.
+    /// Adds the gap of records that retention removed.
     pub(super) fn gap(&mut self, gap: &Gap, now_ms: u64) {
         self.gap_ms = now_ms;
         self.chain.get_or_insert(gap.chain);
@@ -280,7 +283,7 @@ impl CollectedChain {
         }
     }
 
-    /// Takes over what another chain of the log says of this one.
+    /// Records what another chain of the log says about this one.
     pub(super) fn witness(&mut self, witnessed: &Witnessed, place: u64, now_ms: u64) {
         self.chain.get_or_insert(witnessed.chain);
         if witnessed.seq == self.seq && self.hash != Some(witnessed.hash) {
@@ -293,19 +296,20 @@ impl CollectedChain {
         }
         if witnessed.seq > self.seq.max(self.witnessed.as_ref().map_or(0, |known| known.seq)) {
             let hash = Some(witnessed.hash);
-            // It is waited for from the first time on that something is known to be missing.
+            // The wait begins when something is first known to be missing.
             let at_ms = self.witnessed.as_ref().map_or(now_ms, |known| known.at_ms);
             self.witnessed = Some(Witness { seq: witnessed.seq, hash, at_ms });
         }
     }
 
-    /// Takes over what came of comparing a record with the one under its number. `None` where that one is not here.
+    /// Records the result of comparing a record with the one under its number. `None` if that one is not in
+    /// the copy.
     pub(super) fn compared(&mut self, seq: u64, hash: Digest, here: Option<Digest>, place: u64) {
         match here {
             Some(here) if here == hash => {}
             Some(here) => {
                 let what =
-                    format!("the record {hash} came under a number that has the record {here} already");
+                    format!("the record {hash} arrived under a number that has the record {here} already");
                 self.note(FaultKind::Forked, seq, place, &what);
             }
             None => {
@@ -316,18 +320,18 @@ impl CollectedChain {
         }
     }
 
-    /// Gaps that the log itself does not explain by what retention removed.
+    /// Returns the gaps that the log itself does not explain by retention.
     pub(super) fn unexplained_gaps(&self) -> Vec<(u64, u64)> {
         self.gaps.iter().copied().filter(|(_, last)| *last > self.pruned_through).collect()
     }
 
-    /// Whether anything is to be taken back.
+    /// Returns whether there is anything for [`settle`](Self::settle) to clear.
     pub(super) fn has_alarm(&self) -> bool {
         let is_missing = !self.missing.is_empty() || self.unplaced > 0 || !self.unexplained_gaps().is_empty();
         self.fault.is_some() || self.witnessed.is_some() || is_missing
     }
 
-    /// Takes back what was found.
+    /// Clears what was found.
     pub(super) fn settle(&mut self) {
         (self.fault, self.faults, self.witnessed) = (None, 0, None);
         self.unplaced = 0;
@@ -346,7 +350,7 @@ impl CollectedChain {
     }
 }
 
-/// Adds a range behind the others.
+/// Adds a range after the others.
 fn add_range(ranges: &mut Vec<(u64, u64)>, first: u64, last: u64) {
     let is_full = ranges.len() >= MAX_RANGES;
     match ranges.last_mut() {
@@ -355,13 +359,13 @@ fn add_range(ranges: &mut Vec<(u64, u64)>, first: u64, last: u64) {
     }
 }
 
-/// Milliseconds since 1970.
+/// Returns the milliseconds since 1970.
 pub(super) fn millis(at: std::time::SystemTime) -> u64 {
     let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A hash as its digits.
+/// Serialises a hash as its digits.
 mod as_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use tracing_audit::Digest;

@@ -20,38 +20,38 @@ use super::{
     take::{Now, mark_of},
 };
 use crate::{
-    error::{Error, said},
+    error::{Error, with_source},
     origin::Origin,
     sink::SinkError,
 };
 
-/// How many messages are taken at once, and how long they are waited for.
+/// How many messages are taken at once, and how long to wait for them.
 const BATCH: usize = 5_000;
 const WAIT: Duration = Duration::from_millis(500);
 
-/// How often what was taken is made durable and noted in the table, at least after so many bytes. Where that takes long, as
-/// with 100,000 chains, the time between is this many times as long.
+/// How often what was taken is synced and recorded in the table, and after how many bytes at the latest.
+/// Where a checkpoint takes long, as with 100,000 chains, the interval is this multiple of its duration.
 const CHECKPOINT: Duration = Duration::from_secs(2);
 const CHECKPOINT_BYTES: usize = 64 << 20;
 const CHECKPOINT_SHARE: u32 = 5;
 
-/// After how many bytes what was taken is written to the files. Each write opens a file anew: the more lines of a chain it
-/// has, the better.
+/// After how many bytes the lines are written to the files. Each write opens a file, so many lines per chain
+/// and write are better.
 const WRITE_BYTES: usize = 16 << 20;
 
-/// How often the table is written where nothing came: it shows that the collector lives.
+/// How often the table is written if nothing arrives: it shows that the collector runs.
 const REST: Duration = Duration::from_secs(15);
 
-/// How often heads are written for `verify`.
+/// How often the heads for `verify` are written.
 const HEADS: Duration = Duration::from_secs(10);
 
-/// After how long without a message a stream that seems to have more is asked anew.
+/// How long a stream that seems to have more may deliver nothing before it is reopened.
 const FRUITLESS: Duration = Duration::from_secs(10);
 
 /// How often the fleet is judged.
 const JUDGED: Duration = Duration::from_secs(1);
 
-/// What a collector does and when it calls for somebody, before it is opened.
+/// Settings of a collector, before it is opened.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct CollectorBuilder {
@@ -62,27 +62,28 @@ pub struct CollectorBuilder {
 }
 
 impl CollectorBuilder {
-    /// After how long without a record and without a sign of life a log that was not closed is silent. The NATS sink gives
-    /// one every 15 seconds; a log whose forwarder gives none says something at least every hour, so set it above that.
-    /// Default: 45 seconds.
+    /// Sets after how long without a record and without a heartbeat a log that was not closed is silent. The
+    /// NATS sink sends a heartbeat every 15 seconds. A log whose forwarder sends none writes something at
+    /// least every hour, so set more than that. Default: 45 seconds.
     pub const fn silent_after(mut self, time: Duration) -> Self {
         self.silent_after = time;
         self
     }
 
-    /// For how long the stream may fail, or the collector be behind it, before that is an alarm. Default: 45 seconds.
+    /// Sets for how long the stream may fail, or the collector be behind it, before an alarm is raised.
+    /// Default: 45 seconds.
     pub const fn behind_after(mut self, time: Duration) -> Self {
         self.behind_after = time;
         self
     }
 
-    /// Expects this log: that none of its records ever came is an alarm.
+    /// Expects this log: if none of its records ever arrives, an alarm is raised.
     pub fn expect(mut self, origin: Origin) -> Self {
         self.expected.push(origin);
         self
     }
 
-    /// Opens the directory, or makes it.
+    /// Opens the directory, and creates it if it is missing.
     ///
     /// # Errors
     ///
@@ -95,7 +96,7 @@ impl CollectorBuilder {
                 let reason = "there are logs, and `table.json` is not here".to_owned();
                 return Err(Error::BadCopy { path: self.dir, reason });
             }
-            // Before the first log, so that a crash leaves no log without a table.
+            // Before the first log, so that a crash never leaves a log without a table.
             None => {
                 let fleet =
                     Fleet { format: FORMAT, updated_ms: millis(SystemTime::now()), ..Fleet::default() };
@@ -114,7 +115,7 @@ impl CollectorBuilder {
             listening_since: None,
             fruitless_since: None,
             is_connected: false,
-            standing: Standing::AsTable,
+            memory_state: MemoryState::AsTable,
             unwritten: 0,
             unsynced: 0,
             written: Written::default(),
@@ -133,34 +134,40 @@ impl CollectorBuilder {
     }
 }
 
-/// Takes the records of a fleet from a stream, checks every chain as it arrives, and keeps a copy of each log.
+/// Takes the records of a fleet from a stream, checks every chain as it arrives, and keeps a copy of each
+/// log.
 ///
-/// Below its directory, `logs/<service>/<host>` is a directory that [`verify`](tracing_audit::verify()) takes, with the lines
-/// of the log, byte for byte; `heads/<service>/<host>` has the heads that `verify --heads` takes, to be compared with the log
-/// on its host; `table.json` is the table of heads ([`Fleet`]). What is written is durable before the table says so, within
-/// some two seconds. At whatever moment the process or the machine ends, the next collector cuts the files to what the
-/// table says and goes on behind its place in the stream: nothing is lost and nothing doubled, as long as the stream
-/// still has what lies behind that place.
+/// Its directory contains:
 ///
-/// A line that does not follow on the one before is not written: it is an alarm that stays, with its place in the
-/// stream, until somebody has looked and calls [`settle`]. The other chains go on.
+/// - `logs/<service>/<host>`: a directory that [`verify`](tracing_audit::verify()) accepts, with the lines of
+///   the log, byte for byte;
+/// - `heads/<service>/<host>`: the heads for `verify --heads`, to compare with the log on its host;
+/// - `table.json`: the table of heads ([`Fleet`]).
+///
+/// Lines are durable before the table records them, within some two seconds. Whenever the process or the
+/// machine stops, the next collector cuts the files to what the table records and continues after its place
+/// in the stream. Nothing is lost or duplicated, as long as the stream still has the messages after that
+/// place.
+///
+/// A line that does not follow the one before is not written. It raises an alarm with its place in the
+/// stream, which stays until somebody has looked and calls [`settle`]. The other chains continue.
 #[derive(Debug)]
 pub struct Collector {
     pub(super) directory: Directory,
     settings: CollectorBuilder,
-    /// What the table says beside the chains.
+    /// What the table has beside the chains.
     pub(super) fleet: Fleet,
     pub(super) logs: HashMap<Origin, Log>,
-    /// Which log a chain came from first.
+    /// The log that a chain first came from.
     pub(super) owners: HashMap<Arc<str>, Origin>,
-    /// Where chains are read that a stream brings again: the next record and what comes from there on.
+    /// Readers of chains that a stream delivers again: the next record, and the items from there on.
     pub(super) replays: HashMap<(Origin, Arc<str>), (u64, ReadItems)>,
     listening_since: Option<Instant>,
-    /// Since when nothing came although the stream seems to have more.
+    /// Since when nothing has arrived although the stream seems to have more.
     fruitless_since: Option<Instant>,
     is_connected: bool,
-    pub(super) standing: Standing,
-    /// How many bytes were taken and not yet written, and how many were written since the last checkpoint.
+    pub(super) memory_state: MemoryState,
+    /// The bytes that were taken and not yet written, and those written since the last checkpoint.
     pub(super) unwritten: usize,
     unsynced: usize,
     pub(super) written: Written,
@@ -169,36 +176,36 @@ pub struct Collector {
     checkpoint_took: Duration,
     pub(super) changed_logs: BTreeSet<String>,
     heads_written: Instant,
-    /// When it was in step with the stream last.
+    /// When it last had everything that the stream had.
     in_step_at: Instant,
     judged: Option<Instant>,
     pub(super) records: u64,
     pub(super) repeats: u64,
 }
 
-/// What a collector knows, beside what its table and files say.
+/// How the state in memory relates to the table and the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// The same.
+pub(super) enum MemoryState {
+    /// They are equal.
     AsTable,
-    /// More was taken since the table was read.
+    /// More was taken since the last checkpoint.
     Ahead,
     /// A write or a sync failed.
     InDoubt,
 }
 
-/// What a step did.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Step {
-    /// How many messages it took.
+    /// The number of messages that were taken.
     pub taken: usize,
     /// Whether there was nothing more in the stream.
     pub is_in_step: bool,
 }
 
 impl Collector {
-    /// A collector into this directory, with default settings.
+    /// Opens a collector with default settings.
     ///
     /// # Errors
     ///
@@ -207,7 +214,7 @@ impl Collector {
         Self::builder(dir).open()
     }
 
-    /// A collector with other settings.
+    /// Returns the settings of a collector.
     pub fn builder(dir: impl AsRef<Path>) -> CollectorBuilder {
         let moment = Duration::from_secs(45);
         CollectorBuilder {
@@ -218,20 +225,21 @@ impl Collector {
         }
     }
 
-    /// Takes the next messages, at most some thousands, and waits for them for at most half a second. Then it makes durable
-    /// what is due, and judges the fleet.
+    /// Takes the next messages, at most some thousands, and waits at most half a second for them. Then it
+    /// syncs what is due, and judges the fleet.
     ///
     /// # Errors
     ///
-    /// [`Error::Stream`] where the stream cannot be read, [`Error::Io`] where the copy cannot be written. Call it again,
-    /// after a pause: it begins behind what is durable. [`Error::BadCopy`] and [`Error::BadTable`] need somebody.
+    /// [`Error::Stream`] if the stream cannot be read, [`Error::Io`] if the copy cannot be written. Call it
+    /// again after a pause: it continues after what is durable. [`Error::BadCopy`] and [`Error::BadTable`]
+    /// need somebody to act.
     pub fn step(&mut self, feed: &mut dyn Feed) -> Result<Step, Error> {
         let step = self.try_step(feed);
-        self.doubt_after(&step);
+        self.note_failure(&step);
         match &step {
             Ok(_) => {
                 self.fleet.trouble = None;
-                // One batch is on its way at any time.
+                // One batch is always in transit.
                 if self.fleet.backlog <= BATCH as u64 {
                     self.in_step_at = Instant::now();
                     self.listening_since.get_or_insert(self.in_step_at);
@@ -241,19 +249,19 @@ impl Collector {
             }
             Err(error) => {
                 self.listening_since = None;
-                let why = said(error);
+                let why = with_source(error);
                 self.is_changed |= self.fleet.trouble.as_ref() != Some(&why);
                 self.fleet.trouble = Some(why);
             }
         }
-        self.hear(feed);
+        self.take_beats(feed);
         if self.judged.is_none_or(|at| at.elapsed() >= JUDGED) {
             self.judge(false);
         }
         if let Err(Error::Stream { .. }) = step {
-            // The alarm is for who reads the table.
+            // The alarm is for readers of the table.
             let written = self.checkpoint_if_due();
-            self.doubt_after(&written);
+            self.note_failure(&written);
             written?;
         }
         step
@@ -261,7 +269,8 @@ impl Collector {
 
     fn try_step(&mut self, feed: &mut dyn Feed) -> Result<Step, Error> {
         if !self.is_connected {
-            if self.standing != Standing::AsTable {
+            // After a failure, only what the table records is certain.
+            if self.memory_state != MemoryState::AsTable {
                 self.load()?;
             }
             self.connect(feed)?;
@@ -279,9 +288,10 @@ impl Collector {
         self.fleet.backlog = self.fleet.backlog.saturating_sub(count as u64);
         if count == 0 || self.checkpoint.elapsed() >= CHECKPOINT {
             let state = feed.state().map_err(|source| Error::Stream { source })?;
-            // What is between is gone: purged, expired or deleted.
+            // The messages in between are gone: purged, expired or deleted.
             let is_at_end = count == 0 && feed.is_at_end();
             self.fleet.backlog = if is_at_end { 0 } else { state.last.saturating_sub(self.fleet.place) };
+            // A stream can also be replaced while it is being read.
             if state.identity != self.fleet.stream || state.last < self.fleet.place {
                 let reason = "the stream is another one, or lost messages; it is read again".to_owned();
                 return Err(Error::Stream { source: SinkError::Unavailable { reason, retry_after: None } });
@@ -291,7 +301,7 @@ impl Collector {
         if count > 0 || self.fleet.backlog == 0 {
             self.fruitless_since = None;
         } else if self.fruitless_since.get_or_insert_with(Instant::now).elapsed() > FRUITLESS {
-            // Asked anew, the stream says how much it still has.
+            // Reopened, the stream reports how much it still has.
             (self.is_connected, self.fruitless_since) = (false, None);
         }
         Ok(Step { taken: count, is_in_step: count == 0 && self.fleet.backlog == 0 })
@@ -304,12 +314,13 @@ impl Collector {
     /// As [`step`](Self::step).
     pub fn catch_up(&mut self, feed: &mut dyn Feed) -> Result<(), Error> {
         let last = feed.state().map_err(|source| Error::Stream { source })?.last;
+        // Bounded by the end at the beginning, because a busy stream never ends.
         while !self.step(feed)?.is_in_step && self.fleet.place < last {}
-        // Whether logs are silent is for who listens on.
+        // Silence can only be judged by a collector that keeps running.
         self.flush_once(true)
     }
 
-    /// Makes everything durable that was taken, with the table and the heads.
+    /// Makes everything that was taken durable, with the table and the heads.
     ///
     /// # Errors
     ///
@@ -319,38 +330,40 @@ impl Collector {
     }
 
     fn flush_once(&mut self, is_once: bool) -> Result<(), Error> {
-        if self.standing == Standing::InDoubt {
+        if self.memory_state == MemoryState::InDoubt {
             self.load()?;
         }
         self.judge(is_once);
         let written = self.write_checkpoint().and_then(|()| self.write_heads());
-        self.doubt_after(&written);
+        self.note_failure(&written);
         written
     }
 
-    /// What was written when a write or sync failed may be there or not: the table says up to where it is.
-    fn doubt_after<T>(&mut self, done: &Result<T, Error>) {
+    /// Notes a failed write or sync. The files may or may not have the bytes: only what the table records is
+    /// certain.
+    fn note_failure<T>(&mut self, done: &Result<T, Error>) {
         if done.is_err() {
             self.is_connected = false;
             if !matches!(done, Err(Error::Stream { .. })) {
-                self.standing = Standing::InDoubt;
+                self.memory_state = MemoryState::InDoubt;
             }
         }
     }
 
-    /// What is wrong now.
+    /// Returns the current alarms.
     #[must_use]
     pub fn alarms(&self) -> &[Alarm] {
         &self.fleet.alarms
     }
 
-    /// How many records were written since it was opened, and how many came that were here already.
+    /// Returns how many records were written since it was opened, and how many arrived that were here
+    /// already.
     #[must_use]
     pub const fn counts(&self) -> (u64, u64) {
         (self.records, self.repeats)
     }
 
-    /// The table as it is now; the one on disk is up to some seconds behind.
+    /// Returns the current table. The one on disk is up to some seconds behind.
     #[must_use]
     pub fn fleet(&self) -> Fleet {
         let held = self.logs.values().flat_map(|log| log.chains.values());
@@ -360,16 +373,17 @@ impl Collector {
         Fleet { format: FORMAT, updated_ms: millis(SystemTime::now()), logs, chains, ..self.fleet.clone() }
     }
 
-    /// Begins again with what the table says.
+    /// Loads the table again.
     fn load(&mut self) -> Result<(), Error> {
         self.begin(table::read(self.directory.path())?.unwrap_or_default())
     }
 
-    /// Begins with what the table says. A chain whose file has less is left out, and says so; the others go on.
+    /// Starts from a table. A chain whose file has less than the table records is left out and reported; the
+    /// others continue.
     fn begin(&mut self, fleet: Fleet) -> Result<(), Error> {
         let path = self.directory.path();
         let mut logs: HashMap<Origin, Log> = HashMap::new();
-        // What was heard is not in the table, or older there.
+        // What arrived last is not in the table, or is older there.
         for (origin, mut log) in self.logs.drain() {
             log.forget_chains();
             logs.insert(origin, log);
@@ -380,12 +394,12 @@ impl Collector {
         for row in &fleet.chains {
             let no_origin = || Error::BadTable {
                 path: path.join("table.json"),
-                reason: format!("{}/{} is no name of a log", row.service, row.host),
+                reason: format!("{}/{} is not a name of a log", row.service, row.host),
             };
             let origin = row.origin().ok_or_else(no_origin)?;
             let damage = self.directory.surplus(row)?.err();
             let log = logs.entry(origin.clone()).or_insert_with(|| Log::new(origin.clone()));
-            if log.heard.is_none()
+            if log.last_arrival.is_none()
                 && let Some(row) = fleet.logs.get(&log.name)
             {
                 log.row.clone_from(row);
@@ -394,7 +408,8 @@ impl Collector {
             self.changed_logs.extend(row.log.clone());
             let mut row = row.clone();
             if damage.is_none() && row.untaken > 0 {
-                // Its file is back: what came meanwhile is read again, and what is here already is compared.
+                // The file is back: the messages since are read again, and records that are here already are
+                // compared.
                 place = place.min(row.untaken - 1);
                 row.untaken = 0;
             }
@@ -405,11 +420,11 @@ impl Collector {
         let last = fleet.last.filter(|_| place == fleet.place);
         self.fleet = Fleet { trouble, chains: Vec::new(), logs: BTreeMap::new(), place, last, ..fleet };
         (self.unwritten, self.unsynced, self.written) = (0, 0, Written::default());
-        self.standing = Standing::AsTable;
+        self.memory_state = MemoryState::AsTable;
         Ok(())
     }
 
-    /// Cuts the files to what the table says.
+    /// Cuts the files to what the table records.
     fn cut(&self, is_in_stream: bool) -> Result<(), Error> {
         let chains = self.logs.values().flat_map(|log| log.chains.values());
         for held in chains.filter(|held| !held.is_damaged) {
@@ -420,7 +435,8 @@ impl Collector {
         Ok(())
     }
 
-    /// Goes on in the stream behind what is here, if it is still the same stream there; else with its first message.
+    /// Continues in the stream after what is here, if it is still the same stream there; else with its first
+    /// message.
     fn connect(&mut self, feed: &mut dyn Feed) -> Result<(), Error> {
         let failed = |source| Error::Stream { source };
         let state = feed.state().map_err(failed)?;
@@ -431,7 +447,8 @@ impl Collector {
             (true, Some(mark)) if place > 0 && state.first <= place => {
                 feed.start(place).map_err(failed)?;
                 let found = feed.next(1, Duration::from_secs(5)).map_err(failed)?;
-                // Where that message is gone, what comes behind it is all that can be.
+                // If that message is gone, a later one is delivered, and there is nothing to compare: the stream
+                // counts as the same.
                 found.first().is_some_and(|found| found.place > place || mark_of(&found.what) == *mark)
             }
             (true, _) => true,
@@ -446,7 +463,7 @@ impl Collector {
         feed.start(state.first).map_err(failed)
     }
 
-    /// Writes what was taken to the files.
+    /// Writes the lines that were taken to the files.
     fn write(&mut self) -> Result<(), Error> {
         self.unsynced += std::mem::take(&mut self.unwritten);
         let mut chains = self.logs.values_mut().flat_map(|log| log.chains.values_mut());
@@ -466,7 +483,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Only what is durable is in the table.
+    /// Syncs the files, then writes the table, so that it has only what is durable.
     fn write_checkpoint(&mut self) -> Result<(), Error> {
         let begun = Instant::now();
         self.write()?;
@@ -497,19 +514,19 @@ impl Collector {
         Ok(())
     }
 
-    /// Takes over the signs of life, of logs that are known or expected.
-    fn hear(&mut self, feed: &mut dyn Feed) {
+    /// Takes over heartbeats, of logs that are known or expected.
+    fn take_beats(&mut self, feed: &mut dyn Feed) {
         let (now, now_ms) = (Instant::now(), millis(SystemTime::now()));
         for beat in feed.beats() {
             if self.settings.expected.contains(&beat.origin) && !self.logs.contains_key(&beat.origin) {
                 self.logs.insert(beat.origin.clone(), Log::new(beat.origin.clone()));
             }
-            // Whoever made one up would have it in the table for ever.
+            // Otherwise anybody could add logs to the table permanently.
             let Some(log) = self.logs.get_mut(&beat.origin) else { continue };
-            log.hear(now, now_ms);
+            log.note_arrival(now, now_ms);
             let left_out: BTreeMap<String, String> =
                 beat.left_out.into_iter().map(|(id, why)| (id.to_string(), why)).collect();
-            // That it lives is written when something else is: a quiet fleet writes little.
+            // The time alone is written with the next change, so that an idle fleet writes little.
             self.is_changed |= log.row.left_out != left_out || log.row.trouble != beat.trouble;
             (log.row.left_out, log.row.trouble) = (left_out, beat.trouble);
         }
@@ -547,8 +564,8 @@ fn key_of(chain: &CollectedChain) -> (&str, &str, Option<u16>, &str) {
     (&chain.service, &chain.host, chain.chain, &chain.chain_id)
 }
 
-/// Takes back the alarms that stay, of one chain or of all, once somebody has looked: what was found, and which records are
-/// missing. Returns how many chains had any.
+/// Clears the alarms that stay, of one chain or of all, once somebody has looked: faults and missing records.
+/// Returns how many chains had any.
 ///
 /// # Errors
 ///
@@ -569,8 +586,8 @@ pub fn settle(dir: impl AsRef<Path>, chain_id: Option<&str>) -> Result<usize, Er
     Ok(settled)
 }
 
-/// Expects nothing more of a log: it is not silent, whatever it was. What comes of it all the same is collected, and it is
-/// expected again. Returns how many of its chains were open.
+/// Stops expecting anything of a log, so that it is no longer silent. If records arrive all the same, they
+/// are collected, and the log is expected again. Returns how many of its chains were not closed.
 ///
 /// # Errors
 ///

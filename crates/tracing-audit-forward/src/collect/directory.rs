@@ -1,4 +1,4 @@
-//! The files of a collector: each log in a directory that `verify` takes, and the heads beside them.
+//! The files of a collector: each log in a directory that `verify` accepts, and the heads beside them.
 
 use std::{
     collections::BTreeSet,
@@ -16,21 +16,21 @@ use super::{
 };
 use crate::{error::Error, kept::Kept};
 
-/// How many files are synced one by one. A fleet can have thousands, and that would take longer than their records take to
-/// come.
+/// Maximum number of files that are synced one by one. A fleet can have thousands, and syncing each would
+/// take longer than their records take to arrive.
 const MAX_SYNCED: usize = 256;
 
-/// The directory of a collector, which no other one writes to while this is there.
+/// The directory of a collector, locked against other collectors.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    /// Opened before anything is written, so that its syncs tell of every failed writeback since (syncfs(2)).
+    /// Opened before anything is written, so that syncfs(2) on it reports every writeback that failed since.
     root: Kept,
     _lock: Kept,
 }
 
 impl Directory {
-    /// Makes it, if it is not there, and locks it.
+    /// Opens the directory, creates it if it is missing, and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         make(path).map_err(|error| Error::io("make", path)(error))?;
         let failed = |error| Error::io("lock", path)(error);
@@ -51,12 +51,12 @@ impl Directory {
         &self.path
     }
 
-    /// Where the logs are.
+    /// Returns the directory of all logs.
     pub(super) fn logs(&self) -> PathBuf {
         self.path.join("logs")
     }
 
-    /// The directory of a log.
+    /// Returns the directory of a log.
     pub(super) fn log(&self, log: &str) -> PathBuf {
         self.logs().join(log)
     }
@@ -65,11 +65,12 @@ impl Directory {
         Some(self.log(chain.log.as_deref()?).join(chain.file_name()))
     }
 
-    /// How many bytes a file has beyond what the table knows; `Err` with what is wrong where it has less.
+    /// Returns how many bytes a file has beyond what the table records. The inner `Err` describes a file that
+    /// has less.
     pub(super) fn surplus(&self, chain: &CollectedChain) -> Result<Result<u64, String>, Error> {
         let Some(path) = self.segment(chain) else { return Ok(Ok(0)) };
         match fs::symlink_metadata(&path) {
-            Ok(data) if !data.is_file() => Ok(Err(format!("{} is no regular file", path.display()))),
+            Ok(data) if !data.is_file() => Ok(Err(format!("{} is not a regular file", path.display()))),
             Ok(data) => Ok(data.len().checked_sub(chain.bytes).ok_or_else(|| {
                 format!("{} has {} bytes, and the table says {}", path.display(), data.len(), chain.bytes)
             })),
@@ -80,7 +81,8 @@ impl Directory {
         }
     }
 
-    /// Cuts off what the table does not know: no sync covered it. Unless the stream has it, it is put aside.
+    /// Cuts off what the table does not record: no sync covered it. If the stream no longer has it, it is
+    /// moved to `cut/`.
     pub(super) fn cut(&self, chain: &CollectedChain, is_in_stream: bool) -> Result<(), Error> {
         let Some(path) = self.segment(chain) else { return Ok(()) };
         let failed = |error| Error::io("cut", &path)(error);
@@ -95,13 +97,14 @@ impl Directory {
             let name =
                 |number: u32| aside.join(format!("{log}+{}+{}+{number}", chain.file_name(), chain.bytes));
             let free = (0..u32::MAX).map(name).find(|path| !path.exists()).unwrap_or_default();
+            // Durable before the cut below: these lines exist nowhere else.
             replace(&free, &rest, true).map_err(|error| Error::io("write", aside)(error))?;
         }
         #[expect(clippy::disallowed_methods, reason = "it is a copy")]
         file.set_len(chain.bytes).map_err(failed)
     }
 
-    /// Makes these files durable, which were written since the last sync, and their names. `begun` are those that are new.
+    /// Syncs the files written since the last sync, and their names. `begun` are the new files.
     pub(super) fn sync(&self, written: &BTreeSet<PathBuf>, begun: &BTreeSet<PathBuf>) -> Result<(), Error> {
         if written.len() > MAX_SYNCED {
             let synced = self.root.get().and_then(sync_all_below);
@@ -113,6 +116,7 @@ impl Directory {
         }
         let above = begun.iter().flat_map(|path| path.ancestors().skip(1));
         let dirs: BTreeSet<&Path> = above.filter(|dir| dir.starts_with(&self.path)).collect();
+        // Deepest first, so that a durable name always leads to a durable directory.
         for dir in dirs.into_iter().rev() {
             let synced = File::open(dir).and_then(|dir| dir.sync_all());
             synced.map_err(|error| Error::io("sync", dir)(error))?;
@@ -120,8 +124,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Puts the heads of a log where `verify --heads` reads them. They can be made again from the table: nothing is
-    /// synced.
+    /// Writes the heads of a log for `verify --heads`. They can be derived from the table again, so nothing
+    /// is synced.
     pub(super) fn write_heads(&self, log: &str, chains: &[&CollectedChain]) -> Result<(), Error> {
         let path = self.path.join("heads").join(log);
         if let Some(parent) = path.parent() {
@@ -138,7 +142,8 @@ impl Directory {
     }
 }
 
-/// Appends lines to a segment, or begins it with them: no table names a file that is begun, whatever is there already.
+/// Appends lines to a segment, or begins it with them. A file that is begun is in no table yet, so existing
+/// content is replaced.
 pub(super) fn append(path: &Path, begins: bool, lines: &[u8]) -> Result<(), Error> {
     let failed = |error| Error::io("write", path)(error);
     let mut options = private();
@@ -154,7 +159,7 @@ pub(super) fn append(path: &Path, begins: bool, lines: &[u8]) -> Result<(), Erro
     file.write_all(lines).map_err(failed)
 }
 
-/// One call for however many files there are. It waits for what others write to the same file system, too.
+/// Syncs the whole file system: one call for any number of files. It also waits for what others write there.
 #[cfg(target_os = "linux")]
 fn sync_all_below(root: &File) -> io::Result<()> {
     Ok(rustix::fs::syncfs(root)?)
@@ -170,7 +175,7 @@ fn make(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-/// Whether a directory is there and has anything.
+/// Returns whether a directory exists and has any entry.
 pub(super) fn has_anything(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }

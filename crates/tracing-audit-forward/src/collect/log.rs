@@ -1,4 +1,4 @@
-//! What is known of one log of the fleet.
+//! The state of one log of the fleet.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{copy::Witnessed, origin::Origin};
 
-/// The most chains of one log: as many as it has numbers for. What is beyond that comes from somebody who makes them up.
+/// Maximum number of chains of one log: as many as there are numbers. More can only be made up.
 const MAX_CHAINS: usize = 1_000;
 
 /// A log of the fleet. What one host sends changes nothing in the logs of others.
@@ -19,11 +19,11 @@ pub(super) struct Log {
     pub(super) name: String,
     origin: Origin,
     pub(super) chains: HashMap<Arc<str>, Held>,
-    /// Which chain has a number in the directory of the log.
+    /// The chain that holds a number in the directory of the log.
     numbers: HashMap<u16, Arc<str>>,
-    /// When it was heard of last in this run.
-    pub(super) heard: Option<Instant>,
-    /// What the table says of it.
+    /// When something of it last arrived in this run.
+    pub(super) last_arrival: Option<Instant>,
+    /// Its row in the table.
     pub(super) row: CollectedLog,
 }
 
@@ -34,18 +34,18 @@ impl Log {
             origin,
             chains: HashMap::new(),
             numbers: HashMap::new(),
-            heard: None,
+            last_arrival: None,
             row: CollectedLog::default(),
         }
     }
 
-    /// Forgets what the table has; what was heard stays.
+    /// Forgets the chains, which the table has. The time of the last arrival stays.
     pub(super) fn forget_chains(&mut self) {
         self.chains.clear();
         self.numbers.clear();
     }
 
-    /// Takes over a chain as the table has it. `damage` says what its file is not.
+    /// Takes over a chain from the table. `damage` describes how its file differs.
     pub(super) fn restore(&mut self, row: CollectedChain, damage: Option<String>) {
         let id: Arc<str> = row.chain_id.as_str().into();
         if let (Some(log), Some(chain)) = (&row.log, row.chain)
@@ -56,7 +56,7 @@ impl Log {
         let mut held = Held::of(row);
         if let Some(damage) = damage {
             let what = format!(
-                "the copy is damaged: {damage}; put the file back, and settle; nothing is added meanwhile"
+                "the copy is damaged: {damage}; restore the file, and settle; nothing is added in the meantime"
             );
             held.row.note(FaultKind::Altered, held.row.seq, 0, &what);
             held.is_damaged = true;
@@ -64,11 +64,11 @@ impl Log {
         self.chains.insert(id, held);
     }
 
-    pub(super) fn hear(&mut self, now: Instant, now_ms: u64) {
-        (self.heard, self.row.heard_ms) = (Some(now), Some(now_ms));
+    pub(super) fn note_arrival(&mut self, now: Instant, now_ms: u64) {
+        (self.last_arrival, self.row.heard_ms) = (Some(now), Some(now_ms));
     }
 
-    /// A chain, and whether it is new; `None` where there are too many.
+    /// Returns a chain, and whether it is new; `None` if there are too many.
     pub(super) fn chain(&mut self, id: &Arc<str>) -> Option<(&mut Held, bool)> {
         let is_new = !self.chains.contains_key(id);
         if is_new {
@@ -81,15 +81,15 @@ impl Log {
         Some((self.chains.get_mut(id)?, is_new))
     }
 
-    /// Takes over what one chain says of another.
+    /// Records what one chain says about another.
     pub(super) fn witness(&mut self, other: &Witnessed, place: u64, now_ms: u64) {
         if let Some((held, _)) = self.chain(&other.id.as_str().into()) {
             held.row.witness(other, place, now_ms);
         }
     }
 
-    /// Finds the directory that a chain belongs to. A number that another chain has there already is that of another log of
-    /// the same name, or of one that began anew.
+    /// Assigns a chain to a directory. If another chain already has its number there, this one is of another
+    /// log of the same name, or of a log that was begun anew.
     pub(super) fn give_directory(&mut self, id: &Arc<str>) {
         let Some(held) = self.chains.get_mut(id) else { return };
         let (None, Some(chain)) = (&held.row.log, held.row.chain) else { return };
@@ -100,7 +100,7 @@ impl Log {
         }
         let log = format!("{}~{id}", self.name);
         let what = format!(
-            "the log has a chain {chain:03} of another id already: it began anew, or two logs have one name; this one is in {log}"
+            "the log has a chain {chain:03} of another id already: it was begun again, or two logs have one name; this one is in {log}"
         );
         held.row.note(FaultKind::Forked, held.row.seq, 0, &what);
         held.row.log = Some(log);

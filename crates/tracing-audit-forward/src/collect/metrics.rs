@@ -3,7 +3,7 @@
 use super::{alarm::AlarmKind, table::Fleet};
 
 impl Fleet {
-    /// Tells each number under the name that metrics know it by, with its labels, zeros included. Times are in seconds
+    /// Calls a closure with the name, labels and value of each metric, zeros included. Times are in seconds
     /// since 1970.
     #[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
     pub fn for_each(&self, mut tell: impl FnMut(&'static str, &[(&'static str, &str)], f64)) {
@@ -28,14 +28,14 @@ impl Fleet {
                 tell("tracing_audit_collect_gap_records", &labels, gaps as f64);
             }
         }
-        let heard = self.logs.iter().filter_map(|(log, row)| Some((log, row.heard_ms?)));
-        for (log, heard_ms) in heard {
+        let last_arrival = self.logs.iter().filter_map(|(log, row)| Some((log, row.heard_ms?)));
+        for (log, heard_ms) in last_arrival {
             let name = "tracing_audit_collect_heard_timestamp_seconds";
             tell(name, &[("log", log)], heard_ms as f64 / 1e3);
         }
     }
 
-    /// The same in the text format of Prometheus, as its node exporter reads it from a file.
+    /// Formats the same metrics as Prometheus text, as its node exporter reads from a file.
     #[must_use]
     pub fn metrics(&self) -> String {
         let mut text = String::new();
@@ -55,7 +55,7 @@ impl Fleet {
     }
 }
 
-/// A value of a label, as the text format has it.
+/// Escapes the value of a label for the text format.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

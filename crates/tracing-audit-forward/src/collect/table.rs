@@ -14,34 +14,34 @@ use serde::{Deserialize, Serialize};
 use super::{alarm::Alarm, chain::CollectedChain};
 use crate::{error::Error, position};
 
-/// The version of the file.
+/// The version of the file format.
 pub(super) const FORMAT: u32 = 1;
 
-/// What a collector has of a fleet, as it was durable at [`updated_ms`](Self::updated_ms).
+/// What a collector has of a fleet, durable as of [`updated_ms`](Self::updated_ms).
 ///
-/// The file `table.json` of its directory is this, as JSON. It is replaced as a whole, so a crash leaves the one before or
-/// this one.
+/// The file `table.json` of its directory is this, as JSON. It is replaced as a whole, so after a crash there
+/// is the previous one or this one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Fleet {
     pub(super) format: u32,
     /// When it was written, in milliseconds since 1970.
     pub updated_ms: u64,
-    /// Which stream it was collected from.
+    /// The stream that it was collected from.
     pub stream: String,
-    /// Up to which place of the stream everything is here.
+    /// The place in the stream up to which everything is here.
     pub place: u64,
-    /// How many messages of the stream lay behind that place.
+    /// The number of messages in the stream after that place.
     pub backlog: u64,
-    /// How many messages of the stream were no record of a chain.
+    /// The number of messages in the stream that were not records of a chain.
     pub strangers: u64,
-    /// What the last message said, to tell whether the stream is still the same there.
+    /// The content of the last message, to check whether the stream is still the same there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) last: Option<String>,
-    /// What failed last, while it fails.
+    /// The last failure, while it lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
-    /// What is wrong now.
+    /// The current alarms.
     pub alarms: Vec<Alarm>,
     /// The logs, by `service/host`.
     pub logs: BTreeMap<String, CollectedLog>,
@@ -53,13 +53,13 @@ pub struct Fleet {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CollectedLog {
-    /// When a record or a sign of life came last, in milliseconds since 1970.
+    /// When a record or a heartbeat last arrived, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard_ms: Option<u64>,
-    /// The chains that its forwarder does not forward, by their ids, and why.
+    /// The chains that its forwarder does not forward, by id, with the reasons.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, String>,
-    /// Why its forwarder can send nothing, while it cannot.
+    /// Why its forwarder cannot send anything, while it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// Whether it has more chains than are collected.
@@ -67,18 +67,18 @@ pub struct CollectedLog {
     pub is_overfull: bool,
 }
 
-/// Reads what a collector has, whether it runs or not.
+/// Reads the table of a collector, whether it runs or not.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] where there is no table or it cannot be read, [`Error::BadTable`] where it is none.
+/// [`Error::Io`] if there is no table or it cannot be read, [`Error::BadTable`] if it cannot be parsed.
 pub fn fleet(dir: impl AsRef<Path>) -> Result<Fleet, Error> {
     let path = path_of(dir.as_ref());
     let text = fs::read(&path).map_err(|error| Error::io("read", &path)(error))?;
     parse(&path, &text)
 }
 
-/// The table, if there is one.
+/// Reads the table, if there is one.
 pub(super) fn read(dir: &Path) -> Result<Option<Fleet>, Error> {
     let path = path_of(dir);
     match fs::read(&path) {
@@ -97,7 +97,7 @@ fn parse(path: &Path, text: &[u8]) -> Result<Fleet, Error> {
     Ok(fleet)
 }
 
-/// Writes the table, durably, in place of the one before.
+/// Writes the table durably, in place of the previous one.
 pub(super) fn write(dir: &Path, fleet: &Fleet) -> Result<(), Error> {
     let text = serde_json::to_vec(fleet).map_err(io::Error::from);
     let path = path_of(dir);
@@ -105,9 +105,9 @@ pub(super) fn write(dir: &Path, fleet: &Fleet) -> Result<(), Error> {
     replace(&path, &text, true).map_err(|error| Error::io("write", &path)(error))
 }
 
-/// Puts a file in the place of the one before: whoever reads it sees one of both.
+/// Replaces a file: a reader sees the old one or the new one.
 pub(super) fn replace(path: &Path, text: &[u8], is_durable: bool) -> io::Result<()> {
-    // No name of a host begins with a dot.
+    // The name of a host never begins with a dot.
     let mut aside = OsString::from(".");
     aside.push(path.file_name().unwrap_or_default());
     aside.push(".new");
@@ -125,7 +125,7 @@ pub(super) fn replace(path: &Path, text: &[u8], is_durable: bool) -> io::Result<
     Ok(())
 }
 
-/// Nobody else may read or write it, and no link is followed.
+/// Returns options for a file that nobody else may read or write. Links are not followed.
 pub(super) fn private() -> OpenOptions {
     let mut options = position::private();
     options.custom_flags(i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0));

@@ -1,4 +1,4 @@
-//! Takes one message after the other.
+//! Takes one message after another.
 
 use std::{
     sync::Arc,
@@ -9,20 +9,20 @@ use tracing_audit::{Digest, ReadItem, Reader};
 
 use super::{
     chain::{FaultKind, Next},
-    collector::{Collector, Standing},
+    collector::{Collector, MemoryState},
     feed::{Delivered, What},
     held::Held,
     log::Log,
 };
 use crate::{copy::is_chain_id, error::Error, origin::Origin};
 
-/// How many chains are compared with their copy at a time, where a stream brings again what is here.
-const COMPARED: usize = 64;
+/// How many chains are compared with their copies at a time, when a stream delivers again what is here.
+const MAX_COMPARED: usize = 64;
 
-/// How far ahead a record may be to be read from where the one before was.
-const COMPARED_ON: u64 = 1_000;
+/// How many records may be skipped before a new reader is opened.
+const MAX_SKIPPED: u64 = 1_000;
 
-/// When a message was taken.
+/// The time at which a message was taken, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
     pub(super) instant: Instant,
@@ -32,16 +32,18 @@ pub(super) struct Now {
 impl Collector {
     pub(super) fn take(&mut self, message: Delivered, now: Now) -> Result<(), Error> {
         let Delivered { place, what } = message;
+        // Delivered again after a new start.
         if place <= self.fleet.place {
             return Ok(());
         }
-        self.standing = Standing::Ahead;
+        // Before anything changes: if a call below fails, memory no longer matches the table.
+        self.memory_state = MemoryState::Ahead;
         match &what {
             What::Line { origin, chain_id, line } if is_chain_id(chain_id) => {
                 self.take_line(origin, chain_id, line, place, now)?;
             }
             What::Gap { origin, gap } if is_chain_id(&gap.chain_id) => {
-                if let Some(held) = self.meet(origin, &gap.chain_id, place, now) {
+                if let Some(held) = self.note_message(origin, &gap.chain_id, place, now) {
                     held.row.gap(gap, now.ms);
                 }
             }
@@ -52,13 +54,19 @@ impl Collector {
         Ok(())
     }
 
-    /// Notes that a log was heard of. Returns the chain, unless the log has too many.
-    fn meet(&mut self, origin: &Origin, chain_id: &Arc<str>, place: u64, now: Now) -> Option<&mut Held> {
+    /// Records that something of a log arrived. Returns the chain, unless the log has too many.
+    fn note_message(
+        &mut self,
+        origin: &Origin,
+        chain_id: &Arc<str>,
+        place: u64,
+        now: Now,
+    ) -> Option<&mut Held> {
         if !self.logs.contains_key(origin) {
             self.logs.insert(origin.clone(), Log::new(origin.clone()));
         }
         let log = self.logs.get_mut(origin)?;
-        log.hear(now.instant, now.ms);
+        log.note_arrival(now.instant, now.ms);
         let (held, is_new) = log.chain(chain_id)?;
         if is_new {
             let owner = self.owners.entry(Arc::clone(chain_id)).or_insert_with(|| origin.clone());
@@ -79,8 +87,8 @@ impl Collector {
         place: u64,
         now: Now,
     ) -> Result<(), Error> {
-        let Some(held) = self.meet(origin, chain_id, place, now) else { return Ok(()) };
-        // Its copy is not what it was.
+        let Some(held) = self.note_message(origin, chain_id, place, now) else { return Ok(()) };
+        // Its copy was damaged.
         if held.is_damaged {
             if held.row.untaken == 0 {
                 held.row.untaken = place;
@@ -119,7 +127,7 @@ impl Collector {
         Ok(())
     }
 
-    /// The hash of a record that is here.
+    /// Returns the hash of a record in the copy.
     fn hash_here(&mut self, origin: &Origin, chain_id: &Arc<str>, seq: u64) -> Result<Option<Digest>, Error> {
         let held = self.logs.get_mut(origin).and_then(|log| log.chains.get_mut(chain_id));
         let Some(held) = held else { return Ok(None) };
@@ -127,10 +135,11 @@ impl Collector {
             return Ok(held.row.hash);
         }
         let (Some(log), Some(chain)) = (held.row.log.clone(), held.row.chain) else { return Ok(None) };
+        // The reader below reads the files, so the pending lines go there first.
         held.write(&self.directory, &mut self.written)?;
         let key = (origin.clone(), Arc::clone(chain_id));
         let (mut at, mut items) = match self.replays.remove(&key) {
-            Some((next, items)) if next <= seq && seq - next < COMPARED_ON => (next, items),
+            Some((next, items)) if next <= seq && seq - next < MAX_SKIPPED => (next, items),
             _ => match Reader::new(self.directory.log(&log)).chain(chain).from_seq(seq).items() {
                 Ok(items) => (seq, items),
                 Err(error @ tracing_audit::Error::Io { .. }) => return Err(error.into()),
@@ -152,7 +161,8 @@ impl Collector {
                 Some(Err(_)) | None => break,
             }
         }
-        if self.replays.len() >= COMPARED {
+        // Bounds the number of open files. A reader that is dropped is opened again when it is needed.
+        if self.replays.len() >= MAX_COMPARED {
             self.replays.clear();
         }
         self.replays.insert(key, (at, items));
@@ -160,10 +170,11 @@ impl Collector {
     }
 }
 
-/// What stands in the table of a message, to know it again.
+/// Returns the text by which the table recognises a message.
 pub(super) fn mark_of(what: &What) -> String {
     match what {
         What::Line { chain_id, line, .. } => {
+            // The last 66 bytes are the hash and the end of the object, which identify the line.
             let end = line.get(line.len().saturating_sub(66)..).unwrap_or_default();
             format!("{chain_id} {}", String::from_utf8_lossy(end))
         }

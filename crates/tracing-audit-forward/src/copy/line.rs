@@ -1,4 +1,4 @@
-//! One line of a copy, by docs/format.md.
+//! One line of a copy, according to docs/format.md.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -12,7 +12,8 @@ use super::report::CopyFindingKind;
 /// The longest line, with its line feed.
 const MAX_LINE: usize = 60 * 1024;
 
-/// The highest sequence number that is believed. No chain gets there, and sums of such numbers do not overflow.
+/// The highest sequence number that is accepted. No chain reaches it, and sums of such numbers do not
+/// overflow.
 pub(crate) const MAX_SEQ: u64 = i64::MAX.cast_unsigned();
 
 const BODY_START: &str = "{\"seq\":";
@@ -26,7 +27,7 @@ pub(crate) struct CopiedLine<'a> {
     pub(crate) seq: u64,
     pub(crate) hash: Digest,
     pub(crate) previous: Digest,
-    /// All members, as they stand in the line.
+    /// All members, as written in the line.
     pub(crate) members: BTreeMap<String, &'a RawValue>,
 }
 
@@ -72,17 +73,17 @@ impl<'a> CopiedLine<'a> {
             .and_then(|seq| seq.get().parse().ok())
             .filter(|seq| (1..=MAX_SEQ).contains(seq));
         let seq =
-            seq.ok_or_else(|| not_a_line("its sequence number is no whole number from 1 to 2^63 - 1"))?;
+            seq.ok_or_else(|| not_a_line("its sequence number is not a whole number from 1 to 2^63 - 1"))?;
         Ok(Self { seq, hash, previous, members })
     }
 
-    /// A member that is a text.
+    /// Returns a member that is a string.
     #[cfg(any(feature = "objects", feature = "postgres"))]
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         serde_json::from_str(self.members.get(name)?.get()).ok()
     }
 
-    /// What a `segment` line says of its chain; `None` for every other line.
+    /// Returns what a `segment` line says of its chain; `None` for every other line.
     pub(crate) fn identity(&self) -> Option<Identity> {
         #[derive(Deserialize)]
         struct Segment<'a> {
@@ -98,7 +99,7 @@ impl<'a> CopiedLine<'a> {
         Some(Identity { id, chain, segment: segment.number })
     }
 
-    /// Up to where retention had removed records when the line was written, and the hash of the last one.
+    /// Returns the last record that retention had removed when the line was written, and its hash.
     pub(crate) fn prune(&self) -> Option<(u64, Option<Digest>)> {
         #[derive(Deserialize)]
         struct Pruned<'a> {
@@ -118,12 +119,12 @@ impl<'a> CopiedLine<'a> {
         Some((pruned.through, pruned.hash.and_then(|hash| hash.parse().ok())))
     }
 
-    /// The kind, as it stands between its quotes.
+    /// Returns the kind, as written between its quotes.
     pub(crate) fn kind(&self) -> Option<&str> {
         Some(self.members.get("kind")?.get().trim_matches('"'))
     }
 
-    /// The records of other chains that the line names as durable.
+    /// Returns the records of other chains that the line names as durable.
     pub(crate) fn witnessed(&self) -> Vec<Witnessed> {
         #[derive(Deserialize)]
         struct Durable<'a> {
@@ -147,7 +148,7 @@ impl<'a> CopiedLine<'a> {
         witnessed.filter(|witnessed| is_chain_id(&witnessed.id) && witnessed.seq <= MAX_SEQ).collect()
     }
 
-    /// The object named like the kind, of a line of this kind.
+    /// Returns the object named after the kind, if the line is of this kind.
     fn detail<'b, T: Deserialize<'b>>(&'b self, kind: &str) -> Option<T> {
         if self.kind()? != kind {
             return None;
@@ -156,12 +157,12 @@ impl<'a> CopiedLine<'a> {
     }
 }
 
-/// Whether it is the id of a chain: 32 lower-case hexadecimal digits.
+/// Returns whether a text is the id of a chain: 32 lower-case hexadecimal digits.
 pub(crate) fn is_chain_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The part of a text before `start` and 64 digits and `end`, and the digits.
+/// Splits a text that ends with `start`, 64 digits and `end` into the part before and the digits.
 fn split<'a>(text: &'a str, start: &str, end: &str) -> Option<(&'a str, Digest)> {
     let at = text.len().checked_sub(start.len() + HEX_LEN + end.len())?;
     let (before, tail) = text.split_at_checked(at)?;
@@ -169,7 +170,7 @@ fn split<'a>(text: &'a str, start: &str, end: &str) -> Option<(&'a str, Digest)>
     Some((before, hex.parse().ok()?))
 }
 
-/// The hash of a record, whose body is this and `}`.
+/// Returns the hash of a record, whose body is `body` and `}`.
 fn hash_of(body: &str) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update([0]);
@@ -178,12 +179,12 @@ fn hash_of(body: &str) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// The hash that stands at the end of a line, whatever the rest is.
+/// Returns the hash at the end of a line, whatever the rest is.
 pub(super) fn claimed_hash(line: &[u8]) -> Option<Digest> {
     split(std::str::from_utf8(line).ok()?, HASH_START, "\"}").map(|(_, hash)| hash)
 }
 
-/// The digest of these bytes; `None` where there are not 32.
+/// Returns the digest of these bytes; `None` if there are not exactly 32.
 pub(crate) fn digest_of(bytes: &[u8]) -> Option<Digest> {
     let mut hex = String::with_capacity(HEX_LEN);
     for byte in bytes {

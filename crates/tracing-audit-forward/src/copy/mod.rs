@@ -1,4 +1,4 @@
-//! Checks a copy of a log: lines, as a store hands them out.
+//! Verifies a copy of a log, given as the lines that a store returns.
 
 mod line;
 mod report;
@@ -18,21 +18,23 @@ pub use self::report::{
 };
 use crate::sink::{Gap, Position};
 
-/// The longest list of findings in a report. All are counted.
+/// Maximum number of findings that a report lists. All are counted.
 const MAX_FINDINGS: usize = 1000;
 
-/// Checks the lines of a copy: the hash of each, the link to the one before, and that none is missing.
+/// Verifies the lines of a copy: the hash of each, its link to the one before, and that none is missing.
 ///
-/// It is given the lines of each chain in the order of the copy; the chains may be mixed. A copy has durable records
-/// only, so every hole needs an explanation: a gap that the forwarder told of, records that retention removed
-/// before, records that the store refused, or the place where forwarding began.
+/// It takes the lines of each chain in the order of the copy; the lines of different chains may be
+/// interleaved. A copy has durable records only, so every hole needs an explanation: a gap that the forwarder
+/// reported, records that retention removed before, records that the store refused, or the place where
+/// forwarding began.
 ///
-/// What it cannot find: lines missing at the end, and lines that somebody wrote anew who knows the format. Give it the heads
-/// that were kept elsewhere ([`expect_head`](Self::expect_head)), or compare the last record of each chain with the log.
+/// What it cannot find: lines missing at the end, and lines rewritten by somebody who knows the format. Give
+/// it the heads that were kept elsewhere ([`expect_head`](Self::expect_head)), or compare the last record of
+/// each chain with the log.
 ///
-/// Chains of one log name each other's last records. Where the copy does not reach what another chain names, the report
-/// says so ([`CopyReport::behind`]), but does not call it damage: a chain that is not forwarded yet, or is late, looks the same
-/// as one that somebody took away.
+/// Chains of one log name each other's last records. Where the copy does not reach what another chain names,
+/// the report says so ([`CopyReport::behind`]), but does not call it damage: a chain that is not forwarded
+/// yet, or is late, looks the same as one that somebody removed.
 #[derive(Debug, Default)]
 pub struct CopyChecker {
     chains: BTreeMap<String, Chain>,
@@ -41,7 +43,8 @@ pub struct CopyChecker {
     expected: BTreeSet<Head>,
     /// The numbers of the expected records, so that other lines cost nothing.
     expected_seqs: BTreeSet<u64>,
-    /// The highest record of each chain that a line of another one names as durable, by the id of the chain.
+    /// The highest record of each chain that a line of another chain names as durable, by the id of the
+    /// chain.
     witnessed: BTreeMap<String, Witnessed>,
 }
 
@@ -51,18 +54,18 @@ struct Chain {
     number: Option<u16>,
     records: u64,
     first: Option<u64>,
-    /// The last record in its place, with its hash if that can be read.
+    /// The last record that is in place, with its hash if that can be read.
     last: Option<(u64, Option<Digest>)>,
     holes: Vec<Hole>,
     gaps: Vec<(u64, u64)>,
     rejected: BTreeSet<u64>,
-    /// `through` and `hash` of each `prune` record and each `segment` line that tells of one.
+    /// `through` and `hash` of each `prune` record, and of each `segment` line that names one.
     pruned: BTreeMap<u64, Option<Digest>>,
-    /// Forwarding began behind this record.
+    /// The record after which forwarding began.
     begin: Option<u64>,
-    /// The hashes of records of which a head is expected.
+    /// The hashes of the records for which a head is expected.
     seen: BTreeMap<u64, Digest>,
-    /// The same, by what the record behind links to.
+    /// Hashes of the same records, as the records after them link to them.
     linked: BTreeMap<u64, Digest>,
 }
 
@@ -70,12 +73,12 @@ struct Chain {
 struct Hole {
     first: u64,
     last: u64,
-    /// What the record behind it links to.
+    /// The hash that the record after it links to.
     previous: Option<Digest>,
 }
 
 impl CopyChecker {
-    /// Knows of nothing yet.
+    /// Creates a checker that knows of no gaps, refusals or heads yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -90,36 +93,36 @@ impl CopyChecker {
         }
     }
 
-    /// Takes over that these records were removed before they could be copied.
+    /// Adds a gap: these records were removed before they could be copied.
     pub fn gap(&mut self, gap: &Gap) {
         let chain = self.chain(&gap.chain_id);
         chain.number.get_or_insert(gap.chain);
         chain.gaps.push((gap.first_seq, gap.last_seq));
     }
 
-    /// Takes over that the store refused a record, as the forwarder noted in `forward-<name>.rejected.jsonl`.
+    /// Adds a record that the store refused, as listed in `forward-<name>.rejected.jsonl`.
     pub fn rejected(&mut self, chain_id: &str, seq: u64) {
         self.chain(chain_id).rejected.insert(seq);
     }
 
-    /// Takes over that forwarding of a chain began behind this record, so that the copy has none before.
+    /// Sets the record after which forwarding of a chain began, so that the copy has none before.
     pub fn begins_behind(&mut self, chain_id: &str, seq: u64) {
         self.chain(chain_id).begin = Some(seq);
     }
 
-    /// Expects a record with this hash, as a head that was kept elsewhere names it: a copy that has another record in its
-    /// place, or none, is damaged. Call it before the first [`line`](Self::line).
+    /// Expects a record with this hash, as named by a head that was kept elsewhere. A copy that has another
+    /// record in its place, or none, is damaged. Call it before the first [`line`](Self::line).
     ///
-    /// Where an explained hole is in the place of the record, or the copy begins behind it, the record after it may tell its
-    /// hash; otherwise the head is one of [`CopyReport::heads_not_compared`].
+    /// If the record is in an explained hole, or the copy begins after it, the record after it may show its
+    /// hash. Otherwise the head is one of [`CopyReport::heads_not_compared`].
     pub fn expect_head(&mut self, head: impl Into<Head>) {
         let head = head.into();
         self.expected_seqs.insert(head.seq());
         self.expected.insert(head);
     }
 
-    /// Begins a second copy of a chain, such as that of a log whose host was renamed: it is checked by itself. Returns the name
-    /// that stands for the chain's id from there on.
+    /// Begins a second copy of a chain, such as that of a log whose host was renamed: it is checked
+    /// separately. Returns the name to use in place of the chain's id from there on.
     #[cfg(feature = "objects")]
     pub(crate) fn another(&mut self, chain_id: &str, of: &crate::origin::Origin) -> String {
         let first = self.chain(chain_id);
@@ -129,7 +132,7 @@ impl CopyChecker {
         name
     }
 
-    /// Adds what a store finds by itself, such as a column that does not say what the line says.
+    /// Adds what a store finds by itself, such as a column that differs from the line.
     pub fn finding(&mut self, chain_id: &str, seq: u64, kind: CopyFindingKind) {
         self.count += 1;
         if self.findings.len() < MAX_FINDINGS {
@@ -137,13 +140,13 @@ impl CopyChecker {
         }
     }
 
-    /// The number of a chain, as far as its lines said it.
+    /// Returns the number of a chain, if its lines have shown it.
     #[cfg(feature = "postgres")]
     pub(crate) fn number(&self, chain_id: &str) -> Option<u16> {
         self.chains.get(chain_id)?.number
     }
 
-    /// Explains the holes, compares the heads, and reports.
+    /// Explains the holes, compares the heads, and returns the report.
     pub fn finish(mut self) -> CopyReport {
         let mut chains = Vec::new();
         let mut holes = Vec::new();
@@ -194,7 +197,7 @@ impl CopyChecker {
         let before = line.seq - 1;
         let is_before_expected = self.expected_seqs.contains(&before);
         let chain = self.chain(chain_id);
-        // The first one counts: another one in the same place is a finding by itself.
+        // The first one counts: another one in the same place is a finding in itself.
         if is_expected {
             chain.seen.entry(line.seq).or_insert(line.hash);
         }
@@ -211,8 +214,8 @@ impl CopyChecker {
         }
     }
 
-    /// A bad line stands under its key, or in the place of the record that belongs there: what it says of its number
-    /// is not to be trusted.
+    /// Handles a bad line under its key, or in the place of the record that belongs there: the number in the
+    /// line cannot be trusted.
     pub(crate) fn bad(&mut self, chain_id: &str, key: Option<u64>, line: &[u8], bad: CopyFindingKind) {
         let chain = self.chain(chain_id);
         let seq = key.unwrap_or_else(|| chain.expected());
@@ -225,18 +228,19 @@ impl CopyChecker {
     }
 }
 
-/// What came of looking for the record of a head.
+/// The result of looking for the record of a head.
 enum Compared {
     Same,
-    /// It is rightly not in the copy, and nothing there tells its hash.
+    /// The copy legitimately lacks it, and nothing in the copy shows its hash.
     NotHere,
     Finding(String, CopyFindingKind),
 }
 
-/// Compares a head with the chains that may be its own: a copy may hold several logs, each with a chain of this number.
+/// Compares a head with the chains that may be its own: a copy may hold several logs, each with a chain of
+/// this number.
 fn compare(head: Head, chains: &BTreeMap<String, Chain>) -> Compared {
     let seq = head.seq();
-    // A chain that was copied from its middle on may not say its number; its hash covers all before it.
+    // A chain that was copied from its middle may not show its number. Its hash covers all records before it.
     let may_be_own = |chain: &Chain| chain.number.is_none_or(|number| number == head.chain());
     let own: Vec<(&String, &Chain)> = chains.iter().filter(|(_, chain)| may_be_own(chain)).collect();
     let hash_in = |chain: &Chain| chain.seen.get(&seq).or_else(|| chain.linked.get(&seq)).copied();
@@ -257,7 +261,8 @@ fn compare(head: Head, chains: &BTreeMap<String, Chain>) -> Compared {
     Compared::Finding(id, CopyFindingKind::NoRecordOfHead { head })
 }
 
-/// The chains that do not reach what another one names. What was not to be forwarded is not missed.
+/// Returns the chains that do not reach what another one names. Records that were not to be forwarded do not
+/// count.
 fn behind(witnessed: BTreeMap<String, Witnessed>, chains: &BTreeMap<String, Chain>) -> Vec<CopyBehind> {
     let reached = |id: &str| {
         let chain = chains.get(id)?;
@@ -272,7 +277,7 @@ fn behind(witnessed: BTreeMap<String, Witnessed>, chains: &BTreeMap<String, Chai
 }
 
 impl Chain {
-    /// Whether it is explained that the copy does not have a record.
+    /// Returns whether it is explained that the copy lacks a record.
     fn is_away(&self, seq: u64) -> bool {
         let hole = self.holes.iter().find(|hole| (hole.first..=hole.last).contains(&seq));
         let explained = hole.map(|hole| self.explain(hole)).unwrap_or_default();
@@ -282,7 +287,7 @@ impl Chain {
         is_explained || self.begin.is_some_and(|begin| seq <= begin)
     }
 
-    /// The number of the next record.
+    /// Returns the number of the next record.
     fn expected(&self) -> u64 {
         match (self.last, self.begin) {
             (Some((seq, _)), _) | (None, Some(seq)) => seq.saturating_add(1),
@@ -290,17 +295,19 @@ impl Chain {
         }
     }
 
-    /// Puts a record into its place. `previous` is what it links to, if that is to be judged.
+    /// Puts a record into its place. `previous` is the hash that it links to, if that is to be checked.
     fn place(&mut self, seq: u64, hash: Option<Digest>, previous: Option<Digest>) -> Option<CopyFindingKind> {
         self.records += 1;
         let expected = self.expected();
+        // The state does not move back, so that one misplaced record does not make all later ones look
+        // wrong.
         if seq < expected && (self.last.is_some() || seq == 0) {
             let is_same = self.last.is_some_and(|last| last == (seq, hash));
             return Some(if is_same { CopyFindingKind::Repeated } else { CopyFindingKind::Extra });
         }
         let before = match self.last {
             Some((_, hash)) => hash,
-            // What the first record of a chain links to.
+            // The first record of a chain links to zeros.
             None if seq == 1 => digest_of(&[0; 32]),
             None => None,
         };
@@ -310,6 +317,8 @@ impl Chain {
         self.first.get_or_insert(seq);
         self.last = Some((seq, hash));
         let is_linked = match (before, previous) {
+            // After a hole there is nothing to compare with; `contradicts` checks the link where
+            // retention named its hash.
             _ if seq > expected => true,
             (Some(before), Some(previous)) => before == previous,
             _ => true,
@@ -317,7 +326,7 @@ impl Chain {
         (!is_linked).then_some(CopyFindingKind::Link)
     }
 
-    /// Takes from a good line what it says of its chain. `false` where it is of another chain.
+    /// Takes from a good line what it says of its chain. Returns `false` if the line is of another chain.
     fn learn(&mut self, chain_id: &str, line: &CopiedLine<'_>) -> bool {
         if let Some((through, hash)) = line.prune()
             && through < line.seq
@@ -325,7 +334,7 @@ impl Chain {
             self.pruned.insert(through, hash);
         }
         let Some(identity) = line.identity() else { return true };
-        // Behind the id stands whose copy it is, where there are several.
+        // After the id follows the name of the copy, if there are several.
         let is_of_chain = chain_id.split(' ').next() == Some(&*identity.id);
         if is_of_chain {
             self.number.get_or_insert(identity.chain);
@@ -333,7 +342,8 @@ impl Chain {
         is_of_chain && self.number == Some(identity.chain)
     }
 
-    /// Whether the record behind a hole links to another record than the one that retention removed last.
+    /// Returns whether the record after a hole links to another record than the last one that retention
+    /// removed.
     fn contradicts(&self, hole: &Hole) -> bool {
         match (self.pruned.get(&hole.last), hole.previous) {
             (Some(Some(pruned)), Some(previous)) => *pruned != previous,
@@ -358,6 +368,7 @@ impl Chain {
                 let rejected = self.rejected.range(at..).next().map_or(u64::MAX, |seq| seq - 1);
                 (self.next_gap(at).min(rejected), HoleReason::Unexplained)
             };
+            // Each part ends where another explanation may begin, so the parts of a hole never overlap.
             let end = end.min(hole.last);
             parts.push((at..=end, reason));
             at = end.saturating_add(1);
@@ -365,7 +376,7 @@ impl Chain {
         parts
     }
 
-    /// The last number before the next gap.
+    /// Returns the last number before the next gap.
     fn next_gap(&self, at: u64) -> u64 {
         self.gaps
             .iter()
@@ -384,7 +395,7 @@ mod tests {
 
     const ID: &str = "0123456789abcdef0123456789abcdef";
 
-    /// Lines of a chain: a `segment` line and so many events.
+    /// Returns the lines of a chain: a `segment` line and this many events.
     fn chain(events: u64) -> Vec<String> {
         let segment = format!(
             r#""kind":"segment","segment":{{"format":1,"id":"{ID}","chain":"007","segment":1,"after":[],"chains":{{}}}}"#
@@ -485,7 +496,7 @@ mod tests {
         check(checker, &chain(9)[5..], &[(5, CopyFindingKind::Missing { through: 5 })]);
     }
 
-    /// A record of another chain that names `seq` of the chain as durable.
+    /// Returns a record of another chain that names `seq` of the chain as durable.
     fn witness(seq: u64) -> (String, String) {
         let other = "f".repeat(32);
         let zeros = "0".repeat(64);
@@ -537,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_compared_at_its_record_wherever_that_stands() {
+    fn a_head_is_compared_with_its_record_wherever_that_is() {
         let good = chain(9);
         for at in 0..10 {
             check(expecting(&[head(&good[at], &good[at])]), &good, &[]);
@@ -550,13 +561,13 @@ mod tests {
         let report = report(expecting(&[last]), &[] as &[&str]);
         check_report(&report, &[(10, CopyFindingKind::NoRecordOfHead { head: last })]);
         assert!(report.to_string().contains("007/10: the record of a head"), "{report}");
-        // One of another chain.
+        // A record of another chain.
         let other: Head = last.to_string().replace("007/", "008/").parse().unwrap();
         check(expecting(&[other]), &good, &[(10, CopyFindingKind::NoRecordOfHead { head: other })]);
     }
 
     #[test]
-    fn the_head_of_a_record_that_need_not_be_there_is_compared_where_the_next_one_links_to_it() {
+    fn the_head_of_an_explained_hole_is_compared_with_the_link_after_it() {
         let good = chain(9);
         let begun = |heads: &[Head]| {
             let mut checker = expecting(heads);

@@ -1,4 +1,4 @@
-//! What the check of a copy found, as data and in sentences.
+//! The result of verifying a copy, as data and in sentences.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use tracing_audit::Head;
 
 use crate::sink::Position;
 
-/// What the check of a copy found.
+/// The result of verifying a copy.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct CopyReport {
@@ -24,9 +24,9 @@ pub struct CopyReport {
 pub struct CopyBehind {
     /// The number of the chain in its log.
     pub chain: u16,
-    /// The last record of it that another chain names.
+    /// The last record of the chain that another chain names.
     pub position: Position,
-    /// The last record that the copy has; `None` where it has none.
+    /// The last record that the copy has; `None` if it has none.
     pub last_seq: Option<u64>,
 }
 
@@ -36,18 +36,18 @@ pub struct CopyBehind {
 pub struct CopyChain {
     /// The id of the chain.
     pub chain_id: String,
-    /// The number of the chain in its log, if the copy says it.
+    /// The number of the chain in its log, if the copy shows it.
     pub chain: Option<u16>,
-    /// How many records the copy has, bad ones counted too.
+    /// The number of records that the copy has, including bad ones.
     pub records: u64,
     /// The first record.
     pub first_seq: Option<u64>,
-    /// The last record, to be compared with the log or with a head kept elsewhere. `None` where its hash cannot be
+    /// The last record, to compare with the log or with a head kept elsewhere. `None` if its hash cannot be
     /// read.
     pub last: Option<Position>,
 }
 
-/// A place where a copy is not what it should be.
+/// A place where a copy is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CopyFinding {
@@ -59,13 +59,13 @@ pub struct CopyFinding {
     pub kind: CopyFindingKind,
 }
 
-/// What is wrong in a place of a copy.
+/// What is wrong at a place of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CopyFindingKind {
-    /// The line is not what its hash says: it was edited.
+    /// The line does not match its hash: it was edited.
     Altered,
-    /// What stands there is no record.
+    /// The line is not a record.
     #[non_exhaustive]
     NotALine {
         /// Why not.
@@ -73,19 +73,19 @@ pub enum CopyFindingKind {
     },
     /// The record does not link to the one before: one of them was replaced.
     Link,
-    /// Records are missing, and nothing explains it.
+    /// Records are missing without an explanation.
     #[non_exhaustive]
     Missing {
         /// The last one of them.
         through: u64,
     },
-    /// The same record stands there twice.
+    /// The same record is there twice.
     Repeated,
-    /// A record stands where its number does not belong: it was inserted or moved.
+    /// A record is where its number does not belong: it was inserted or moved.
     Extra,
-    /// The record says that it is of another chain.
+    /// The record belongs to another chain.
     OtherChain,
-    /// A column of a table does not say what the line says.
+    /// A column of a table differs from the line.
     #[non_exhaustive]
     Column {
         /// The name of the column.
@@ -99,7 +99,7 @@ pub enum CopyFindingKind {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// Another record stands here than the one that a head names.
+    /// The record here differs from the one that a head names.
     #[non_exhaustive]
     OtherThanHead {
         /// The head that was expected.
@@ -119,74 +119,74 @@ pub enum CopyFindingKind {
 pub struct CopyHole {
     /// The id of the chain.
     pub chain_id: String,
-    /// The first record that is missing.
+    /// The first missing record.
     pub first_seq: u64,
-    /// The last record that is missing.
+    /// The last missing record.
     pub last_seq: u64,
-    /// What explains it.
+    /// The explanation.
     pub reason: HoleReason,
 }
 
-/// What explains that a copy does not have a record.
+/// Why a copy does not have a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HoleReason {
-    /// The forwarder told of a gap: retention removed the records before they could be copied.
+    /// The forwarder reported a gap: retention removed the records before they could be copied.
     Gap,
-    /// A later record says that retention had removed the records. Somebody who deletes them from the copy after that
-    /// hides behind it.
+    /// A later record says that retention had removed the records. Somebody who deletes them from the copy
+    /// afterwards can hide behind it.
     Pruned,
     /// The store refused the record.
     Rejected,
-    /// Nothing: a finding says so too.
+    /// There is no explanation; a finding reports it too.
     Unexplained,
 }
 
 impl CopyReport {
-    /// Whether nothing was found: each record is as it was written, and every hole is explained.
+    /// Returns whether nothing was found: each record is as it was written, and every hole is explained.
     #[must_use]
     pub fn is_intact(&self) -> bool {
         self.count == 0
     }
 
-    /// How many records the copy has.
+    /// Returns how many records the copy has.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.chains.iter().map(|chain| chain.records).sum()
     }
 
-    /// The chains, by their ids.
+    /// Returns the chains, by their ids.
     #[must_use]
     pub fn chains(&self) -> &[CopyChain] {
         &self.chains
     }
 
-    /// What is wrong: the first 1,000 findings.
+    /// Returns what is wrong: the first 1,000 findings.
     #[must_use]
     pub fn findings(&self) -> &[CopyFinding] {
         &self.findings
     }
 
-    /// How many findings there are, listed or not.
+    /// Returns how many findings there are, listed or not.
     #[must_use]
     pub fn finding_count(&self) -> u64 {
         self.count
     }
 
-    /// Which records the copy does not have, and why.
+    /// Returns which records the copy does not have, and why.
     #[must_use]
     pub fn holes(&self) -> &[CopyHole] {
         &self.holes
     }
 
-    /// The chains that do not reach what another chain names: they are late, were never forwarded, or somebody took their
-    /// end away. No finding, as the copy does not say which.
+    /// Returns the chains that do not reach what another chain names: they are late, were never forwarded, or
+    /// somebody removed their end. These are not findings, because the copy does not show which it is.
     #[must_use]
     pub fn behind(&self) -> &[CopyBehind] {
         &self.behind
     }
 
-    /// The expected heads whose record is rightly not in the copy, so that they were not compared.
+    /// Returns the expected heads that were not compared, because the copy legitimately lacks their records.
     #[must_use]
     pub fn heads_not_compared(&self) -> &[Head] {
         &self.heads_not_compared
@@ -263,18 +263,18 @@ impl fmt::Display for CopyFindingKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Altered => f.write_str("the line does not match its hash: it was edited"),
-            Self::NotALine { what } => write!(f, "what stands here is no record: {what}"),
+            Self::NotALine { what } => write!(f, "this is not a record: {what}"),
             Self::Link => f.write_str("the record does not link to the one before"),
             Self::Missing { through } => write!(f, "records are missing from here through {through}"),
-            Self::Repeated => f.write_str("the record stands here twice"),
+            Self::Repeated => f.write_str("the record is here twice"),
             Self::Extra => f.write_str("another record belongs here"),
-            Self::OtherChain => f.write_str("the record says that it is of another chain"),
+            Self::OtherChain => f.write_str("the record names another chain"),
             Self::OtherThanHead { head } => {
-                write!(f, "another record stands here than the head {head} names")
+                write!(f, "the record here is not the one that the head {head} names")
             }
             Self::NoRecordOfHead { head } => write!(f, "the record of a head is not here: {head}"),
             Self::Object { key, what } => write!(f, "{key}: {what}"),
-            Self::Column { name } => write!(f, "the column {name} does not say what the line says"),
+            Self::Column { name } => write!(f, "the column {name} differs from the line"),
         }
     }
 }

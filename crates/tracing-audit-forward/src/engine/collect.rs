@@ -1,4 +1,4 @@
-//! Reads the records that are durable, and meets what is missing, damaged or cannot be read.
+//! Reads durable records, and handles what is missing, damaged or cannot be read.
 
 use std::{
     collections::BTreeSet,
@@ -14,16 +14,16 @@ use tracing_audit::{ReadItem, ReadItems, Record, RecordKind};
 
 use super::{Engine, Halt, chain_of};
 use crate::{
-    error::{Error, said},
+    error::{Error, with_source},
     heads::HeadWatch,
     lag,
     sink::{Entry, Gap, SinkError},
     stats::NoticeKind,
 };
 
-/// What was read at once.
+/// What one call read.
 pub(super) struct Reading {
-    /// How many drains had been asked for before.
+    /// The number of drains requested before reading.
     pub(super) drains_asked: u64,
     records: Vec<Record>,
     bytes: usize,
@@ -32,25 +32,25 @@ pub(super) struct Reading {
     then: Then,
 }
 
-/// How much is read at once.
+/// The limits of one read.
 #[derive(Clone, Copy)]
 struct Limits {
     records: usize,
     bytes: usize,
 }
 
-/// What comes behind the records.
+/// What follows the records.
 enum Then {
     /// Nothing now.
     Nothing,
-    /// Perhaps more of them.
+    /// Possibly more of them.
     More,
-    /// Something else.
+    /// Something other than a record.
     Other(Result<ReadItem, tracing_audit::Error>),
 }
 
 impl Reading {
-    /// Whether there was nothing more.
+    /// Returns whether there was nothing more to read.
     pub(super) const fn is_all(&self) -> bool {
         matches!(self.then, Then::Nothing)
     }
@@ -59,13 +59,14 @@ impl Reading {
         self.records.is_empty()
     }
 
-    /// How long its first record has waited for others.
+    /// Returns how long the first record has waited for others.
     pub(super) fn waited(&self) -> Duration {
         self.since.elapsed()
     }
 }
 
-/// Reads what is there, up to a batch, without the chains that are left out. What waits is the first part of the batch.
+/// Reads up to a batch of what is there, without the chains that are left out. Continues the batch of
+/// `waiting`.
 fn read(
     items: &mut ReadItems,
     left_out: &BTreeSet<u16>,
@@ -91,7 +92,7 @@ fn read(
             Some(other) => break Then::Other(other),
         }
     };
-    // Nothing waited before the first one came.
+    // The wait begins with the first record.
     let since = if records.is_empty() { Instant::now() } else { since };
     Reading { drains_asked, records, bytes, since, then }
 }
@@ -106,7 +107,8 @@ impl Engine {
         Limits { records: self.batch_limit, bytes: self.pace.batch_bytes }
     }
 
-    /// What has to be known before: what is asked for later is not done by this reading.
+    /// Takes over what must be known before reading: a drain requested later is not served by this read.
+    /// Returns the number of drains requested so far.
     fn before_reading(&mut self, items: &mut ReadItems) -> u64 {
         let drains_asked = self.shared.lock().drains_asked;
         self.drains_seen = drains_asked;
@@ -117,8 +119,8 @@ impl Engine {
         drains_asked
     }
 
-    /// Deals with what was read. Where there may be more, it is read while the store takes this, and returned.
-    pub(super) fn deal_with(
+    /// Delivers what was read. If there may be more, that is read while the store works, and returned.
+    pub(super) fn handle_reading(
         &mut self,
         reading: Reading,
         items: &mut ReadItems,
@@ -127,7 +129,7 @@ impl Engine {
         if let Then::Other(Ok(ReadItem::Withdrawn { chain, from_seq, .. })) = then
             && !self.is_left_out(chain)
         {
-            // None of what was read before it goes on its way.
+            // Nothing that was read before the withdrawal is offered.
             let why = format!("records from {from_seq} on were durable and are withdrawn; verify the log");
             self.stop_chain(chain, why);
         }
@@ -136,9 +138,9 @@ impl Engine {
             Then::Nothing => self.deliver(&batch)?,
             Then::More => return self.deliver_and_read_on(&batch, items).map(Some),
             Then::Other(other) => {
-                // What lies before it goes first.
+                // What lies before it is delivered first.
                 self.deliver(&batch)?;
-                self.meet(items, other)?;
+                self.handle(items, other)?;
             }
         }
         Ok(None)
@@ -151,23 +153,25 @@ impl Engine {
             let thread = thread::Builder::new().name("audit-read".to_owned());
             let ahead = thread.spawn_scoped(scope, || read(items, &left_out, limits, drains_asked, None));
             let delivered = self.deliver(batch);
+            // Joined even if delivery failed, because the thread borrows the reader. A panic in it
+            // continues here.
             let ahead = ahead.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
             delivered?;
             ahead.map_err(|error| Error::io("start a thread to read", &self.dir)(error).into())
         })
     }
 
-    /// The records that are offered, each with the id of its chain.
+    /// Returns the records to offer, each with the id of its chain.
     fn entries(&mut self, items: &ReadItems, records: Vec<Record>) -> Result<Vec<Entry>, Halt> {
         let mut batch = Vec::with_capacity(records.len());
         for record in records {
             let chain = record.chain();
-            // It may have stopped since it was read.
+            // The chain may have stopped since the record was read.
             if self.is_left_out(chain) {
                 continue;
             }
             let Some(chain_id) = self.id_of(items, chain) else {
-                // Nor what follows it.
+                // Nothing that follows in this chain is offered either.
                 self.leave_out(
                     chain,
                     "its first line cannot be read: a later version may write it".to_owned(),
@@ -182,16 +186,20 @@ impl Engine {
         Ok(batch)
     }
 
-    fn meet(&mut self, items: &ReadItems, other: Result<ReadItem, tracing_audit::Error>) -> Result<(), Halt> {
+    fn handle(
+        &mut self,
+        items: &ReadItems,
+        other: Result<ReadItem, tracing_audit::Error>,
+    ) -> Result<(), Halt> {
         match other {
             Ok(ReadItem::Gap { chain, first_seq, last_seq, .. }) if !self.is_left_out(chain) => {
-                self.meet_gap(items, chain, first_seq, last_seq)
+                self.handle_gap(items, chain, first_seq, last_seq)
             }
             Ok(_) => Ok(()),
             Err(error) => {
                 let error = Error::from(error);
                 let is_known = chain_of(&error).is_some_and(|(chain, _)| self.is_left_out(chain));
-                if is_known { Ok(()) } else { self.go_on_without(error) }
+                if is_known { Ok(()) } else { self.continue_without(error) }
             }
         }
     }
@@ -204,8 +212,8 @@ impl Engine {
         self.ids.get(&chain).map(Arc::clone)
     }
 
-    /// A `close` can be read a moment before it is durable, and a power cut in that moment takes it back. Returns whether
-    /// it is durable now.
+    /// Syncs a `close`, which can be read a moment before it is durable: a power cut in that moment withdraws
+    /// it. Returns whether it is durable now.
     fn sync(&mut self, record: &Record) -> Result<bool, Halt> {
         let path = self.dir.join(record.file_name());
         let file = match File::open(&path) {
@@ -213,24 +221,31 @@ impl Engine {
             // What retention removes is durable.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             Err(error) => {
-                self.go_on_without(Error::io("open", path)(error))?;
+                self.continue_without(Error::io("open", path)(error))?;
                 return Ok(false);
             }
         };
         if let Err(error) = file.sync_data() {
-            // A second sync that succeeds would say nothing of what the first one lost.
-            self.stop_chain(record.chain(), said(&Error::io("sync", path)(error)));
+            // A second sync that succeeds would not show what the first one lost (fsync(2)).
+            self.stop_chain(record.chain(), with_source(&Error::io("sync", path)(error)));
             return Ok(false);
         }
         Ok(true)
     }
 
-    /// Records are missing: retention removed them, or somebody else did.
-    fn meet_gap(&mut self, items: &ReadItems, chain: u16, first_seq: u64, last_seq: u64) -> Result<(), Halt> {
+    /// Handles missing records: retention removed them, or somebody else did.
+    fn handle_gap(
+        &mut self,
+        items: &ReadItems,
+        chain: u16,
+        first_seq: u64,
+        last_seq: u64,
+    ) -> Result<(), Halt> {
         let pruned = match lag::pruned_through(&self.dir, chain) {
             Ok(pruned) => pruned,
-            Err(error) => return self.go_on_without(error),
+            Err(error) => return self.continue_without(error),
         };
+        // Only a `prune` record of the log itself explains missing records.
         if pruned.is_none_or(|through| through < last_seq) {
             let why = format!(
                 "records {first_seq} to {last_seq} are missing, and retention did not remove them; verify the log"
@@ -244,20 +259,21 @@ impl Engine {
         if let Err(failed @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) = answer {
             return Err(Halt::Sink(failed));
         }
-        if self.told_gaps.insert(chain, gap.clone()).is_some_and(|told| told == gap) {
+        // The same gap is met again whenever the log is read again. It counts once.
+        if self.reported_gaps.insert(chain, gap.clone()).is_some_and(|reported| reported == gap) {
             return Ok(());
         }
         if let Err(refused) = answer {
             let message = format!(
-                "the store does not note that records {first_seq} to {last_seq} of chain {chain:03} are missing: {refused}"
+                "the store did not accept that records {first_seq} to {last_seq} of chain {chain:03} are missing: {refused}"
             );
-            self.tell(NoticeKind::Rejected, message);
+            self.notify(NoticeKind::Rejected, message);
         }
         self.shared.lock().stats.missed += last_seq - first_seq + 1;
         let message = format!(
             "retention removed records {first_seq} to {last_seq} of chain {chain:03} before they were forwarded"
         );
-        self.tell(NoticeKind::Missed, message);
+        self.notify(NoticeKind::Missed, message);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Where forwarding begins: what the store says that it has, and the place in the log behind it.
+//! Where forwarding begins: what the store reports, and the place in the log after it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use tracing_audit::{Digest, Head, ReadItems, Reader};
 use super::{Engine, Halt, chain_of};
 use crate::{
     dead,
-    error::{Error, said},
+    error::{Error, with_source},
     forwarder::StartAt,
     heads::HeadWatch,
     lag,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Engine {
-    /// Asks the store what it has, and begins to read there; `None` where nothing can be read.
+    /// Asks the store what it has, and opens the log there. `None` if nothing can be read.
     pub(super) fn connect(&mut self) -> Result<Option<ReadItems>, Halt> {
         if !self.has_name() {
             return Err(Halt::NameLost);
@@ -34,23 +34,24 @@ impl Engine {
         let (left_out, read) = self.left_out_and_read();
         if let Some(positions) = positions {
             let positions = positions.into_iter().map(|at| (at.chain_id, (at.seq, at.hash))).collect();
-            self.believe_the_store(&positions, &refusals);
-            // It was not asked of the others, or what it has of them may be of another log.
-            self.progress.distrust_all_but(&read);
-            // Nor is what it took before known to be there.
-            self.last_taken = None;
+            self.adopt_positions(&positions, &refusals);
+            // The store was not asked about the others, or what it has of them may be of another log.
+            self.progress.clear_asked_except(&read);
+            // The store may also have lost the record that it accepted last.
+            self.last_accepted = None;
         } else {
             self.progress.forget_what_was_asked(&left_out);
         }
         self.progress.note_refusals(&refusals);
         self.begin_new_chains()?;
-        // What the store has may be of another log. That is known behind this, and nothing is written before.
+        // What the store has may be of another log. Opening finds out, so the position is written only
+        // afterwards.
         let items = self.open();
         self.write_position()?;
         items
     }
 
-    /// The ids of the chains that are left out, and those of the others.
+    /// Returns the ids of the chains that are left out, and those of the others.
     fn left_out_and_read(&self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         let ids = |left_out: bool| {
             let chains = self.ids.iter().filter(move |(chain, _)| self.is_left_out(**chain) == left_out);
@@ -59,7 +60,7 @@ impl Engine {
         (ids(true), ids(false))
     }
 
-    /// Finds out which chains the log has now. One that cannot be read keeps the id that it had.
+    /// Finds the chains that the log has now. A chain that cannot be read keeps the id that it had.
     fn find_chains(&mut self) -> Result<(), Halt> {
         let chains: Vec<u16> = dead::ends(&self.dir)?.into_keys().collect();
         self.left_out = self.shared.lock().stats.stopped.keys().copied().collect();
@@ -84,9 +85,9 @@ impl Engine {
                         return Err(error.into());
                     };
                     if !is_damaged {
-                        self.leave_out(chain, said(&error));
+                        self.leave_out(chain, with_source(&error));
                     } else if !self.is_left_out(chain) {
-                        self.stop_chain(chain, said(&error));
+                        self.stop_chain(chain, with_source(&error));
                     }
                 }
             }
@@ -94,35 +95,35 @@ impl Engine {
         let before = std::mem::replace(&mut self.ids, found);
         let kept = before.iter().filter(|(chain, _)| failed.contains(chain));
         self.ids.extend(kept.map(|(chain, id)| (*chain, Arc::clone(id))));
-        // A chain that began anew under the same number is another one.
+        // A new chain under the same number is a different chain.
         let is_same = |chain: &u16| {
             chains.contains(chain) && (failed.contains(chain) || before.get(chain) == self.ids.get(chain))
         };
         self.left_out.retain(is_same);
         let stats = &mut self.shared.lock().stats;
         stats.stopped.retain(|chain, _| is_same(chain));
-        // One that stopped is not read any further.
+        // A stopped chain is not read any further, so it is not unreadable.
         let is_read = |chain: &u16| !failed.contains(chain) && stats.stopped.contains_key(chain);
         self.unreadable.retain(|chain, _| chains.contains(chain) && !is_read(chain));
         stats.unreadable.clone_from(&self.unreadable);
         Ok(())
     }
 
-    /// Takes what the store has for what it acknowledged.
-    fn believe_the_store(&mut self, positions: &BTreeMap<Arc<str>, (u64, Digest)>, refusals: &[Refusal]) {
+    /// Replaces what the store acknowledged by what it reports.
+    fn adopt_positions(&mut self, positions: &BTreeMap<Arc<str>, (u64, Digest)>, refusals: &[Refusal]) {
         for (chain, id) in self.ids.clone() {
             let known = self.progress.known.chains.get(&id).cloned().unwrap_or_default();
             let begun = [known.from, known.skipped];
             let had = known.last.filter(|last| !begun.contains(&Some(*last))).map_or(0, |last| last.seq());
             let skipped = known.skipped.map_or(0, |skipped| skipped.seq());
-            // What it has up to there is of another log.
+            // Up to there, the store has records of another log.
             let stored = positions.get(&id).filter(|(seq, _)| *seq > skipped);
             let has = stored.map_or(0, |(seq, _)| *seq);
-            // What it refused it never had.
+            // The store never had the records that it refused.
             let refused = refusals.iter().filter(|refusal| *refusal.chain_id == *id);
             let refused = refused.map(|refusal| refusal.record.seq());
             let never_had: BTreeSet<u64> = refused.chain(known.given_up.iter().copied()).collect();
-            // Nor what lies before the place where forwarding began.
+            // Nor those before the place where forwarding began.
             let first_missing = has.max(known.begun()) + 1;
             let is_all_refused = has < had && (first_missing..=had).all(|seq| never_had.contains(&seq));
             if has < had && !is_all_refused {
@@ -131,7 +132,7 @@ impl Engine {
                     "the store has chain {chain:03} up to record {has}, and had acknowledged {had}: it was restored or \
                      lost writes; what is missing is sent again"
                 );
-                self.tell(NoticeKind::StoreLost, message);
+                self.notify(NoticeKind::StoreLost, message);
             }
             let last = match stored {
                 _ if is_all_refused => known.last,
@@ -139,7 +140,7 @@ impl Engine {
                 None => known.skipped.or(known.from),
             };
             let asked = Some(last.map_or(0, |last| last.seq()));
-            // Behind what it has by now, nobody asks for them any more.
+            // Up to there, refused records no longer matter.
             let given_up = known.given_up.iter().copied().filter(|seq| *seq > has).collect();
             let now = Acknowledged { last, asked, given_up, ..known };
             if self.progress.known.chains.get(&id) != Some(&now) {
@@ -149,13 +150,13 @@ impl Engine {
         }
     }
 
-    /// Notes where forwarding begins in chains of which nothing is known.
+    /// Records where forwarding begins in chains of which nothing is known.
     fn begin_new_chains(&mut self) -> Result<(), Halt> {
         if self.progress.has_begun {
             return Ok(());
         }
         if let StartAt::After(head) = self.settings.start_at {
-            // Nobody would ask for what lies before a record that is not there.
+            // Without the record of the head, nothing would reveal that records before it are missing.
             let items = match Reader::new(&self.dir).chain(head.chain()).after(head).items() {
                 Err(tracing_audit::Error::NoSuchRecord { .. } | tracing_audit::Error::NoLog { .. }) => None,
                 items => Some(items.map_err(Error::from)?),
@@ -163,7 +164,7 @@ impl Engine {
             let has_chain = |items: ReadItems| items.chains().iter().any(|(chain, _)| *chain == head.chain());
             if !items.is_some_and(has_chain) {
                 return Err(Halt::Setting(format!(
-                    "the log {} has no record {head}, behind which forwarding was told to begin; name one that it has",
+                    "the log {} has no record {head}, after which forwarding was told to begin; name one that it has",
                     self.dir.display()
                 )));
             }
@@ -176,7 +177,7 @@ impl Engine {
             let from = match self.settings.start_at {
                 StartAt::Beginning => None,
                 StartAt::Now => {
-                    // Of the program's own chain the log says it later.
+                    // Of the program's own chain, the log itself shows the durable head only later.
                     let own = own_head.filter(|head| head.chain() == *chain);
                     [lag::durable_head(&self.dir, *chain)?, own].into_iter().flatten().max_by_key(Head::seq)
                 }
@@ -189,10 +190,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Begins to read behind what was acknowledged.
+    /// Opens the log after the last acknowledged record of each chain.
     fn open(&mut self) -> Result<Option<ReadItems>, Halt> {
         loop {
-            // One without an id is met when it is read.
+            // A chain without an id is reported when it is read.
             let mut wanted: Vec<u16> = dead::ends(&self.dir)?.into_keys().collect();
             wanted.retain(|chain| !self.is_left_out(*chain));
             if !self.left_out.is_empty() && wanted.is_empty() {
@@ -200,7 +201,7 @@ impl Engine {
             }
             let mut reader = Reader::new(&self.dir).durable_only(true).follow(true);
             if !self.left_out.is_empty() {
-                // Without those that are left out. Chains that begin meanwhile are seen when the store is asked again.
+                // Without those that are left out. New chains are noticed when the store is next asked.
                 for chain in wanted {
                     reader = reader.chain(chain);
                 }
@@ -220,7 +221,7 @@ impl Engine {
                     );
                     self.stop_chain(head.chain(), why);
                 }
-                Err(error) => self.go_on_without(error.into())?,
+                Err(error) => self.continue_without(error.into())?,
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Offers records to the store, and notes what became of them.
+//! Offers records to the store, and records the outcome.
 
 use std::{
     collections::BTreeMap,
@@ -16,15 +16,16 @@ use crate::{
     stats::NoticeKind,
 };
 
-/// How many refusals in a row are believed.
+/// How many refusals in a row are taken as refusals of single records.
 const REFUSALS: u32 = 16;
 
 impl Engine {
-    /// Offers a batch, and divides it where the store refuses it for what is in it.
+    /// Offers a batch, and divides it if the store refuses it because of its content.
     pub(super) fn deliver(&mut self, batch: &[Entry]) -> Result<(), Halt> {
         if batch.is_empty() {
             return Ok(());
         }
+        // For `Forwarder::stats` while the call below hangs.
         self.shared.lock().oldest = Some((Instant::now(), age_of(batch)));
         match self.call(|sink| sink.offer(batch)) {
             Ok(()) => self.acknowledge(batch),
@@ -69,7 +70,8 @@ impl Engine {
             return self.reject(refused, reason);
         }
         let (older, newer) = batch.split_at(batch.len() / 2);
-        // Also in the next connection, where calls fail in between: or it would never come to the record.
+        // The limit also applies to the next connection. Otherwise, if calls keep failing in between, the
+        // search would start over each time and never reach the record.
         self.batch_limit = older.len();
         self.deliver(older)?;
         self.deliver(newer)
@@ -84,39 +86,41 @@ impl Engine {
             return Err(Halt::Sink(SinkError::Setup { reason }));
         }
         if self.progress.is_askable {
-            // Killed now, the store would say that it has what it refused.
+            // After a kill at this point, the store would report a position beyond the records that it
+            // refused.
             let reason = reasons.into_values().next().unwrap_or_default();
             return self.divide(batch, &reason);
         }
-        if let Some((_, taken)) = batch.iter().enumerate().find(|(index, _)| !reasons.contains_key(index)) {
-            self.took(taken);
+        if let Some((_, accepted)) = batch.iter().enumerate().find(|(index, _)| !reasons.contains_key(index))
+        {
+            self.accepted(accepted);
         }
         let mut begin = 0;
         for (index, reason) in reasons {
-            if let (Some(taken @ [_, ..]), Some(entry)) = (batch.get(begin..index), batch.get(index)) {
-                self.acknowledge(taken);
+            if let (Some(accepted @ [_, ..]), Some(entry)) = (batch.get(begin..index), batch.get(index)) {
+                self.acknowledge(accepted);
                 self.reject(entry, &reason)?;
             } else if let Some(entry) = batch.get(index) {
                 self.reject(entry, &reason)?;
             }
             begin = index + 1;
         }
-        if let Some(taken @ [_, ..]) = batch.get(begin..) {
-            self.acknowledge(taken);
+        if let Some(accepted @ [_, ..]) = batch.get(begin..) {
+            self.acknowledge(accepted);
         }
         Ok(())
     }
 
-    fn took(&mut self, entry: &Entry) {
+    fn accepted(&mut self, entry: &Entry) {
         self.refused_in_a_row = 0;
         self.batch_limit = self.batch_limit.saturating_mul(2).min(self.pace.batch_records);
-        self.last_taken = Some(entry.clone());
+        self.last_accepted = Some(entry.clone());
     }
 
     fn acknowledge(&mut self, batch: &[Entry]) {
         self.healed();
         if let Some(newest) = batch.last() {
-            self.took(newest);
+            self.accepted(newest);
         }
         for entry in batch {
             self.progress.passed(entry);
@@ -132,11 +136,13 @@ impl Engine {
             let reason = format!("the store refuses every record: {reason}");
             return Err(Halt::Sink(SinkError::Setup { reason }));
         }
-        // It answers, and this record is dealt with.
+        // The store answers, and this record is settled.
         self.pauses = Pauses::default();
         let head = entry.record.head();
         let chain_id = entry.chain_id.to_string();
         let refusal = Refusal { record: head, chain_id, reason: reason.to_owned() };
+        // Listed durably before the position passes it. A crash in between offers the record again, and
+        // the list has each record only once.
         let on_list = self.progress.files.reject(&refusal)?;
         self.progress.refused(entry);
         self.write_position()?;
@@ -149,36 +155,38 @@ impl Engine {
             "the store refused record {head}: {reason}; it is named in {}",
             self.progress.files.rejected().display()
         );
-        self.tell(NoticeKind::Rejected, message);
+        self.notify(NoticeKind::Rejected, message);
         Ok(())
     }
 
-    /// Whether the store refuses a record for what is in it. One that took nothing for a while must take again what it
-    /// has; of one that never took anything a few refusals are believed, whoever asks.
+    /// Returns whether the store refuses this record because of its content, rather than every record.
+    ///
+    /// A store that accepted nothing for a while must accept a record again that it already has. For a store
+    /// that never accepted anything, this test is impossible, so a few refusals are taken as they are.
     fn is_about_the_record(&mut self) -> Result<bool, Halt> {
         self.refused_in_a_row += 1;
-        if self.last_taken.is_some() && self.refused_in_a_row <= REFUSALS {
+        if self.last_accepted.is_some() && self.refused_in_a_row <= REFUSALS {
             return Ok(true);
         }
-        // Nothing newer: what the store has last is where forwarding goes on.
-        let Some(known) = self.last_taken.clone().or_else(|| self.last_that_it_has()) else {
+        // Not a newer record: forwarding continues after the last one that the store has.
+        let Some(known) = self.last_accepted.clone().or_else(|| self.last_that_it_has()) else {
             return Ok(self.progress.files.refusals()?.len() < REFUSALS as usize);
         };
         match self.call(|sink| sink.offer(std::slice::from_ref(&known))) {
             Ok(()) => {
-                self.took(&known);
+                self.accepted(&known);
                 Ok(true)
             }
             Err(failed @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) => {
                 Err(Halt::Sink(failed))
             }
-            // It tells records apart.
+            // The store distinguishes records, so it does not refuse everything.
             Err(SinkError::Conflict { .. } | SinkError::Chain { .. }) => Ok(true),
             Err(SinkError::Refused { .. } | SinkError::Partly { .. }) => Ok(false),
         }
     }
 
-    /// A record that the store acknowledged, whenever that was, and that the log still has.
+    /// Returns a record that the store acknowledged at any time, and that the log still has.
     fn last_that_it_has(&self) -> Option<Entry> {
         let refused = self.progress.files.refusals().ok()?;
         let read = self.ids.iter().filter(|(chain, _)| !self.is_left_out(**chain));
@@ -188,10 +196,10 @@ impl Engine {
                 let is_it = |refusal: &Refusal| refusal.record.seq() == seq && *refusal.chain_id == **id;
                 chain.given_up.contains(&seq) || refused.iter().any(is_it)
             };
-            let taken = (chain.begun() + 1..=last.seq()).rev().find(|seq| !is_refused(*seq))?;
-            let items = Reader::new(&self.dir).chain(last.chain()).from_seq(taken).items();
+            let accepted = (chain.begun() + 1..=last.seq()).rev().find(|seq| !is_refused(*seq))?;
+            let items = Reader::new(&self.dir).chain(last.chain()).from_seq(accepted).items();
             let record = items.ok()?.find_map(|item| item.ok()?.into_record())?;
-            let is_it = record.seq() == taken && (taken < last.seq() || record.head() == last);
+            let is_it = record.seq() == accepted && (accepted < last.seq() || record.head() == last);
             is_it.then(|| Entry::new(Arc::clone(id), record))
         })
     }

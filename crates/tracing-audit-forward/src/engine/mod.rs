@@ -1,7 +1,7 @@
-//! The thread of a forwarder: reads what is durable, offers it, and notes what was acknowledged.
+//! The thread of a forwarder: reads what is durable, offers it, and records what was acknowledged.
 //!
-//! It connects, forwards until something fails, rests, and connects again. Each time it asks the store what it has and
-//! begins there, so nothing has to be known of what happened in between.
+//! It connects, forwards until something fails, pauses, and connects again. Each time it asks the store what
+//! it has and begins there, so it needs no knowledge of what happened in between.
 
 mod collect;
 mod connect;
@@ -23,7 +23,7 @@ use progress::Progress;
 
 use crate::{
     dead::{Dead, segment},
-    error::{Error, said},
+    error::{Error, with_source},
     forwarder::{Builder, Shared},
     heads::HeadWatch,
     kept::Kept,
@@ -34,19 +34,19 @@ use crate::{
     stats::{Notice, NoticeKind, State, Stats},
 };
 
-/// How long the log rests between two looks, and how long who runs beside it waits.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval between two looks at an idle log, and between two attempts to take the name.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a store is asked what it has while chains are left out.
-const LOOK_FOR_CHAINS: Duration = Duration::from_secs(5);
+const ASK_INTERVAL_LEFT_OUT: Duration = Duration::from_secs(5);
 
 /// Why a connection ended.
 enum Halt {
     /// It is time to ask the store what it has.
     AskAgain,
-    /// Nothing more is wanted.
+    /// The forwarder was told to end.
     Stopped,
-    /// Another forwarder can have the name.
+    /// Another forwarder may hold the name.
     NameLost,
     /// A setting is wrong for this log.
     Setting(String),
@@ -62,7 +62,7 @@ impl From<Error> for Halt {
     }
 }
 
-/// What the thread has.
+/// The state of the thread.
 pub(crate) struct Engine {
     dir: PathBuf,
     progress: Progress,
@@ -71,35 +71,35 @@ pub(crate) struct Engine {
     settings: Builder,
     shared: Arc<Shared>,
     heads: Option<HeadWatch>,
-    /// The ids of chains by their numbers.
+    /// The ids of chains, by number.
     ids: BTreeMap<u16, Arc<str>>,
     /// The chains that are left out: those that stopped, and those that cannot be read in this connection.
     left_out: BTreeSet<u16>,
-    /// Which of them the sink was told of, and why.
-    told_left_out: BTreeMap<Arc<str>, String>,
+    /// What the sink was last told of them, with the reasons.
+    reported_left_out: BTreeMap<Arc<str>, String>,
     refused_in_a_row: u32,
-    /// How many records are offered at once: fewer where some are refused.
+    /// Maximum number of records in one offer. Smaller while some are refused.
     batch_limit: usize,
-    /// The record that the store took last.
-    last_taken: Option<Entry>,
+    /// The record that the store accepted last.
+    last_accepted: Option<Entry>,
     pauses: Pauses,
     is_in_trouble: bool,
     lag_measured: Option<Instant>,
     dead: Dead,
-    /// Why the chains of dead writers could not be recovered, as it was told last.
+    /// Why the chains of dead writers could not be recovered, as last reported.
     dead_trouble: Option<String>,
     is_behind: bool,
-    /// The chains that could not be read, and why, until they were read to where they end.
+    /// The chains that could not be read, with the reason, until they have been read to their ends.
     unreadable: BTreeMap<u16, String>,
-    /// The last gap of each chain that was told.
-    told_gaps: BTreeMap<u16, Gap>,
+    /// The last gap of each chain that was reported.
+    reported_gaps: BTreeMap<u16, Gap>,
     /// The lock of the name.
     held: Option<Kept>,
-    /// Up to which drain the store was asked what it has.
+    /// The last drain for which the store was asked what it has.
     drains_asked: u64,
-    /// The drains that had been asked for when it was last tried to do something about them.
+    /// The number of drains requested when the last attempt began.
     drains_seen: u64,
-    /// Why the position cannot be written, as it was told.
+    /// Why the position cannot be written, as last reported.
     position_trouble: Option<String>,
 }
 
@@ -125,10 +125,10 @@ impl Engine {
             heads,
             ids: BTreeMap::new(),
             left_out: BTreeSet::new(),
-            told_left_out: BTreeMap::new(),
+            reported_left_out: BTreeMap::new(),
             refused_in_a_row: 0,
             batch_limit: pace.batch_records,
-            last_taken: None,
+            last_accepted: None,
             pauses: Pauses::default(),
             is_in_trouble: false,
             lag_measured: None,
@@ -136,7 +136,7 @@ impl Engine {
             dead_trouble: None,
             is_behind: false,
             unreadable: BTreeMap::new(),
-            told_gaps: BTreeMap::new(),
+            reported_gaps: BTreeMap::new(),
             held: None,
             drains_asked: 0,
             drains_seen: 0,
@@ -146,9 +146,9 @@ impl Engine {
 
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        // A sink and a closure for notices are code of others.
+        // The sink and the closure for notices are foreign code, which may panic.
         let ran = catch_unwind(AssertUnwindSafe(|| self.run_until_the_end()));
-        // With its handle on the log.
+        // Dropping also drops the sink, and the handle of the log.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(self)));
         let mut state = shared.lock();
         state.stats.state = State::Closed;
@@ -175,16 +175,18 @@ impl Engine {
             };
             self.rest_after(halt);
         }
+        // Without the name, another forwarder may already have written a newer position.
         if self.has_name()
             && let Err(error) = self.progress.write()
         {
-            self.tell(NoticeKind::Io, said(&error));
+            self.notify(NoticeKind::Io, with_source(&error));
         }
         self.sink.close();
+        // The name is released last: the next forwarder must not start while this sink is connected.
         self.held = None;
     }
 
-    /// A call of the sink, during which it is known since when it lasts.
+    /// Calls the sink, and records since when the call has been running.
     fn call<T>(&mut self, call: impl FnOnce(&mut dyn Sink) -> T) -> T {
         self.shared.lock().call = Some(Instant::now());
         let answer = call(self.sink.as_mut());
@@ -192,15 +194,16 @@ impl Engine {
         answer
     }
 
-    /// A store that can be asked gets everything once without it, and where the disk is full, what it has frees it. Only
-    /// retention waits.
+    /// Writes the position. A failure only makes retention wait if the store can be asked: after a crash, its
+    /// answer replaces the position. On a full disk, forwarding must continue, because it allows retention to
+    /// free space.
     fn write_position(&mut self) -> Result<(), Halt> {
         match self.progress.write() {
             Ok(()) => self.position_trouble = None,
             Err(error) if self.progress.is_askable => {
-                let why = said(&error);
+                let why = with_source(&error);
                 if self.position_trouble.as_ref() != Some(&why) {
-                    self.tell(NoticeKind::Io, format!("{why}; it is tried again"));
+                    self.notify(NoticeKind::Io, format!("{why}; it is tried again"));
                     self.position_trouble = Some(why);
                 }
             }
@@ -213,7 +216,7 @@ impl Engine {
         if self.progress.is_due() { self.write_position() } else { Ok(()) }
     }
 
-    /// Waits until no other forwarder has the name.
+    /// Waits until no other forwarder holds the name.
     fn take_name(&mut self) -> Option<Kept> {
         loop {
             match self.progress.files.take() {
@@ -221,28 +224,29 @@ impl Engine {
                 Ok(None) => {
                     if self.enter(State::Waiting) {
                         let name = &self.progress.files.name;
-                        let message =
-                            format!("another forwarder named {name} runs; this one waits for it to end");
-                        self.tell(NoticeKind::Waiting, message);
+                        let message = format!(
+                            "another forwarder named {name} is running; this one waits for it to end"
+                        );
+                        self.notify(NoticeKind::Waiting, message);
                     }
                 }
                 Err(error) => {
-                    self.trouble(NoticeKind::Io, State::Unavailable, &said(&error));
+                    self.trouble(NoticeKind::Io, State::Unavailable, &with_source(&error));
                     self.is_in_trouble = true;
                 }
             }
-            if self.shared.wait(LOOK, |state| state.is_stopped) {
+            if self.shared.wait(POLL_INTERVAL, |state| state.is_stopped) {
                 return None;
             }
         }
     }
 
-    /// Whether nobody else can take the name.
+    /// Returns whether no other forwarder can take the name.
     fn has_name(&self) -> bool {
         self.held.as_ref().is_some_and(|held| self.progress.files.is_held_by(held))
     }
 
-    /// Once, for only its holder changes it.
+    /// Reads the position once: only the holder of the name changes it.
     fn read_position(&mut self, is_read: &mut bool) -> Result<(), Halt> {
         if !*is_read {
             self.progress.read()?;
@@ -251,9 +255,9 @@ impl Engine {
         Ok(())
     }
 
-    /// One connection: from what the store has on, until something fails.
+    /// Runs one connection: from what the store has, until something fails.
     fn forward(&mut self) -> Result<(), Halt> {
-        // A store that is asked again while all is well is no change of state.
+        // Asking the store again while all is well is not a change of state.
         if self.shared.lock().stats.state != State::Forwarding {
             self.enter(State::Connecting);
         }
@@ -261,11 +265,11 @@ impl Engine {
         let connection = self.connect()?;
         let connected = Instant::now();
         self.enter(State::Forwarding);
-        self.tell_left_out();
+        self.report_left_out();
         let Some(mut items) = connection else {
             let asked = self.shared.lock().drains_asked;
             self.caught_up(asked)?;
-            self.shared.wait(LOOK_FOR_CHAINS, |state| state.is_stopped || state.drains_asked > asked);
+            self.shared.wait(ASK_INTERVAL_LEFT_OUT, |state| state.is_stopped || state.drains_asked > asked);
             return Err(if self.is_stopped() { Halt::Stopped } else { Halt::AskAgain });
         };
         let (mut ahead, mut waiting) = (None, None);
@@ -273,25 +277,27 @@ impl Engine {
             if self.is_stopped() {
                 return Err(Halt::Stopped);
             }
+            // Somebody may have removed the lock file, and another forwarder may have taken the name
+            // since.
             if !self.has_name() {
                 return Err(Halt::NameLost);
             }
-            self.tell_left_out();
+            self.report_left_out();
             let reading = ahead.take().unwrap_or_else(|| self.read(&mut items, waiting.take()));
-            // Not more often than the sink lingers: what waits would be offered early.
+            // Not more often than the sink lingers: waiting records would be offered early.
             let ask_every = if self.left_out.is_empty() {
                 self.pace.ask_every
             } else {
-                LOOK_FOR_CHAINS.max(self.pace.linger)
+                ASK_INTERVAL_LEFT_OUT.max(self.pace.linger)
             };
             if self.lingers(&reading) && connected.elapsed() < ask_every {
                 self.measure_lag(true);
-                self.rest_for(LOOK.min(self.pace.linger.saturating_sub(reading.waited())));
+                self.rest_for(POLL_INTERVAL.min(self.pace.linger.saturating_sub(reading.waited())));
                 waiting = Some(reading);
                 continue;
             }
             let (asked, is_all, is_idle) = (reading.drains_asked, reading.is_all(), reading.is_empty());
-            ahead = self.deal_with(reading, &mut items)?;
+            ahead = self.handle_reading(reading, &mut items)?;
             self.write_position_if_due()?;
             if connected.elapsed() >= ask_every {
                 self.write_position()?;
@@ -312,16 +318,16 @@ impl Engine {
         }
     }
 
-    /// Returns whether what a dead writer left is durable now, too.
+    /// Returns whether records of a dead writer have become durable.
     fn recover_dead_chains(&mut self) -> bool {
         match self.dead.recover(&self.dir) {
             Ok(is_recovered) => is_recovered,
-            // The other chains go on.
+            // The other chains continue.
             Err(error) => {
-                let why = said(&error);
+                let why = with_source(&error);
                 if self.dead_trouble.as_ref() != Some(&why) {
                     let message = format!("cannot recover what a dead writer left: {why}; it is tried again");
-                    self.tell(NoticeKind::Io, message);
+                    self.notify(NoticeKind::Io, message);
                     self.dead_trouble = Some(why);
                 }
                 false
@@ -329,7 +335,7 @@ impl Engine {
         }
     }
 
-    /// Everything that was durable at the last look has been dealt with.
+    /// Completes drains once everything that was durable at the last look has been delivered.
     fn caught_up(&mut self, asked: u64) -> Result<(), Halt> {
         if self.progress.is_askable {
             self.healed();
@@ -338,7 +344,8 @@ impl Engine {
         if is_asked {
             self.write_position()?;
             if self.progress.is_askable && self.progress.is_unasked && self.drains_asked < asked {
-                // What the store says itself lets retention go on. Once: a log that is written is never at rest.
+                // Only what the store itself reports allows retention to continue, so it is asked before the
+                // drain ends. Only once: a log that is being written is never completely forwarded.
                 let before = std::mem::replace(&mut self.drains_asked, asked);
                 self.drained(before);
                 return Err(Halt::AskAgain);
@@ -351,7 +358,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Who asked for a drain up to this one has it.
+    /// Completes all drains up to this one.
     fn drained(&self, asked: u64) {
         let mut state = self.shared.lock();
         state.drains_done = state.drains_done.max(asked);
@@ -360,7 +367,7 @@ impl Engine {
     }
 
     fn measure_lag(&mut self, is_behind: bool) {
-        let is_due = self.lag_measured.is_none_or(|at| at.elapsed() >= LOOK);
+        let is_due = self.lag_measured.is_none_or(|at| at.elapsed() >= POLL_INTERVAL);
         if is_behind && !is_due {
             return;
         }
@@ -373,7 +380,8 @@ impl Engine {
         self.note_lag(&lag);
     }
 
-    /// Says where the store falls behind by more than is allowed, and where it caught up.
+    /// Stores the lag, and reports when the store falls behind by more than allowed and when it has caught
+    /// up.
     fn note_lag(&mut self, lag: &Lag) {
         let is_behind = lag.age > self.settings.max_lag;
         {
@@ -383,7 +391,7 @@ impl Engine {
         }
         let Lag { records, bytes, age } = lag;
         match (std::mem::replace(&mut self.is_behind, is_behind), is_behind) {
-            (false, true) => self.tell(
+            (false, true) => self.notify(
                 NoticeKind::Behind,
                 format!(
                     "{} is behind by {records} records, {bytes} bytes; the oldest has waited for {} s",
@@ -392,13 +400,16 @@ impl Engine {
                 ),
             ),
             (true, false) => {
-                self.tell(NoticeKind::CaughtUp, format!("{} is no longer behind", self.progress.files.name));
+                self.notify(
+                    NoticeKind::CaughtUp,
+                    format!("{} is no longer behind", self.progress.files.name),
+                );
             }
             _ => {}
         }
     }
 
-    /// Whether what was read waits for more that is offered with it.
+    /// Returns whether what was read waits for more records to be offered with it.
     fn lingers(&self, reading: &Reading) -> bool {
         let nobody_drains = || {
             let state = self.shared.lock();
@@ -407,24 +418,24 @@ impl Engine {
         !reading.is_empty() && reading.is_all() && reading.waited() < self.pace.linger && nobody_drains()
     }
 
-    /// Tells the sink which chains are not forwarded, if that is not what it was told last.
-    fn tell_left_out(&mut self) {
+    /// Tells the sink which chains are not being forwarded, if that has changed.
+    fn report_left_out(&mut self) {
         let of = |ids: &BTreeMap<u16, Arc<str>>, state: &Stats| {
             let whys = state.stopped.iter().chain(&state.unreadable);
-            // One whose first line cannot be read has no id.
+            // A chain whose first line cannot be read has no id.
             let id_of = |chain: &u16| ids.get(chain).map_or_else(|| format!("{chain:03}").into(), Arc::clone);
             whys.map(|(chain, why)| (id_of(chain), why.clone())).collect()
         };
         let now: BTreeMap<Arc<str>, String> = of(&self.ids, &self.shared.lock().stats);
-        if now != self.told_left_out {
+        if now != self.reported_left_out {
             self.call(|sink| sink.left_out(&now));
-            self.told_left_out = now;
+            self.reported_left_out = now;
         }
     }
 
-    /// Waits for more.
+    /// Waits for more records.
     fn rest(&mut self) {
-        self.rest_for(LOOK);
+        self.rest_for(POLL_INTERVAL);
     }
 
     fn rest_for(&mut self, time: Duration) {
@@ -438,8 +449,9 @@ impl Engine {
 
     fn rest_after(&mut self, halt: Halt) {
         if matches!(halt, Halt::Sink(_)) {
-            self.progress.distrust_all_but(&[]);
-            // It is tried again with the next connection.
+            // The store may come back with less, so retention must not rely on its earlier answers.
+            self.progress.clear_asked_except(&[]);
+            // It is written again with the next connection.
             drop(self.progress.write());
         }
         let (kind, state, reason, retry_after) = match halt {
@@ -449,16 +461,16 @@ impl Engine {
             }
             Halt::Setting(reason) => (NoticeKind::Setup, State::Setup, reason, None),
             Halt::Sink(error) => (NoticeKind::Setup, State::Setup, error.to_string(), None),
-            Halt::Local(error) if is_to_be_mended(&error) => {
-                (NoticeKind::Setup, State::Setup, said(&error), None)
+            Halt::Local(error) if needs_repair(&error) => {
+                (NoticeKind::Setup, State::Setup, with_source(&error), None)
             }
-            Halt::Local(error) => (NoticeKind::Io, State::Unavailable, said(&error), None),
+            Halt::Local(error) => (NoticeKind::Io, State::Unavailable, with_source(&error), None),
         };
         self.trouble(kind, state, &reason);
         self.is_in_trouble = true;
         self.measure_lag(true);
         let pause = self.pauses.next(state == State::Setup, retry_after);
-        // Who drains now may know that the store is there again.
+        // A caller that drains may know that the store is available again, so the pause ends.
         let seen = self.drains_seen;
         self.shared.wait(pause, |state| state.is_stopped || state.drains_asked > seen);
     }
@@ -470,9 +482,11 @@ impl Engine {
             inner.stats.trouble.replace(reason.to_owned()).is_some_and(|known| known == reason)
         };
         self.enter(state);
-        let is_told = is_known || self.is_in_trouble && kind == NoticeKind::Unavailable;
-        if !is_told {
-            self.tell(
+        // An outage is reported once, even if its text changes. Anything else is reported whenever it
+        // changes.
+        let is_reported = is_known || self.is_in_trouble && kind == NoticeKind::Unavailable;
+        if !is_reported {
+            self.notify(
                 kind,
                 format!("cannot forward to {}: {reason}; it is tried again", self.progress.files.name),
             );
@@ -484,7 +498,7 @@ impl Engine {
         if std::mem::take(&mut self.is_in_trouble) {
             self.shared.lock().stats.trouble = None;
             self.call(|sink| sink.healed());
-            self.tell(NoticeKind::Healed, format!("{} answers again", self.progress.files.name));
+            self.notify(NoticeKind::Healed, format!("{} answers again", self.progress.files.name));
         }
     }
 
@@ -492,17 +506,17 @@ impl Engine {
         self.no_longer_read(chain);
         let message = format!("chain {chain:03} is not forwarded any more: {why}");
         self.shared.lock().stats.stopped.insert(chain, why);
-        self.tell(NoticeKind::ChainStopped, message);
+        self.notify(NoticeKind::ChainStopped, message);
     }
 
-    /// Goes on without the chain that an error is about: until somebody looks where it is damaged, and until the store is
-    /// asked again where it cannot be read. Any other error ends the connection.
-    fn go_on_without(&mut self, error: Error) -> Result<(), Halt> {
+    /// Continues without the chain that an error is about. A damaged chain stops until somebody acts; one
+    /// that cannot be read is tried again when the store is next asked. Any other error ends the connection.
+    fn continue_without(&mut self, error: Error) -> Result<(), Halt> {
         let Some((chain, is_damaged)) = chain_of(&error).filter(|(chain, _)| !self.is_left_out(*chain))
         else {
             return Err(error.into());
         };
-        let why = said(&error);
+        let why = with_source(&error);
         if is_damaged {
             self.stop_chain(chain, why);
         } else {
@@ -511,27 +525,27 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether what the store has of it is of this log is not known from here on.
+    /// Stops reading a chain. From here on it is unknown whether what the store has of it is of this log.
     fn no_longer_read(&mut self, chain: u16) {
         self.left_out.insert(chain);
         if let Some(id) = self.ids.get(&chain) {
-            self.progress.distrust(id);
+            self.progress.clear_asked(id);
         }
     }
 
-    /// Goes on without a chain that cannot be read, and tries it again with the next connection.
+    /// Continues without a chain that cannot be read, and tries it again with the next connection.
     fn leave_out(&mut self, chain: u16, why: String) {
         self.no_longer_read(chain);
         let message =
             format!("chain {chain:03} is not forwarded for now: {why}; it is tried again every 5 s");
         let known = self.unreadable.insert(chain, why.clone());
         if known.as_ref() != Some(&why) {
-            self.tell(NoticeKind::Io, message);
+            self.notify(NoticeKind::Io, message);
         }
         self.shared.lock().stats.unreadable.insert(chain, why);
     }
 
-    /// Everything that is there of the chains that are not left out was read.
+    /// Reports the chains that can be read again, once all that are not left out were read to their ends.
     fn read_to_the_end(&mut self) {
         let read: Vec<u16> = self.ids.keys().copied().filter(|chain| !self.is_left_out(*chain)).collect();
         for chain in read {
@@ -539,7 +553,7 @@ impl Engine {
                 continue;
             }
             self.shared.lock().stats.unreadable.remove(&chain);
-            self.tell(NoticeKind::Healed, format!("chain {chain:03} can be read again"));
+            self.notify(NoticeKind::Healed, format!("chain {chain:03} can be read again"));
         }
     }
 
@@ -551,24 +565,24 @@ impl Engine {
         self.shared.lock().is_stopped
     }
 
-    /// Says whether that is another state.
+    /// Sets the state. Returns whether it changed.
     fn enter(&self, state: State) -> bool {
         std::mem::replace(&mut self.shared.lock().stats.state, state) != state
     }
 
-    fn tell(&self, kind: NoticeKind, message: String) {
+    fn notify(&self, kind: NoticeKind, message: String) {
         if let Some(tell) = &self.settings.on_notice {
             tell(Notice { kind, message });
         }
     }
 }
 
-/// Whether it stays as it is until somebody changes something.
-fn is_to_be_mended(error: &Error) -> bool {
+/// Returns whether an error remains until somebody changes something.
+fn needs_repair(error: &Error) -> bool {
     matches!(error, Error::BadPosition { .. } | Error::BadRejected { .. })
 }
 
-/// The chain that an error is about, and whether it is damaged rather than not readable.
+/// Returns the chain that an error is about, and whether the chain is damaged rather than unreadable.
 fn chain_of(error: &Error) -> Option<(u16, bool)> {
     let of_file = |path: &Path| segment(path.file_name()?.to_str()?);
     match error {

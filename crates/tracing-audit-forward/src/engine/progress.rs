@@ -21,13 +21,13 @@ const WRITE_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Progress {
     pub(super) files: Files,
     pub(super) known: Known,
-    /// Whether the store can be asked.
+    /// Whether the store can be asked what it has.
     pub(super) is_askable: bool,
     /// Whether there is a position, or it is known where forwarding begins without one.
     pub(super) has_begun: bool,
-    /// Whether what is known is not yet written.
+    /// Whether something has not been written yet.
     pub(super) is_dirty: bool,
-    /// Whether the store acknowledged something since it was asked.
+    /// Whether the store acknowledged something since it was last asked.
     pub(super) is_unasked: bool,
     written: Instant,
 }
@@ -51,14 +51,14 @@ impl Progress {
         Ok(())
     }
 
-    /// What is known of a chain that begins behind a record, or with its first.
+    /// Returns the initial state of a chain that begins after a record, or with its first.
     pub(super) fn begun(&self, from: Option<Head>) -> Acknowledged {
-        // What the store acknowledges from here on counts for retention once it is asked.
+        // What the store acknowledges from here on counts for retention once the store reports it.
         let asked = self.is_askable.then(|| from.map_or(0, |head| head.seq()));
         Acknowledged { from, last: from, asked, ..Acknowledged::default() }
     }
 
-    /// Nothing more is to be done for a record.
+    /// Advances the position past a record.
     pub(super) fn passed(&mut self, entry: &Entry) {
         let begun = self.begun(None);
         let known = self.known.chains.entry(Arc::clone(&entry.chain_id)).or_insert(begun);
@@ -66,7 +66,7 @@ impl Progress {
         (self.is_dirty, self.is_unasked) = (true, true);
     }
 
-    /// The same for a record that the store refused.
+    /// Advances the position past a record that the store refused.
     pub(super) fn refused(&mut self, entry: &Entry) {
         self.passed(entry);
         let seq = entry.record.seq();
@@ -75,8 +75,8 @@ impl Progress {
         }
     }
 
-    /// Believes the position alone, but for chains that are left out: the store cannot be asked, whatever the one before it
-    /// could.
+    /// Relies on the position alone, except for chains that are left out. This store cannot be asked, even if
+    /// a previous store could.
     pub(super) fn forget_what_was_asked(&mut self, left_out: &[Arc<str>]) {
         for (id, chain) in &mut self.known.chains {
             let asked = left_out.contains(id).then(|| chain.begun());
@@ -85,8 +85,9 @@ impl Progress {
         }
     }
 
-    /// Nothing that the store has of a chain counts for retention: it may be of another log.
-    pub(super) fn distrust(&mut self, id: &Arc<str>) {
+    /// Clears what the store reported of a chain, so that it does not count for retention: it may be of
+    /// another log.
+    pub(super) fn clear_asked(&mut self, id: &Arc<str>) {
         if let Some(chain) = self.known.chains.get_mut(id) {
             let asked = Some(chain.begun());
             self.is_dirty |= chain.asked != asked;
@@ -94,17 +95,18 @@ impl Progress {
         }
     }
 
-    /// Nothing of what the store said of other chains counts for retention until it says so again: it may have less.
-    pub(super) fn distrust_all_but(&mut self, ids: &[Arc<str>]) {
+    /// Clears what the store reported of all other chains until it reports them again: it may have less by
+    /// then.
+    pub(super) fn clear_asked_except(&mut self, ids: &[Arc<str>]) {
         let asked = self.known.chains.iter().filter(|(_, chain)| chain.asked.is_some());
         let asked: Vec<Arc<str>> =
             asked.map(|(id, _)| Arc::clone(id)).filter(|id| !ids.contains(id)).collect();
         for id in &asked {
-            self.distrust(id);
+            self.clear_asked(id);
         }
     }
 
-    /// Takes over what the list of refused records says.
+    /// Takes over the list of refused records.
     pub(super) fn note_refusals(&mut self, refusals: &[Refusal]) {
         for (id, chain) in &mut self.known.chains {
             let of_chain = refusals.iter().filter(|refusal| *refusal.chain_id == **id);
@@ -114,8 +116,8 @@ impl Progress {
         }
     }
 
-    /// Whether it is time to write the position: where a crash would make much be sent again, or twice. Not more often than
-    /// that: its syncs are on the disk of the log.
+    /// Returns whether the position has to be written: where a crash would cause much to be sent again, or
+    /// twice. Not more often, because its syncs go to the disk of the log.
     pub(super) fn is_due(&self) -> bool {
         self.is_dirty && (!self.is_askable || self.written.elapsed() >= WRITE_AFTER)
     }

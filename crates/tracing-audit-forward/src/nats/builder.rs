@@ -7,7 +7,7 @@ use crate::{origin::Origin, sink::SinkError};
 
 /// The settings of a [`Nats`] store, and of a [`NatsFeed`].
 #[derive(Clone)]
-#[must_use = "nothing happens before `build`"]
+#[must_use = "nothing happens until `build`"]
 pub struct NatsBuilder {
     url: String,
     service: Option<String>,
@@ -19,7 +19,7 @@ pub struct NatsBuilder {
 
 impl fmt::Debug for NatsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the URL, which may hold a password.
+        // Without the URL, which may contain a password.
         f.debug_struct("NatsBuilder")
             .field("service", &self.service)
             .field("host", &self.host)
@@ -40,40 +40,42 @@ impl NatsBuilder {
         }
     }
 
-    /// The service that writes the log, where the URL does not say it. Default: none; then nothing can be forwarded,
-    /// only verified.
+    /// Sets the service that writes the log, if the URL does not name it. Default: none; then nothing can be
+    /// forwarded, only verified.
     pub fn service(mut self, service: impl Into<String>) -> Self {
         self.service = Some(service.into());
         self
     }
 
-    /// The host that the service runs on, where the URL does not say it. Default: the name of this machine.
+    /// Sets the host that the service runs on, if the URL does not name it. Default: the name of this
+    /// machine.
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.host = Some(host.into());
         self
     }
 
-    /// How subjects begin, where the URL does not say it: letters, digits, `-` and `_`, with dots between them, at most 100
-    /// bytes. Default: `audit`.
+    /// Sets the first part of the subjects, if the URL does not: letters, digits, `-` and `_`, with dots
+    /// between them, at most 100 bytes. Default: `audit`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = Some(prefix.into());
         self
     }
 
-    /// What the stream may be although it can then lose what it acknowledged, beside what the URL says. Default: nothing.
+    /// Allows settings of the stream with which it can lose what it acknowledged, in addition to those that
+    /// the URL allows. Default: none.
     pub fn allow(mut self, allow: impl IntoIterator<Item = NatsAllow>) -> Self {
         self.allow.extend(allow);
         self
     }
 
-    /// How long connecting to one server may take. Default: 10 seconds. All of it together takes at most so long for each
-    /// server, and 5 seconds.
+    /// Sets how long connecting to one server may take. Connecting to several takes at most this long for
+    /// each, plus 5 seconds. Default: 10 seconds.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.bounds.connect = timeout;
         self
     }
 
-    /// How long an answer of the server may take, that to a whole batch too. Default: 10 seconds.
+    /// Sets how long an answer of the server may take, including that to a whole batch. Default: 10 seconds.
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
         self.bounds.answer = timeout;
         self
@@ -83,7 +85,7 @@ impl NatsBuilder {
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where the URL, a name or the prefix cannot be used, or a timeout is 0.
+    /// [`SinkError::Setup`] if the URL, a name or the prefix cannot be used, or a timeout is 0.
     pub fn build(self) -> Result<Nats, SinkError> {
         let (service, host) = (self.service.clone(), self.host.clone());
         let (target, prefix, bounds, allow) = self.checked()?;
@@ -92,7 +94,7 @@ impl NatsBuilder {
         Ok(Nats::with(target, prefix, bounds, allow, origin))
     }
 
-    /// A feed of the stream instead of a store in it: what a collector reads. Service and host play no part.
+    /// Creates a feed of the stream instead of a store in it, for a collector. Service and host are ignored.
     ///
     /// # Errors
     ///

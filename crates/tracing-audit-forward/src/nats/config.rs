@@ -1,4 +1,4 @@
-//! What a stream must be, so that it keeps what it acknowledged.
+//! The settings that a stream needs so that it keeps what it acknowledged.
 
 use std::str::FromStr;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::sink::SinkError;
 
-/// What a stream may be although it can then lose what it acknowledged. Nothing of it is allowed by default.
+/// Settings of a stream with which it can lose what it acknowledged. None is allowed by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NatsAllow {
@@ -19,21 +19,21 @@ pub enum NatsAllow {
     Memory,
     /// `discard-old`: limits at which the stream drops its oldest messages.
     DiscardOld,
-    /// `max-age`: messages go when they are old.
+    /// `max-age`: messages are removed by age.
     MaxAge,
-    /// `interest`: messages go when every consumer has them.
+    /// `interest`: messages are removed once every consumer has them.
     Interest,
-    /// `workqueue`: messages go when a consumer has them.
+    /// `workqueue`: messages are removed once a consumer has them.
     WorkQueue,
     /// `delete`: single messages may be deleted.
     Delete,
     /// `purge`: all messages may be deleted.
     Purge,
-    /// `rollup`: a message may take the place of all before it.
+    /// `rollup`: a message may replace all messages before it.
     Rollup,
-    /// `no-ack`: the stream acknowledges nothing, so that every batch waits until its time is over.
+    /// `no-ack`: the stream acknowledges nothing, so every batch waits for its timeout.
     NoAck,
-    /// `message-ttl`: a message may say how long it lives.
+    /// `message-ttl`: a message may set its own lifetime.
     MessageTtl,
     /// `async-persist`: the stream acknowledges before it writes (`persist_mode: async`).
     AsyncPersist,
@@ -63,7 +63,7 @@ impl FromStr for NatsAllow {
         let found = NAMES.iter().find(|(known, _)| *known == name).map(|(_, allow)| *allow);
         found.ok_or_else(|| {
             let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-            setup(format!("what a stream may be is one of {}", names.join(", ")))
+            setup(format!("a setting to allow is one of {}", names.join(", ")))
         })
     }
 }
@@ -74,7 +74,8 @@ impl NatsAllow {
     }
 }
 
-/// The configuration of a stream, as far as it matters here. A member that an older server does not know is missing.
+/// The configuration of a stream, as far as it matters here. Members that an older server does not know are
+/// absent.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 #[expect(clippy::struct_excessive_bools, reason = "so it is on the wire")]
@@ -105,8 +106,8 @@ pub(super) struct StreamConfig {
 const MAX_LINE: u64 = 60 * 1024 - 1;
 
 impl StreamConfig {
-    /// Whether the stream takes such batches, and keeps what it takes. `subject` is one that it has to take; `max_payload` is
-    /// what the server takes in one message.
+    /// Checks that the stream takes batches for `subject`, and keeps what it takes. `max_payload` is what the
+    /// server accepts in one message.
     pub(super) fn check(
         &self,
         stream: &str,
@@ -119,7 +120,7 @@ impl StreamConfig {
             return Err(setup(format!("the stream {stream} cannot be used: {why}")));
         }
         let found: Vec<String> = self
-            .dangers(max_payload)
+            .risks(max_payload)
             .filter(|(danger, _, _)| !allow.contains(danger))
             .map(|(danger, what, cure)| {
                 let cure = cure.replace("STREAM", stream);
@@ -133,12 +134,12 @@ impl StreamConfig {
         Err(setup(format!("the stream {stream} may lose what it acknowledged, or not take it: {found}")))
     }
 
-    /// The longest line that fits into a message.
+    /// Returns the longest line that fits into a message.
     pub(super) fn max_line(&self, max_payload: u64) -> u64 {
         self.room(max_payload).saturating_sub(MAX_HEADERS)
     }
 
-    /// The longest message, with its headers.
+    /// Returns the largest message, including its headers.
     fn room(&self, max_payload: u64) -> u64 {
         let size = u64::try_from(self.max_msg_size).ok().filter(|size| *size > 0);
         size.unwrap_or(u64::MAX).min(max_payload)
@@ -154,7 +155,7 @@ impl StreamConfig {
             return Some("it is sealed, and takes no message".to_owned());
         }
         if self.subject_transform.is_some() {
-            let why = "it stores messages under other subjects (subject_transform), where they would not be found; make it anew without";
+            let why = "it stores messages under other subjects (subject_transform), where they would not be found; recreate it without";
             return Some(why.to_owned());
         }
         if !self.subjects.iter().any(|pattern| captures(pattern, subject)) {
@@ -166,8 +167,8 @@ impl StreamConfig {
         None
     }
 
-    /// What is there, what it means, and what to change.
-    fn dangers(&self, max_payload: u64) -> impl Iterator<Item = (NatsAllow, String, &'static str)> {
+    /// Returns each risky setting that is not allowed: its name, what it means, and what to change.
+    fn risks(&self, max_payload: u64) -> impl Iterator<Item = (NatsAllow, String, &'static str)> {
         let room = self.room(max_payload);
         let small = (room < MAX_LINE + MAX_HEADERS).then(|| {
             let what = format!(
@@ -177,7 +178,7 @@ impl StreamConfig {
             let cure = "`nats stream edit STREAM --max-msg-size=-1`, and max_payload of the server";
             (NatsAllow::SmallMessages, what, cure)
         });
-        let others = DANGERS.iter().filter(|(is_there, ..)| is_there(self));
+        let others = RISKS.iter().filter(|(is_there, ..)| is_there(self));
         others.map(|(_, danger, what, cure)| (*danger, (*what).to_owned(), *cure)).chain(small)
     }
 
@@ -189,15 +190,15 @@ impl StreamConfig {
     }
 }
 
-type Danger = (fn(&StreamConfig) -> bool, NatsAllow, &'static str, &'static str);
+type Risk = (fn(&StreamConfig) -> bool, NatsAllow, &'static str, &'static str);
 
-/// Whether it is there, what it means, and what to change.
-const DANGERS: [Danger; 11] = [
+/// For each risky setting: whether it is set, what it means, and what to change.
+const RISKS: [Risk; 11] = [
     (
         |config| config.storage == "memory",
         NatsAllow::Memory,
         "its storage is memory",
-        "make it anew with --storage=file",
+        "recreate it with --storage=file",
     ),
     (
         StreamConfig::drops_old,
@@ -215,13 +216,13 @@ const DANGERS: [Danger; 11] = [
         |config| config.retention == "interest",
         NatsAllow::Interest,
         "it drops what every consumer has",
-        "make it anew with --retention=limits",
+        "recreate it with --retention=limits",
     ),
     (
         |config| config.retention == "workqueue",
         NatsAllow::WorkQueue,
         "it drops what a consumer has",
-        "make it anew with --retention=limits",
+        "recreate it with --retention=limits",
     ),
     (
         |config| !config.deny_delete,
@@ -238,7 +239,7 @@ const DANGERS: [Danger; 11] = [
     (
         |config| config.allow_rollup_hdrs,
         NatsAllow::Rollup,
-        "a message may take the place of all before it",
+        "a message may replace all before it",
         "`nats stream edit STREAM --no-allow-rollup`",
     ),
     (
@@ -250,19 +251,24 @@ const DANGERS: [Danger; 11] = [
     (
         |config| config.allow_msg_ttl,
         NatsAllow::MessageTtl,
-        "messages may say how long they live",
-        "make it anew without allow_msg_ttl",
+        "messages may set their own lifetime",
+        "recreate it without allow_msg_ttl",
     ),
     (
         |config| config.persist_mode == "async",
         NatsAllow::AsyncPersist,
         "it acknowledges before it writes",
-        "make it anew without persist_mode",
+        "recreate it without persist_mode",
     ),
 ];
 
-/// A stream that is right: it keeps everything, and refuses when it is full.
-pub(super) fn right(stream: &str, prefix: &Prefix, replicas: u8, knows_batches: bool) -> serde_json::Value {
+/// Returns a configuration that keeps everything, and refuses messages when the stream is full.
+pub(super) fn safe_config(
+    stream: &str,
+    prefix: &Prefix,
+    replicas: u8,
+    knows_batches: bool,
+) -> serde_json::Value {
     let mut config = json!({
         "name": stream,
         "subjects": [prefix.all()],
@@ -284,7 +290,7 @@ pub(super) fn right(stream: &str, prefix: &Prefix, replicas: u8, knows_batches: 
     config
 }
 
-/// Whether a subject with wildcards covers one without.
+/// Returns whether a subject with wildcards covers one without.
 fn captures(pattern: &str, subject: &str) -> bool {
     let (mut tokens, mut rest) = (pattern.split('.'), subject.split('.'));
     loop {
@@ -317,9 +323,9 @@ mod tests {
     }
 
     #[test]
-    fn the_stream_that_is_made_is_right() {
+    fn the_created_stream_is_safe() {
         let prefix = Prefix::new("audit").unwrap();
-        let config: StreamConfig = serde_json::from_value(right("A", &prefix, 1, true)).unwrap();
+        let config: StreamConfig = serde_json::from_value(safe_config("A", &prefix, 1, true)).unwrap();
         config.check("A", "audit.web.n1.x", &prefix, 1 << 20, &[]).unwrap();
         assert!(config.allow_atomic);
         let error = config.check("A", "other.web.n1.x", &prefix, 1 << 20, &[]).unwrap_err();

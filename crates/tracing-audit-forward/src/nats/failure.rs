@@ -7,21 +7,21 @@ use serde::Deserialize;
 
 use crate::sink::SinkError;
 
-/// Why a request has no answer that can be used.
+/// Why a request has no usable answer.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Nothing is known of what became of it, or somebody has to act.
+    /// The outcome is unknown, or somebody has to act.
     Sink(SinkError),
-    /// The server answered, and says no.
+    /// The server answered with an error.
     Answer(ApiError),
-    /// Nobody takes such requests. Nothing was stored.
+    /// Nobody handles such requests. Nothing was stored.
     Nobody,
 }
 
-/// What the server says instead of a result.
+/// An error of the server.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct ApiError {
-    /// Like a status of HTTP.
+    /// Similar to an HTTP status.
     #[serde(default)]
     code: u16,
     #[serde(default)]
@@ -35,9 +35,10 @@ const NO_MESSAGE: u16 = 10037;
 const NO_STREAM: u16 = 10059;
 const MESSAGE_TOO_LARGE: u16 = 10054;
 const NO_ATOMIC_BATCHES: u16 = 10174;
-/// An expectation failed, an id is known already or is being stored, a batch is not whole, or the server cannot tell yet.
+/// An expectation failed, an id is known already or is being stored, a batch is incomplete, or the server
+/// cannot tell yet.
 const IN_DOUBT: [u16; 8] = [10070, 10071, 10158, 10163, 10164, 10176, 10201, NO_ATOMIC_BATCHES];
-/// JetStream is not enabled, for the account or for the server; the stream is sealed.
+/// JetStream is not enabled, for the account or for the server; or the stream is sealed.
 const SETUP: [u16; 3] = [10039, 10076, 10109];
 
 impl ApiError {
@@ -45,7 +46,7 @@ impl ApiError {
         self.err_code == NO_MESSAGE
     }
 
-    /// Whether only the stream can say what became of what was published.
+    /// Returns whether only the stream can tell what became of what was published.
     pub(super) fn is_in_doubt(&self) -> bool {
         IN_DOUBT.contains(&self.err_code)
     }
@@ -54,13 +55,13 @@ impl ApiError {
         self.err_code == MESSAGE_TOO_LARGE
     }
 
-    /// What the server said. It holds names and numbers, and nothing of a message.
-    pub(super) fn told(&self) -> String {
+    /// Returns the text of the error. It contains names and numbers, and nothing of a message.
+    pub(super) fn text(&self) -> String {
         format!("{} ({})", self.description, self.err_code)
     }
 
     pub(super) fn into_sink(self, doing: &str) -> SinkError {
-        let reason = format!("cannot {doing}: {}", self.told());
+        let reason = format!("cannot {doing}: {}", self.text());
         match self.err_code {
             NO_STREAM => setup(format!("{reason}; make it with `tracing-audit forward create-stream`")),
             code if SETUP.contains(&code) => setup(reason),
@@ -96,7 +97,7 @@ pub(super) fn unavailable(reason: String) -> SinkError {
     SinkError::Unavailable { reason, retry_after: None }
 }
 
-/// There is no connection.
+/// Returns the error of a connection that failed.
 pub(super) fn of_connecting(servers: &str, error: &async_nats::ConnectError) -> SinkError {
     let reason = format!("cannot connect to NATS at {servers}: {error}");
     let first: &(dyn std::error::Error + 'static) = error;

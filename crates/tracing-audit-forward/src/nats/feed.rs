@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    beat::{MAX_CHAINS, MAX_LEN, Said},
+    beat::{BeatContent, MAX_CHAINS, MAX_LEN},
     failure::{setup, unavailable},
     session::{Bounds, Session},
     url::Target,
@@ -28,35 +28,37 @@ use crate::{
 /// The most bytes of messages that a server may send ahead.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// How long a consumer may be idle before the server forgets it.
+/// How long a consumer may be idle before the server drops it.
 const FORGET_NANOS: u64 = 120_000_000_000;
 
-/// The longest time of one request.
+/// The longest duration of one request.
 const MAX_WAIT_NANOS: u64 = 60_000_000_000;
 
-/// The most signs of life that one call of [`Feed::beats`] looks at.
+/// Maximum number of heartbeats that one call of [`Feed::beats`] looks at.
 const MAX_BEATS: usize = 10_000;
 
-/// The records of a fleet in a stream of NATS JetStream, in the order in which they were stored.
+/// The records of a fleet in a NATS JetStream stream, in the order in which they were stored.
 ///
-/// It makes a consumer without acknowledgements, which the server forgets when it is gone for two minutes, and changes
-/// nothing in the stream. The user needs to publish `$JS.API.STREAM.INFO.<stream>`, `$JS.API.CONSUMER.CREATE.<stream>`
-/// and `$JS.API.CONSUMER.MSG.NEXT.<stream>.>`, and to subscribe to `_INBOX.>` and, for signs of life, to
-/// `<prefix>-alive.>`. Deleted messages are not delivered. Messages that no forwarder writes are strangers.
+/// It creates a consumer without acknowledgements, which the server drops two minutes after its last use, and
+/// changes nothing in the stream. Deleted messages are not delivered. Messages that no forwarder writes are
+/// strangers. The stream is identified by its name and creation time.
 ///
-/// The stream is known by its name and the time when it was made.
+/// The user needs to publish to `$JS.API.STREAM.INFO.<stream>`, `$JS.API.CONSUMER.CREATE.<stream>` and
+/// `$JS.API.CONSUMER.MSG.NEXT.<stream>.>`, and to subscribe to `_INBOX.>` and, for heartbeats, to
+/// `<prefix>-alive.>`.
 pub struct NatsFeed {
     reader: Reader,
-    /// How many messages the consumer had behind the last one, or when it was made.
+    /// The number of messages after the last one delivered, or at the creation of the consumer.
     left: u64,
 }
 
 impl NatsFeed {
-    /// The stream that this URL names, as in [`Nats::new`](super::Nats::new). Nothing is connected yet.
+    /// Creates a feed of the stream in this URL, as for [`Nats::new`](super::Nats::new). Nothing is connected
+    /// yet.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where the URL cannot be used.
+    /// [`SinkError::Setup`] if the URL cannot be used.
     pub fn new(url: &str) -> Result<Self, SinkError> {
         super::Nats::builder(url).build_feed()
     }
@@ -86,7 +88,7 @@ impl Feed for NatsFeed {
         let until = Instant::now() + wait;
         loop {
             let mut delivered = Vec::new();
-            for Told { place, what, left } in
+            for ParsedMessage { place, what, left } in
                 self.reader.next(limit, until.saturating_duration_since(Instant::now()))?
             {
                 let what = match what {
@@ -103,7 +105,7 @@ impl Feed for NatsFeed {
         }
     }
 
-    /// As the consumer itself counts: what the leader of the stream has, a replica may get later.
+    /// Asks the consumer itself: a replica may get later what the leader of the stream has.
     fn is_at_end(&self) -> bool {
         self.left == 0
     }
@@ -113,27 +115,27 @@ impl Feed for NatsFeed {
     }
 }
 
-/// A message, read.
-pub(super) struct Told {
+/// A delivered message, parsed.
+pub(super) struct ParsedMessage {
     pub(super) place: u64,
-    /// How many the server has behind it.
+    /// The number of messages that the server has after it.
     pub(super) left: u64,
     pub(super) what: Read,
 }
 
-/// What a message is.
+/// The content of a message.
 pub(super) enum Read {
     Line { origin: Origin, chain_id: Arc<str>, line: Vec<u8> },
     Gap { origin: Origin, gap: Gap },
     Stranger { subject: String, payload: Vec<u8> },
 }
 
-/// What is read, and where it stands.
+/// Reads the messages of a stream.
 pub(super) struct Reader {
     target: Target,
     prefix: Prefix,
     bounds: Bounds,
-    /// Whether other subjects of the stream than those of the prefix are left to others.
+    /// Whether messages outside the prefix are ignored.
     is_filtered: bool,
     session: Option<Session>,
     consumer: Option<Consumer>,
@@ -145,28 +147,28 @@ struct Consumer {
     name: String,
     inbox: String,
     messages: Subscriber,
-    /// How many were delivered so far.
+    /// The number of messages delivered so far.
     delivered: u64,
-    /// The number of the request that was made last. Its answers come to the inbox with this number behind it.
+    /// The number of the last request. Its answers arrive at the inbox with this number appended.
     requests: u64,
-    /// How many it may still bring; 0 where none runs.
+    /// How many messages the current request may still deliver; 0 without a request.
     wanted: usize,
-    /// How many it brought.
+    /// How many it has delivered.
     brought: usize,
-    /// When an answer to it must have come.
+    /// When an answer to it is overdue.
     overdue: Instant,
     /// The server said that there is nothing more.
     is_at_end: bool,
-    /// The next message is too large for the bytes that are asked for at once.
+    /// The next message is larger than the number of bytes requested at once.
     is_large: bool,
 }
 
-/// What came of waiting for a message.
-enum Came {
-    Message(Told),
-    /// The request is over without a message: there is none.
+/// The result of waiting for a message.
+enum Received {
+    Message(ParsedMessage),
+    /// The request ended without a message: there is none.
     Nothing,
-    /// A request is over, and another may bring more.
+    /// A request ended, and another may deliver more.
     End,
 }
 
@@ -177,6 +179,7 @@ impl Reader {
 
     fn open(&mut self) -> Result<&Session, SinkError> {
         if !self.session.as_ref().is_some_and(Session::is_usable) {
+            // All of them belong to the connection that was lost.
             (self.consumer, self.beats, self.session) = (None, None, None);
             let session = Session::connect(&self.target, &self.prefix, self.bounds)?;
             if !self.is_filtered {
@@ -200,7 +203,7 @@ impl Reader {
         Ok(StreamState::new(format!("{name} {}", info.created), first, info.state.last_seq))
     }
 
-    /// Begins at a place. Returns how many messages there are from there on.
+    /// Starts at a place. Returns how many messages there are from there on.
     pub(super) fn start(&mut self, place: u64) -> Result<u64, SinkError> {
         self.consumer = None;
         let (stream, filter) = (self.target.stream.clone(), self.is_filtered.then(|| self.prefix.all()));
@@ -218,13 +221,13 @@ impl Reader {
         }
     }
 
-    /// Whether the server said in the last call that there is nothing more.
+    /// Returns whether the server said in the last call that there is nothing more.
     pub(super) fn is_at_end(&self) -> bool {
         self.consumer.as_ref().is_some_and(|consumer| consumer.is_at_end)
     }
 
-    /// The next messages; none where none came within the time.
-    pub(super) fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<Told>, SinkError> {
+    /// Returns the next messages; none if none arrived in time.
+    pub(super) fn next(&mut self, limit: usize, wait: Duration) -> Result<Vec<ParsedMessage>, SinkError> {
         let not_begun = || unavailable("reading the stream has to begin again".to_owned());
         let session = self.session.as_ref().filter(|session| session.is_usable()).ok_or_else(not_begun)?;
         let mut consumer = self.consumer.take().ok_or_else(not_begun)?;
@@ -245,7 +248,8 @@ impl Reader {
         }
     }
 
-    /// At most so many of them as were waiting, the newest of each log. What no forwarder says is passed over.
+    /// Returns the newest heartbeat of each log among those that are waiting, looking at a bounded number.
+    /// Messages that are not heartbeats are skipped.
     fn beats(&mut self) -> Vec<Beat> {
         let mut beats = BTreeMap::new();
         let Some(subscription) = &mut self.beats else { return Vec::new() };
@@ -255,13 +259,13 @@ impl Reader {
                 continue;
             }
             let origin = self.prefix.parse_alive(&message.subject);
-            let said = serde_json::from_slice::<Said>(&message.payload).ok();
-            if let Some((origin, said)) = origin.zip(said)
-                && said.left_out.len() <= MAX_CHAINS
+            let content = serde_json::from_slice::<BeatContent>(&message.payload).ok();
+            if let Some((origin, content)) = origin.zip(content)
+                && content.left_out.len() <= MAX_CHAINS
             {
-                let left_out = said.left_out.into_iter().map(|(id, why)| (id.into(), why)).collect();
+                let left_out = content.left_out.into_iter().map(|(id, why)| (id.into(), why)).collect();
                 let mut beat = Beat::new(origin, left_out);
-                beat.trouble = said.trouble;
+                beat.trouble = content.trouble;
                 beats.insert(beat.origin.clone(), beat);
             }
         }
@@ -297,6 +301,7 @@ async fn begin(
     let made: Made =
         session.ask(DOING, "CONSUMER.CREATE", &body).await.map_err(|failure| failure.into_sink(DOING))?;
     let inbox = session.client.new_inbox();
+    // One subscription for all requests: answers to an earlier one are recognised by their subjects.
     let messages = session.client.subscribe(format!("{inbox}.*")).await;
     let messages = messages.map_err(|error| unavailable(format!("cannot {DOING}: {error}")))?;
     let consumer = Consumer {
@@ -324,7 +329,7 @@ impl Consumer {
         prefix: &Prefix,
         limit: usize,
         wait: Duration,
-    ) -> Result<Vec<Told>, SinkError> {
+    ) -> Result<Vec<ParsedMessage>, SinkError> {
         let mut messages = Vec::new();
         let until = Instant::now() + wait;
         self.is_at_end = false;
@@ -336,22 +341,22 @@ impl Consumer {
             if now > self.overdue {
                 return Err(unavailable(format!("cannot {READING}: no answer in time; it is read again")));
             }
-            let patience = until.min(self.overdue).saturating_duration_since(now);
-            match session.within(READING, patience, self.messages.next()).await? {
-                // A request may run on, and be answered in the next call.
+            let answer_timeout = until.min(self.overdue).saturating_duration_since(now);
+            match session.within(READING, answer_timeout, self.messages.next()).await? {
+                // A request may continue, and be answered in the next call.
                 None if Instant::now() >= until => return Ok(messages),
                 None => {}
                 Some(came) => match self.judge(came, prefix)? {
-                    Came::Message(told) => messages.push(told),
-                    Came::Nothing => self.is_at_end = true,
-                    Came::End => {}
+                    Received::Message(message) => messages.push(message),
+                    Received::Nothing => self.is_at_end = true,
+                    Received::End => {}
                 },
             }
         }
         while messages.len() < limit && self.wanted > 0 {
             let Some(came) = self.messages.next().now_or_never() else { break };
-            if let Came::Message(told) = self.judge(came, prefix)? {
-                messages.push(told);
+            if let Received::Message(message) = self.judge(came, prefix)? {
+                messages.push(message);
             }
         }
         Ok(messages)
@@ -375,38 +380,40 @@ impl Consumer {
         };
         (self.is_large, self.brought) = (false, 0);
         self.requests += 1;
-        // The server answers when the time of the request is over.
-        self.overdue = Instant::now() + Duration::from_nanos(wait) + session.patience();
+        // The server answers when the request expires.
+        self.overdue = Instant::now() + Duration::from_nanos(wait) + session.answer_timeout();
         let inbox = format!("{}.{}", self.inbox, self.requests);
         let sent = session.client.publish_with_reply(subject, inbox, body.to_string().into());
         sent.await.map_err(|error| unavailable(format!("cannot {READING}: {error}")))
     }
 
-    /// Looks at what the server sent.
-    fn judge(&mut self, came: Option<Message>, prefix: &Prefix) -> Result<Came, SinkError> {
+    /// Interprets a message of the server.
+    fn judge(&mut self, came: Option<Message>, prefix: &Prefix) -> Result<Received, SinkError> {
         let lost = |why: &str| unavailable(format!("cannot {READING}: {why}; it is read again"));
         let message = came.ok_or_else(|| lost("the connection was lost"))?;
         if let Some(status) = message.status {
-            // Of an earlier request, which brought all that it could.
+            // It belongs to an earlier request, which has delivered all that it could.
             if !message.subject.ends_with(&format!(".{}", self.requests)) {
-                return Ok(Came::End);
+                return Ok(Received::End);
             }
             self.wanted = 0;
-            let said = message.description.as_deref().unwrap_or_default().to_lowercase();
+            let content = message.description.as_deref().unwrap_or_default().to_lowercase();
             return match status {
-                StatusCode::NOT_FOUND | StatusCode::TIMEOUT if self.brought == 0 => Ok(Came::Nothing),
-                StatusCode::NOT_FOUND | StatusCode::TIMEOUT => Ok(Came::End),
+                StatusCode::NOT_FOUND | StatusCode::TIMEOUT if self.brought == 0 => Ok(Received::Nothing),
+                StatusCode::NOT_FOUND | StatusCode::TIMEOUT => Ok(Received::End),
                 StatusCode::NO_RESPONDERS => Err(lost("the server has forgotten the consumer")),
-                _ if said == "batch completed" => Ok(Came::End),
-                _ if said.contains("maxbytes") => {
+                _ if content == "batch completed" => Ok(Received::End),
+                _ if content.contains("maxbytes") => {
+                    // Nothing was delivered because the first message alone exceeds the limit, so the
+                    // next request has none.
                     self.is_large = self.brought == 0;
-                    Ok(Came::End)
+                    Ok(Received::End)
                 }
-                _ => Err(lost(&format!("the server says {said:?}"))),
+                _ => Err(lost(&format!("the server says {content:?}"))),
             };
         }
-        // `$JS.ACK.<stream>.<consumer>.<deliveries>.<place>.<number>.<time>.<left>`; with a domain and an account it has two
-        // more in front, and one behind.
+        // `$JS.ACK.<stream>.<consumer>.<deliveries>.<place>.<number>.<time>.<left>`. With a domain and an
+        // account there are two more tokens in front, and one at the end.
         let reply = message.reply.as_deref().unwrap_or_default();
         let tokens: Vec<&str> = reply.split('.').collect();
         let at = if tokens.len() > 9 { 7 } else { 5 };
@@ -416,13 +423,15 @@ impl Consumer {
                 "cannot {READING}: the server numbers messages in a way that is not known"
             )));
         };
+        // Without acknowledgements the server does not deliver again, so a lost message has to be
+        // noticed here.
         if count != self.delivered + 1 {
             return Err(lost("a message was lost on its way"));
         }
         self.delivered = count;
         self.wanted = self.wanted.saturating_sub(1);
         self.brought += 1;
-        Ok(Came::Message(Told { place, left, what: what(&message, prefix) }))
+        Ok(Received::Message(ParsedMessage { place, left, what: what(&message, prefix) }))
     }
 }
 

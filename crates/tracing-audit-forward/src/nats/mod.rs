@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use tokio::sync::watch;
 
 use self::{
-    beat::Said,
+    beat::BeatContent,
     failure::setup,
     send::Work,
     session::{Bounds, Session},
@@ -31,19 +31,22 @@ use crate::{
     sink::{Entry, Gap, Position, Sink, SinkError},
 };
 
-/// Keeps records in a stream of NATS JetStream, one message for each, under a subject for each chain.
+/// Stores records in a NATS JetStream stream: each record is one message, under one subject per chain.
 ///
-/// The subject is `<prefix>.<service>.<host>.<chain id>`, and the message is the line of the record, byte for byte. A batch
-/// is published as one atomic batch where the stream allows that (server 2.12 and later), else one message after the other
-/// in each chain. Every message says after which one of its subject it belongs, so that two senders never mix, and what was
-/// published twice is stored once, however late. After a doubtful answer the leader of the stream is asked for the last
-/// message of the subject.
+/// The subject is `<prefix>.<service>.<host>.<chain id>`, and the message is the line of the record, byte for
+/// byte. A batch is published as one atomic batch if the stream allows that (server 2.12 and later), else one
+/// message after another in each chain.
 ///
-/// A stream that may lose what it acknowledged is refused, unless that is [allowed](NatsBuilder::allow). What an
-/// acknowledgement is worth depends on the server too: see docs/forwarding/nats.md, which has permissions and settings as well.
+/// Every message names the message of its subject that it must follow. So messages of two senders never
+/// interleave, and a message published twice is stored once, however late. After a doubtful answer, the
+/// leader of the stream is asked for the last message of the subject.
 ///
-/// Each call connects where there is no connection, and waits no longer than its timeouts. Beside the calls a sign of life is
-/// published every 15 seconds, and at once when it changes.
+/// A stream that may lose what it acknowledged is refused, unless that is [allowed](NatsBuilder::allow). What
+/// an acknowledgement is worth also depends on the server: see docs/forwarding/nats.md, which also describes
+/// permissions and settings.
+///
+/// Each call opens a connection if there is none, and waits no longer than its timeouts. Independently of the
+/// calls, a heartbeat is published every 15 seconds, and at once when its content changes.
 ///
 /// # Examples
 ///
@@ -64,24 +67,25 @@ pub struct Nats {
     origin: Option<Origin>,
     work: Work,
     session: Option<Session>,
-    said: watch::Sender<Said>,
+    content: watch::Sender<BeatContent>,
 }
 
 impl Nats {
-    /// A store in the stream that this URL names, with default settings. Nothing is connected yet.
+    /// Creates a store in the stream that this URL names, with default settings. Nothing is connected yet.
     ///
-    /// The URL is `nats://user:password@host:port/STREAM?parameter=value`, or `tls://…`. To every host but this machine
-    /// the connection must be encrypted, unless the URL says `tls=off`. Credentials that the URL does not have stand in
-    /// `NATS_CREDS`, `NATS_USER` and `NATS_PASSWORD`, or `NATS_TOKEN`. docs/forwarding/nats.md has all parameters.
+    /// The URL is `nats://user:password@host:port/STREAM?parameter=value`, or `tls://…`. Connections to other
+    /// machines must be encrypted, unless the URL says `tls=off`. Credentials that are not in the URL are
+    /// taken from `NATS_CREDS`, `NATS_USER` and `NATS_PASSWORD`, or `NATS_TOKEN`. docs/forwarding/nats.md has
+    /// all parameters.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where the URL cannot be used.
+    /// [`SinkError::Setup`] if the URL cannot be used.
     pub fn new(url: &str) -> Result<Self, SinkError> {
         Self::builder(url).build()
     }
 
-    /// A store with other settings.
+    /// Returns the settings of a store in this stream.
     pub fn builder(url: &str) -> NatsBuilder {
         NatsBuilder::new(url)
     }
@@ -93,13 +97,13 @@ impl Nats {
         allow: Vec<NatsAllow>,
         origin: Option<Origin>,
     ) -> Self {
-        let said = watch::Sender::new(Said::default());
-        Self { target, prefix, bounds, allow, origin, work: Work::default(), session: None, said }
+        let content = watch::Sender::new(BeatContent::default());
+        Self { target, prefix, bounds, allow, origin, work: Work::default(), session: None, content }
     }
 
-    /// Makes the stream, with so many replicas: storage in files, no limits, no deletes, atomic batches where the server has
-    /// them. Where it is there already, only its configuration is checked. The user has to be allowed to create streams; the
-    /// one that forwards need not be.
+    /// Creates the stream with this many replicas: storage in files, no limits, no deletes, atomic batches if
+    /// the server supports them. If it exists already, only its configuration is checked. The user must be
+    /// allowed to create streams; the user that forwards need not be.
     ///
     /// # Errors
     ///
@@ -107,25 +111,25 @@ impl Nats {
     pub fn create_stream(&mut self, replicas: u8) -> Result<(), SinkError> {
         let mut session = Session::connect(&self.target, &self.prefix, self.bounds)?;
         let has_batches = session.client.is_server_compatible(2, 12, 0);
-        let config = config::right(&self.target.stream, &self.prefix, replicas, has_batches);
+        let config = config::safe_config(&self.target.stream, &self.prefix, replicas, has_batches);
         session.run(create(&session, &config))??;
         self.check(&mut session)
     }
 
-    /// Checks the whole copy: recomputes every chain from the lines in the stream.
+    /// Verifies the whole copy: recomputes every chain from the lines in the stream.
     ///
-    /// Finds messages that were altered, deleted or inserted. It reads everything under the prefix up to the message that was
-    /// the last one when it began. [`CopyChecker`] says what cannot be found.
+    /// Finds messages that were altered, deleted or inserted. It reads everything under the prefix up to the
+    /// message that was the last one when it began. [`CopyChecker`] lists what cannot be found.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]: it could not be checked. What is wrong with the copy stands
-    /// in the report.
+    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]: the copy could not be verified. What is wrong
+    /// with the copy is in the report.
     pub fn verify(&mut self) -> Result<CopyReport, SinkError> {
         self.verify_with(CopyChecker::new())
     }
 
-    /// The same, with a checker that knows already of rejected records, or where forwarding began.
+    /// Verifies the copy with a checker that already knows of rejected records, or where forwarding began.
     ///
     /// # Errors
     ///
@@ -135,12 +139,12 @@ impl Nats {
     }
 
     fn origin(&self) -> Result<&Origin, SinkError> {
-        let missing = "whose log is forwarded is not known: name the service in the URL, as in \
+        let missing = "the origin of the log is not known: name the service in the URL, as in \
                        nats://host:port/STREAM?service=NAME";
         self.origin.as_ref().ok_or_else(|| setup(missing.to_owned()))
     }
 
-    /// Looks whether the stream is one that keeps what it takes.
+    /// Checks that the stream keeps what it takes.
     fn check(&self, session: &mut Session) -> Result<(), SinkError> {
         let info = session.run(session.info())??;
         let somebody = Origin::new("service", "host")?;
@@ -152,7 +156,7 @@ impl Nats {
         Ok(())
     }
 
-    /// Takes the connection out, or makes one. It is put back by [`settle`](Self::settle).
+    /// Takes the connection out of `self`, or opens one. [`settle`](Self::settle) puts it back.
     fn open(&mut self) -> Result<Session, SinkError> {
         let origin = self.origin()?.clone();
         if let Some(session) = self.session.take().filter(Session::is_usable) {
@@ -161,21 +165,21 @@ impl Nats {
         let mut session = Session::connect(&self.target, &self.prefix, self.bounds)?;
         self.check(&mut session)?;
         let alive = self.prefix.alive(&origin);
-        session.spawn(beat::give(session.client.clone(), alive, self.said.subscribe()));
+        session.spawn(beat::publish(session.client.clone(), alive, self.content.subscribe()));
         Ok(session)
     }
 
-    /// Changes what the signs of life say.
-    fn say(&self, change: impl FnOnce(&mut Said)) {
-        self.said.send_if_modified(|said| {
-            let before = said.clone();
-            change(said);
-            *said != before
+    /// Changes the content of the heartbeats.
+    fn update_beat(&self, change: impl FnOnce(&mut BeatContent)) {
+        self.content.send_if_modified(|content| {
+            let before = content.clone();
+            change(content);
+            *content != before
         });
     }
 
-    /// Keeps a connection that can be used on. After any other failure the next call makes a new one, and looks at the
-    /// stream again.
+    /// Keeps a connection that is still usable. After any other failure, the next call opens a new one and
+    /// checks the stream again.
     fn settle<T>(&mut self, session: Session, outcome: Result<T, SinkError>) -> Result<T, SinkError> {
         if matches!(
             outcome,
@@ -187,7 +191,7 @@ impl Nats {
     }
 }
 
-/// Makes a stream that is not there yet.
+/// Creates a stream that does not exist yet.
 async fn create(session: &Session, config: &serde_json::Value) -> Result<(), SinkError> {
     const DOING: &str = "make the stream";
     match session.info().await {
@@ -228,12 +232,12 @@ impl Sink for Nats {
         let ids = batch.iter().map(|entry| &entry.chain_id);
         let subjects = self.work.subjects(&self.prefix, self.origin()?, ids);
         let outcome = session.run(self.work.offer(&session, &subjects, batch)).and_then(|outcome| outcome);
-        // Who watches must not take a forwarder that lives for one that stores.
+        // Otherwise a monitor would take a forwarder that is alive for one that stores records.
         let trouble = match &outcome {
             Err(error @ (SinkError::Unavailable { .. } | SinkError::Setup { .. })) => Some(error.to_string()),
             _ => None,
         };
-        self.say(|said| said.trouble = trouble);
+        self.update_beat(|content| content.trouble = trouble);
         self.settle(session, outcome)
     }
 
@@ -246,11 +250,11 @@ impl Sink for Nats {
 
     fn left_out(&mut self, chains: &BTreeMap<Arc<str>, String>) {
         let left_out = chains.iter().map(|(id, why)| (id.to_string(), why.clone())).collect();
-        self.say(|said| said.left_out = left_out);
+        self.update_beat(|content| content.left_out = left_out);
     }
 
     fn healed(&mut self) {
-        self.say(|said| said.trouble = None);
+        self.update_beat(|content| content.trouble = None);
     }
 
     fn close(&mut self) {

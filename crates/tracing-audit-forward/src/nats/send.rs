@@ -1,4 +1,4 @@
-//! Puts records into the stream: each once, and each behind the one before.
+//! Publishes records: each once, and each after the one before.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,7 +22,7 @@ use crate::{
     sink::{Entry, Gap, Position, SinkError},
 };
 
-/// How many chains are asked for at once.
+/// How many chains are queried at once.
 const ASKED_AT_ONCE: usize = 64;
 
 /// The subject of each chain.
@@ -31,7 +31,7 @@ pub(super) type Subjects = BTreeMap<Arc<str>, String>;
 /// What is known of the chains in the stream.
 #[derive(Debug, Default)]
 pub(super) struct Work {
-    /// As the stream said, or acknowledged since. What is in doubt is not here.
+    /// As reported by the stream, or acknowledged since. Chains whose state is in doubt are absent.
     known: HashMap<Arc<str>, Last>,
 }
 
@@ -47,14 +47,14 @@ impl Work {
         ids.into_iter().map(|id| (Arc::clone(id), prefix.subject(origin, id))).collect()
     }
 
-    /// Asks for the last record of each chain.
+    /// Queries the last record of each chain.
     pub(super) async fn positions(
         &mut self,
         session: &Session,
         subjects: &Subjects,
     ) -> Result<Vec<Position>, SinkError> {
         self.known.clear();
-        // Whoever offers more of a chain that is left out hears why.
+        // A chain that is left out of the answer is reported when more of it is offered.
         self.ask(session, subjects.iter()).await?;
         let position = |id: &Arc<str>| {
             let (seq, hash) = self.known.get(id)?.record?;
@@ -63,14 +63,15 @@ impl Work {
         Ok(subjects.keys().filter_map(position).collect())
     }
 
-    /// Returns the chains behind which somebody else published, and what: one of them must not stop the others.
+    /// Queries chains. Returns those after which somebody else published, with the reasons: one of them must
+    /// not stop the others.
     async fn ask<'a>(
         &mut self,
         session: &Session,
         chains: impl Iterator<Item = (&'a Arc<str>, &'a String)>,
     ) -> Result<BTreeMap<Arc<str>, String>, SinkError> {
         let chains: Vec<_> = chains.collect();
-        let mut strange = BTreeMap::new();
+        let mut blocked = BTreeMap::new();
         for chains in chains.chunks(ASKED_AT_ONCE) {
             let lasts = join_all(chains.iter().map(|(_, subject)| session.last(subject))).await;
             for ((id, _), last) in chains.iter().zip(lasts) {
@@ -78,16 +79,16 @@ impl Work {
                     Ok(last) => drop(self.known.insert(Arc::clone(id), last)),
                     Err(SinkError::Chain { reason, .. }) => {
                         self.known.remove(*id);
-                        strange.insert(Arc::clone(id), reason);
+                        blocked.insert(Arc::clone(id), reason);
                     }
                     Err(error) => return Err(error),
                 }
             }
         }
-        Ok(strange)
+        Ok(blocked)
     }
 
-    /// The same for a batch: the first of its chains that cannot be gone on with is the error.
+    /// Queries the chains of a batch. The error is that of the first chain in it that cannot be continued.
     async fn ask_for<'a>(
         &mut self,
         session: &Session,
@@ -118,7 +119,8 @@ impl Work {
                 return Err(error);
             }
         }
-        // Within a batch the server drops what is too long, and says only that something is missing.
+        // Within a batch, the server drops messages that are too long, and reports only that something is
+        // missing.
         if let Some((_, long)) =
             new.iter().find(|(_, entry)| entry.record.as_json().len() as u64 > session.max_line)
         {
@@ -142,10 +144,10 @@ impl Work {
             let reason = match failure {
                 Failure::Answer(answer) if answer.is_about_size() => {
                     return Err(SinkError::Refused {
-                        reason: format!("cannot publish records: {}", answer.told()),
+                        reason: format!("cannot publish records: {}", answer.text()),
                     });
                 }
-                Failure::Answer(answer) if answer.is_in_doubt() => answer.told(),
+                Failure::Answer(answer) if answer.is_in_doubt() => answer.text(),
                 Failure::Nobody => {
                     return Err(unavailable(format!(
                         "cannot publish records: nothing takes the subject {}",
@@ -160,7 +162,7 @@ impl Work {
             let left = self.not_stored(session, subjects, batch).await?;
             let is_left = part.iter().any(|(at, _)| left.iter().any(|(other, _)| other == at));
             if is_left {
-                // What the stream has is asked for before the rest is offered.
+                // The stream is asked what it has before the rest is offered.
                 for id in &doubtful {
                     self.known.remove(id);
                 }
@@ -172,7 +174,7 @@ impl Work {
         Ok(())
     }
 
-    /// Which records of a batch are not in the stream; the others are, with the same hash.
+    /// Returns the records of a batch that are not in the stream. The others are, with the same hash.
     async fn not_stored<'a>(
         &self,
         session: &Session,
@@ -196,7 +198,7 @@ impl Work {
                 *upto = seq;
                 new.push((index, entry));
             } else {
-                // Twice in one batch.
+                // The same record twice in one batch.
                 let is_it = |(_, other): &&(usize, &Entry)| {
                     other.chain_id == entry.chain_id && other.record.seq() == seq
                 };
@@ -230,8 +232,8 @@ impl Work {
         Ok(new)
     }
 
-    /// Whether nothing is missing between what the stream has of a chain and what is offered. The forwarder may believe that
-    /// the stream has more, where it was not asked since it lost something.
+    /// Checks that nothing is missing between what the stream has of a chain and what is offered. The
+    /// forwarder may assume that the stream has more, if it has not asked since the stream lost something.
     fn follows(&self, id: &Arc<str>, new: &[(usize, &Entry)]) -> Result<(), SinkError> {
         let Some((_, first)) = new.iter().find(|(_, entry)| entry.chain_id == *id) else { return Ok(()) };
         let last = self.known.get(id).cloned().unwrap_or_default();
@@ -245,7 +247,7 @@ impl Work {
         )))
     }
 
-    /// All or nothing. On failure: why, and the chains of which nothing is known now.
+    /// Sends a batch atomically. On failure, returns why, and the chains whose state is now unknown.
     async fn send_together(
         &mut self,
         session: &Session,
@@ -262,7 +264,7 @@ impl Work {
             return Err((unavailable(reason).into(), doubtful()));
         };
         for (place, (_, entry)) in (before + 1..).zip(part) {
-            self.took(entry, place);
+            self.acknowledged(entry, place);
         }
         Ok(())
     }
@@ -281,6 +283,7 @@ impl Work {
             headers.insert(BATCH_SEQUENCE, number.to_string());
             let subject = subjects.get(&entry.chain_id).map_or("", String::as_str);
             headers.insert(MESSAGE_ID, message_id(entry, subject));
+            // Only on the first message of each chain: an atomic batch keeps the others in order.
             if begun.insert(&entry.chain_id) {
                 headers.insert(EXPECTED, self.place(&entry.chain_id).to_string());
             }
@@ -289,12 +292,13 @@ impl Work {
         });
         let mut messages: Vec<_> = messages.collect();
         let Some((subject, mut headers, line)) = messages.pop() else { return Err(Failure::Nobody) };
+        // Only the last message asks for an answer, which covers the whole batch.
         session.publish(messages).await?;
         headers.insert(BATCH_COMMIT, "1");
         session.acknowledged(subject, headers, line).await
     }
 
-    /// One message after the other in each chain, the chains side by side.
+    /// Sends the messages of each chain one after another; the chains are sent in parallel.
     async fn send_in_turn(
         &mut self,
         session: &Session,
@@ -313,11 +317,11 @@ impl Work {
         let mut doubtful = BTreeSet::new();
         for ((id, entries), (places, outcome)) in chains.iter().zip(sent.await) {
             for (entry, place) in entries.iter().zip(places) {
-                self.took(entry, place);
+                self.acknowledged(entry, place);
             }
             if let Err(failure) = outcome {
                 doubtful.insert(Arc::clone(id));
-                // One that says what is to be done counts before one that will pass.
+                // A failure that somebody has to act on counts before one that will pass.
                 let is_doubt = matches!(&failure, Failure::Answer(answer) if answer.is_in_doubt());
                 if failed.is_none() || !is_doubt {
                     failed = Some(failure);
@@ -327,7 +331,7 @@ impl Work {
         failed.map_or(Ok(()), |failure| Err((failure, doubtful)))
     }
 
-    /// Tells of a gap, unless the stream knows of it already.
+    /// Publishes a gap, unless the stream has it already.
     pub(super) async fn gap(&mut self, session: &Session, subject: &str, gap: &Gap) -> Result<(), SinkError> {
         let last = match self.known.get(&gap.chain_id) {
             Some(last) => last.clone(),
@@ -345,6 +349,7 @@ impl Work {
         if let Some((seq, hash)) = last.record {
             headers.insert(AFTER, format!("{seq}:{hash}"));
         }
+        // Unknown until the answer has arrived, which may never happen.
         self.known.remove(&gap.chain_id);
         match session.acknowledged(subject.to_owned(), headers, Vec::new()).await {
             Ok(ack) => {
@@ -352,7 +357,7 @@ impl Work {
                 self.known.insert(Arc::clone(&gap.chain_id), now);
                 Ok(())
             }
-            Err(failure) => Err(failure.into_sink("tell the stream of a gap")),
+            Err(failure) => Err(failure.into_sink("publish a gap")),
         }
     }
 
@@ -360,13 +365,14 @@ impl Work {
         self.known.get(id).map_or(0, |last| last.place)
     }
 
-    fn took(&mut self, entry: &Entry, place: u64) {
+    fn acknowledged(&mut self, entry: &Entry, place: u64) {
         let record = Some((entry.record.seq(), entry.record.hash()));
         self.known.insert(Arc::clone(&entry.chain_id), Last { place, record, gap: None });
     }
 }
 
-/// Publishes records of one chain, each when the one before is stored. Returns their places, as far as it came.
+/// Publishes records of one chain, each once the previous one is stored. Returns their places, as far as it
+/// came.
 async fn publish_chain(
     session: &Session,
     subject: &str,
@@ -394,7 +400,8 @@ async fn publish_chain(
     (places, Ok(()))
 }
 
-/// The hash of a record that lies before the last one: messages of a subject are in the order of their records.
+/// Returns the hash of a record before the last one. Messages of a subject are in the order of their records,
+/// so this is a binary search.
 async fn find(session: &Session, subject: &str, last: u64, seq: u64) -> Result<Option<Digest>, SinkError> {
     let (mut low, mut high) = (1, last);
     while low <= high {
@@ -417,7 +424,7 @@ async fn find(session: &Session, subject: &str, last: u64, seq: u64) -> Result<O
     Ok(None)
 }
 
-/// Behind what is there, nothing can be put in between.
+/// Returns the error for a record before the last one of its chain: nothing can be inserted there.
 fn out_of_order(entry: &Entry) -> SinkError {
     let reason = format!(
         "the stream has later records of the chain, and not {}: a stream takes records in their order only",

@@ -1,4 +1,4 @@
-//! One connection, on a runtime of its own.
+//! One connection, with its own runtime.
 
 use std::{
     future::Future,
@@ -31,20 +31,20 @@ use crate::{on_runtime::block_on, sink::SinkError};
 /// How long calls may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// For one server to be connected to.
+    /// For connecting to one server.
     pub(super) connect: Duration,
     /// For an answer.
     pub(super) answer: Duration,
 }
 
-/// A connection. With it ends everything that it still had to send: a batch whose answer is doubtful is never sent later
-/// by itself.
+/// A connection. Everything that it still had to send ends with it, so a batch with a doubtful answer is
+/// never sent later.
 ///
-/// Between calls the client connects again by itself, so that signs of life go on. The next call notices, and a new
-/// session takes its place, which looks at the stream again.
+/// Between calls the client reconnects by itself, so that heartbeats continue. The next call notices that,
+/// and replaces the session, which checks the stream again.
 #[derive(Debug)]
 pub(super) struct Session {
-    /// `None` only while this is dropped.
+    /// `None` only during drop.
     runtime: Option<Runtime>,
     pub(super) client: Client,
     link: watch::Receiver<Link>,
@@ -52,21 +52,21 @@ pub(super) struct Session {
     stream: String,
     bounds: Bounds,
     batches: AtomicU64,
-    /// The longest line that the stream takes.
+    /// The longest line that the stream accepts.
     pub(super) max_line: u64,
-    /// Whether the stream takes atomic batches.
+    /// Whether the stream accepts atomic batches.
     pub(super) is_atomic: bool,
 }
 
-/// What happened to a connection since it was made.
+/// What happened to a connection since it was opened.
 #[derive(Debug, Default)]
 struct Link {
     is_lost: bool,
-    /// What the server does not allow.
+    /// What the server denied.
     denied: Option<String>,
 }
 
-/// What a stream is now.
+/// The state of a stream.
 #[derive(Debug, Deserialize)]
 pub(super) struct StreamInfo {
     pub(super) config: StreamConfig,
@@ -81,7 +81,7 @@ pub(super) struct State {
     pub(super) last_seq: u64,
 }
 
-/// What acknowledges a message or a batch.
+/// The acknowledgement of a message or a batch.
 #[derive(Debug, Deserialize)]
 pub(super) struct Ack {
     #[serde(default)]
@@ -127,21 +127,21 @@ impl Session {
         Ok(block_on(runtime, future))
     }
 
-    /// Runs beside all calls, until the session ends.
+    /// Runs a task beside all calls, until the session ends.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = &self.runtime {
             drop(runtime.spawn(task));
         }
     }
 
-    /// Whether it was never cut, and the server allowed everything so far.
+    /// Returns whether the connection was never interrupted, and the server has allowed everything so far.
     pub(super) fn is_usable(&self) -> bool {
         let link = self.link.borrow();
         !link.is_lost && link.denied.is_none()
     }
 
-    /// How long an answer may take.
-    pub(super) fn patience(&self) -> Duration {
+    /// Returns how long an answer may take.
+    pub(super) fn answer_timeout(&self) -> Duration {
         self.bounds.answer
     }
 
@@ -149,14 +149,15 @@ impl Session {
         self.client.max_payload() as u64
     }
 
-    /// A name for a batch that no other has.
+    /// Returns a unique name for a batch.
     pub(super) fn batch_id(&self) -> String {
+        // Relaxed: the number only has to be unique.
         let number = self.batches.fetch_add(1, Ordering::Relaxed);
         let inbox = self.client.new_inbox();
         format!("{}-{number}", inbox.rsplit('.').next().unwrap_or_default())
     }
 
-    /// Waits for a call as long as it may take, and no longer than the connection holds.
+    /// Waits for a call up to its timeout, and only while the connection holds.
     async fn bounded<T>(
         &self,
         doing: &str,
@@ -167,7 +168,7 @@ impl Session {
         done.ok_or_else(|| unavailable(format!("cannot {doing}: no answer within {} s", wait.as_secs_f32())))
     }
 
-    /// The same for what need not come: `None` where the time is over.
+    /// Waits for something optional: `None` after the timeout.
     pub(super) async fn within<T>(
         &self,
         doing: &str,
@@ -189,7 +190,7 @@ impl Session {
         }
     }
 
-    /// Publishes messages that the answer to another one will speak of.
+    /// Publishes messages that the answer to a later one covers.
     pub(super) async fn publish(&self, messages: Vec<(String, HeaderMap, Vec<u8>)>) -> Result<(), SinkError> {
         const DOING: &str = "publish records";
         let published = async {
@@ -212,6 +213,7 @@ impl Session {
         const DOING: &str = "publish records";
         let request = Request::new().headers(headers).payload(payload.into());
         let ack: Ack = read(DOING, &self.request(DOING, subject, request).await?)?;
+        // The acknowledgement of another stream says nothing about this one.
         if ack.stream != self.stream {
             return Err(Failure::Sink(setup(format!(
                 "the stream {} took the records, and not {}: both capture the subject",
@@ -221,7 +223,7 @@ impl Session {
         Ok(ack)
     }
 
-    /// A request to the API of JetStream, about the stream.
+    /// Sends a request about the stream to the JetStream API.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         doing: &str,
@@ -235,7 +237,7 @@ impl Session {
     }
 
     async fn request(&self, doing: &str, subject: String, request: Request) -> Result<Message, Failure> {
-        // The timeout is that of `bounded`.
+        // `bounded` has the timeout.
         let call = self.client.send_request(subject, request.timeout(None));
         match self.bounded(doing, self.bounds.answer, call).await? {
             Ok(message) => Ok(message),
@@ -249,9 +251,9 @@ impl Session {
         }
     }
 
-    /// What the stream is now.
+    /// Returns the state of the stream.
     pub(super) async fn info(&self) -> Result<StreamInfo, SinkError> {
-        let doing = format!("look at the stream {}", self.stream);
+        let doing = format!("check the stream {}", self.stream);
         if !self.client.server_info().jetstream {
             return Err(setup(format!("cannot {doing}: the server has no JetStream")));
         }
@@ -259,8 +261,8 @@ impl Session {
         info.map_err(|failure| failure.into_sink(&doing))
     }
 
-    /// The last message of a subject, from the leader: a replica that answers may be behind.
-    /// [`SinkError::Chain`] where it is none that a forwarder publishes.
+    /// Returns the last message of a subject from the leader, because a replica may be behind.
+    /// [`SinkError::Chain`] if no forwarder would publish it.
     pub(super) async fn last(&self, subject: &str) -> Result<Last, SinkError> {
         let stored = self.get(&serde_json::json!({ "last_by_subj": subject })).await?;
         let Some(stored) = stored else { return Ok(Last::default()) };
@@ -274,7 +276,7 @@ impl Session {
         })
     }
 
-    /// The first message of a subject at or behind a place.
+    /// Returns the first message of a subject at or after a place.
     pub(super) async fn next(&self, subject: &str, place: u64) -> Result<Option<Last>, SinkError> {
         let stored = self.get(&serde_json::json!({ "seq": place, "next_by_subj": subject })).await?;
         Ok(stored.map(|stored| stored.read().unwrap_or(Last { place: stored.seq, ..Last::default() })))
@@ -296,14 +298,14 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Plainly dropped, a runtime waits for a name that is still being looked up, and panics on a thread of another one.
+        // A plain drop would wait for a pending name lookup, and would panic on a thread of another runtime.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// A result, or what the server says instead.
+/// Parses a result, or the error in its place.
 fn read<T: DeserializeOwned>(doing: &str, message: &Message) -> Result<T, Failure> {
     #[derive(Deserialize)]
     struct Refused {
@@ -326,8 +328,9 @@ async fn connect(
     let options = ConnectOptions::new()
         .name("tracing-audit")
         .connection_timeout(bounds.connect)
+        // Before the credentials: a server without TLS must not get them.
         .require_tls(target.tls != Tls::AsTheServer)
-        // Others might be elsewhere, and are not what was allowed.
+        // They may be elsewhere, and are not what was allowed.
         .ignore_discovered_servers()
         .event_callback(move |event| {
             note(&notes, &prefix, &event);
@@ -349,7 +352,7 @@ async fn connect(
     };
     let options = tls::prepare(options, target)?;
     let servers = target.shown();
-    // A name may stand for several addresses, and each of them gets the time.
+    // A name may have several addresses, and each of them gets this time.
     let all = bounds.connect * u32::try_from(target.servers.len()).unwrap_or(1) + Duration::from_secs(5);
     match time::timeout(all, options.connect(target.servers.clone())).await {
         Ok(connected) => connected.map_err(|error| of_connecting(&servers, &error)),
@@ -357,11 +360,12 @@ async fn connect(
     }
 }
 
-/// Notes what a call that waits must know.
+/// Records an event that a pending call must know of.
 fn note(notes: &watch::Sender<Link>, prefix: &Prefix, event: &Event) {
     match event {
+        // Also if the client reconnects at once: what was published before may be lost.
         Event::Disconnected | Event::Closed => notes.send_modify(|link| link.is_lost = true),
-        // A sign of life that is not allowed keeps no record back.
+        // A heartbeat that is not permitted must not stop records.
         Event::ServerError(ServerError::Other(text))
             if text.to_lowercase().starts_with("permissions violation") && !prefix.is_alive(text) =>
         {

@@ -12,8 +12,8 @@ use rustls::{
 use super::{failure::setup, url::Target};
 use crate::sink::SinkError;
 
-/// Adds what an encrypted connection trusts and shows. Files are read each time, so that certificates may change while a
-/// program runs.
+/// Sets the trusted certificates and the client certificate of a connection. Files are read each time, so
+/// certificates may be replaced while a program runs.
 pub(super) fn prepare(options: ConnectOptions, target: &Target) -> Result<ConnectOptions, SinkError> {
     let of_system = rustls_native_certs::load_native_certs();
     let is_without_system = !of_system.errors.is_empty();
@@ -26,8 +26,8 @@ pub(super) fn prepare(options: ConnectOptions, target: &Target) -> Result<Connec
             if roots.is_empty() {
                 return Err(setup(format!("{} has no certificate", path.display())));
             }
-            // `async-nats` looks at the system's certificates whatever configuration it is given, and fails where they cannot be
-            // read. Not so with this.
+            // `async-nats` reads the system's certificates whatever the configuration, and fails if they
+            // cannot be read. This avoids it.
             if is_without_system && target.client_certificate.is_none() {
                 return Ok(options.add_root_certificates(path.clone()));
             }

@@ -1,4 +1,4 @@
-//! The URL of a stream, and credentials that stand elsewhere.
+//! The URL of a stream, and credentials from the environment.
 
 use std::{env, fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
@@ -7,7 +7,7 @@ use async_nats::ServerAddr;
 use super::{config::NatsAllow, failure::setup};
 use crate::{address::percent_decoded, sink::SinkError};
 
-/// What a URL names.
+/// The parts of a URL.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) servers: Vec<ServerAddr>,
@@ -17,7 +17,7 @@ pub(super) struct Target {
     pub(super) root_certificates: Option<PathBuf>,
     pub(super) client_certificate: Option<(PathBuf, PathBuf)>,
     pub(super) inbox: Option<String>,
-    /// `$JS.API`, or that of a domain.
+    /// `$JS.API`, or the API prefix of a domain.
     pub(super) api: String,
     pub(super) service: Option<String>,
     pub(super) host: Option<String>,
@@ -28,14 +28,14 @@ pub(super) struct Target {
 /// How a connection is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tls {
-    /// Only where the server wants it.
+    /// Only if the server requires it.
     AsTheServer,
     Required,
-    /// From the first byte on, before the server says anything.
+    /// From the first byte, before the server's first message.
     First,
 }
 
-/// What the server is told of who is there. Without `Debug`, which would print it.
+/// The credentials of a client. Without `Debug`, which would print them.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Credentials {
     None,
@@ -54,23 +54,23 @@ impl fmt::Debug for Target {
 }
 
 impl Target {
-    /// The servers, for messages.
+    /// Returns the servers, for messages.
     pub(super) fn shown(&self) -> String {
         let hosts: Vec<String> =
             self.servers.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect();
         hosts.join(",")
     }
 
-    /// What the URL says of it, else the environment.
+    /// Returns the credentials of the URL, else those of the environment.
     pub(super) fn credentials(&self) -> Credentials {
-        let said = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
+        let variable = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
         if self.credentials != Credentials::None {
             return self.credentials.clone();
         }
-        if let Some(file) = said("NATS_CREDS") {
+        if let Some(file) = variable("NATS_CREDS") {
             return Credentials::File(file.into());
         }
-        match (said("NATS_USER"), said("NATS_PASSWORD"), said("NATS_TOKEN")) {
+        match (variable("NATS_USER"), variable("NATS_PASSWORD"), variable("NATS_TOKEN")) {
             (Some(user), Some(password), _) => Credentials::Password(user, password),
             (_, _, Some(token)) => Credentials::Token(token),
             _ => Credentials::None,
@@ -129,7 +129,7 @@ impl FromStr for Target {
         target.client_certificate = match (others.certificate, others.key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => return Err(bad("of cert and key one is missing")),
+            _ => return Err(bad("only one of cert and key is given")),
         };
         if target.tls == Tls::AsTheServer && !others.is_tls_off && !target.servers.iter().all(is_here) {
             return Err(bad(
@@ -141,7 +141,7 @@ impl FromStr for Target {
     }
 }
 
-/// Parameters that mean something together only.
+/// Parameters that only make sense together.
 #[derive(Default)]
 struct Others {
     is_tls_off: bool,
@@ -174,7 +174,7 @@ impl Target {
     }
 }
 
-/// Whether a text can stand in a subject.
+/// Returns whether a text can be part of a subject.
 fn is_subject(text: &str) -> bool {
     !text.is_empty() && !text.contains(|c: char| "*>".contains(c) || c.is_whitespace() || c.is_control())
 }
@@ -186,15 +186,15 @@ fn server(scheme: &str, host: &str) -> Result<ServerAddr, SinkError> {
     format!("{scheme}://{host}").parse().map_err(|_| bad("a host or port cannot be read"))
 }
 
-/// Whether a server cannot be elsewhere.
+/// Returns whether a server is on this machine.
 fn is_here(server: &ServerAddr) -> bool {
     let host = server.host().trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-const BAD_PERCENT: &str = "what stands behind a % is no character";
+const BAD_PERCENT: &str = "its percent-encoding is invalid";
 
-/// Without the URL, which may hold a password.
+/// Returns an error without the URL, which may contain a password.
 fn bad(why: &str) -> SinkError {
     setup(format!(
         "the URL of the stream cannot be used: {why}; it is nats://host:port/STREAM?service=NAME&parameter=value, with \
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_spoken_to_without_tls() {
+    fn only_this_machine_is_contacted_without_tls() {
         for here in ["localhost", "127.0.0.1:1", "[::1]:4222", "localhost,127.1.2.3"] {
             assert!(format!("nats://{here}/A").parse::<Target>().is_ok(), "{here}");
         }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_holds_a_password() {
+    fn no_error_contains_a_password() {
         for bad in [
             "nats://u:Secr3t@h:port/A",
             "nats://u:Secr3t@127.0.0.1",

@@ -1,4 +1,4 @@
-//! Checks the stream: each chain, from the lines.
+//! Verifies the stream: each chain, from its lines.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) fn verify(
     let mut left = reader.start(1)?;
     while left > 0 {
         let messages = reader.next(AT_ONCE, Duration::from_secs(1))?;
-        // What was left is deleted meanwhile.
+        // The rest was deleted in the meantime.
         if messages.is_empty() && reader.is_at_end() {
             break;
         }
@@ -40,7 +40,7 @@ pub(super) fn verify(
             match message.what {
                 Read::Line { chain_id, line, .. } => checker.line(&chain_id, &line),
                 Read::Gap { gap, .. } => checker.gap(&gap),
-                // Nobody but forwarders should publish under the prefix.
+                // Only forwarders should publish under the prefix.
                 Read::Stranger { subject, payload } => checker.line(&subject, &payload),
             }
         }

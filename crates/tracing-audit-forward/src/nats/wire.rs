@@ -1,4 +1,4 @@
-//! Subjects, headers and messages, as they stand in a stream.
+//! Subjects, headers and messages, as stored in a stream.
 
 use std::sync::Arc;
 
@@ -23,18 +23,18 @@ pub(super) const GAP: &str = "Audit-Gap";
 pub(super) const CHAIN: &str = "Audit-Chain";
 pub(super) const AFTER: &str = "Audit-After";
 
-/// The most messages of one atomic batch: what a server takes unless it is told otherwise.
+/// Maximum number of messages of one atomic batch: the default limit of a server.
 pub(super) const MAX_BATCH: usize = 1_000;
 
-/// More than the headers of a message take: the id of a message and of a batch, and numbers.
+/// More than the headers of a message take: the ids of a message and of a batch, and numbers.
 pub(super) const MAX_HEADERS: u64 = 512;
 
-/// How the subjects of a copy begin.
+/// The first part of the subjects of a copy.
 #[derive(Debug, Clone)]
 pub(super) struct Prefix(String);
 
 impl Prefix {
-    /// One or more tokens, with dots between them.
+    /// Parses one or more tokens, separated by dots.
     pub(super) fn new(prefix: &str) -> Result<Self, SinkError> {
         let is_token = |token: &str| {
             !token.is_empty()
@@ -48,18 +48,18 @@ impl Prefix {
         Ok(Self(prefix.to_owned()))
     }
 
-    /// Where the records of a chain stand.
+    /// Returns the subject of the records of a chain.
     pub(super) fn subject(&self, origin: &Origin, chain_id: &str) -> String {
         let (service, host) = origin.tokens();
         format!("{}.{service}.{host}.{chain_id}", self.0)
     }
 
-    /// What a stream has to capture.
+    /// Returns the pattern that a stream has to capture.
     pub(super) fn all(&self) -> String {
         format!("{}.>", self.0)
     }
 
-    /// Where a forwarder gives signs of life.
+    /// Returns the subject of the heartbeats of a log.
     pub(super) fn alive(&self, origin: &Origin) -> String {
         let (service, host) = origin.tokens();
         format!("{}-alive.{service}.{host}", self.0)
@@ -69,12 +69,12 @@ impl Prefix {
         format!("{}-alive.>", self.0)
     }
 
-    /// Whether a subject, or a pattern, is one of signs of life.
+    /// Returns whether a subject, or a pattern, is one of heartbeats.
     pub(super) fn is_alive(&self, text: &str) -> bool {
         text.contains(&format!("\"{}-alive.", self.0))
     }
 
-    /// Whose chain a subject is; `None` where no forwarder writes it.
+    /// Returns the log and chain of a subject; `None` if no forwarder writes to it.
     pub(super) fn parse(&self, subject: &str) -> Option<(Origin, Arc<str>)> {
         let mut tokens = subject.strip_prefix(&self.0)?.strip_prefix('.')?.split('.');
         let (service, host, id) = (tokens.next()?, tokens.next()?, tokens.next()?);
@@ -84,7 +84,7 @@ impl Prefix {
         Some((Origin::parse(service, host)?, id.into()))
     }
 
-    /// Whose sign of life a subject is.
+    /// Returns the log of a heartbeat's subject.
     pub(super) fn parse_alive(&self, subject: &str) -> Option<Origin> {
         let mut tokens = subject.strip_prefix(&self.0)?.strip_prefix("-alive.")?.split('.');
         let (service, host) = (tokens.next()?, tokens.next()?);
@@ -92,8 +92,9 @@ impl Prefix {
     }
 }
 
-/// The id of a message. It has a part of the hash, so that the duplicate window never hides another record, and of the subject:
-/// ids are those of the whole stream, and what another host sends must not hide what this one does.
+/// Returns the id of a message. It includes a part of the hash, so that the duplicate window never hides
+/// another record. It includes a part of the subject, because ids are unique in the whole stream and a
+/// message of another host must not hide one of this host.
 pub(super) fn message_id(entry: &Entry, subject: &str) -> String {
     let hash = entry.record.hash().to_string();
     let digest: [u8; 32] = Sha256::digest(subject).into();
@@ -102,14 +103,14 @@ pub(super) fn message_id(entry: &Entry, subject: &str) -> String {
     format!("{}-{}-{part}-{a:02x}{b:02x}{c:02x}{d:02x}", entry.chain_id, entry.record.seq())
 }
 
-/// What the last message of a chain says.
+/// The content of the last message of a chain.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Last {
-    /// Its place in the stream; 0 where there is none.
+    /// Its place in the stream; 0 if there is none.
     pub(super) place: u64,
     /// The last record.
     pub(super) record: Option<(u64, Digest)>,
-    /// The gap behind it.
+    /// The gap after it.
     pub(super) gap: Option<(u64, u64)>,
 }
 
@@ -119,7 +120,7 @@ impl Last {
     }
 }
 
-/// A message, as the leader of a stream hands it out.
+/// A message, as returned by the leader of a stream.
 #[derive(Debug, Deserialize)]
 pub(super) struct Stored {
     pub(super) seq: u64,
@@ -130,7 +131,7 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// What it says of its chain; `None` where it is neither a record nor a gap.
+    /// Returns what it says of its chain; `None` if it is neither a record nor a gap.
     pub(super) fn read(&self) -> Option<Last> {
         let data = STANDARD.decode(&self.data).ok()?;
         if data.is_empty() {
@@ -151,7 +152,7 @@ impl Stored {
     }
 }
 
-/// The gap that these headers tell of.
+/// Returns the gap in these headers.
 pub(super) fn gap_of<'a>(chain_id: &Arc<str>, get: impl Fn(&str) -> Option<&'a str>) -> Option<Gap> {
     let (first, last) = range(get(GAP)?)?;
     let chain = get(CHAIN)?.parse().ok()?;
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn only_records_and_gaps_are_read() {
+    fn only_records_and_gaps_are_parsed() {
         let stored = |data: &str, headers: &str| {
             let stored = Stored { seq: 7, hdrs: STANDARD.encode(headers), data: STANDARD.encode(data) };
             stored.read().map(|last| (last.place, last.seq(), last.gap))

@@ -13,7 +13,7 @@ use super::{
     keys::Keys,
     setup,
     store::{self, Directory, Store},
-    url::{Bucket, Place, Target},
+    url::{Bucket, Location, Target},
 };
 use crate::{origin::Origin, sink::SinkError};
 
@@ -22,14 +22,14 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings of an [`Objects`] sink or an [`Archive`].
 #[derive(Clone)]
-#[must_use = "nothing happens before `build` or `archive`"]
+#[must_use = "nothing happens until `build` or `archive`"]
 pub struct ObjectsBuilder {
     target: Result<Target, SinkError>,
     service: Option<String>,
     host: Option<String>,
     interval: Option<Duration>,
     timeout: Duration,
-    /// The id of a key, the secret, and a token of a session.
+    /// The id of a key, its secret, and a session token.
     credentials: Option<(String, String, Option<String>)>,
 }
 
@@ -45,28 +45,31 @@ impl ObjectsBuilder {
         Self { target, service: None, host: None, interval: None, timeout: TIMEOUT, credentials: None }
     }
 
-    /// The service that writes the log, where the URL does not say it. Default: none; then nothing can be forwarded, and
-    /// what is read is everything.
+    /// Sets the service that writes the log, if the URL does not name it. Default: none; then nothing can be
+    /// forwarded, and an archive covers all logs.
     pub fn service(mut self, service: impl Into<String>) -> Self {
         self.service = Some(service.into());
         self
     }
 
-    /// The host that the service runs on, where the URL does not say it. Default: the name of this machine.
+    /// Sets the host that the service runs on, if the URL does not name it. Default: the name of this
+    /// machine.
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.host = Some(host.into());
         self
     }
 
-    /// How long a record may wait for others that are put with it. Default: `interval` of the URL in seconds, or else
-    /// 60 seconds. Each part costs a request, and it is what a lost disk costs in records.
+    /// Sets how long a record may wait for others that are put with it. Each part costs a request; records of
+    /// one interval may be lost with the log's disk. Default: `interval` of the URL in seconds, else 60
+    /// seconds.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
         self
     }
 
-    /// Whether sealed segments are compressed with zstd. Default: what `compress` of the URL says, or else yes. Plain, a segment
-    /// is held in memory as a whole while it is sealed; compressed, what comes of it, often a tenth.
+    /// Sets whether sealed segments are compressed with zstd. While a segment is sealed, its compressed form
+    /// is in memory, often a tenth of it, or without compression the whole segment. Default: `compress` of
+    /// the URL, else yes.
     pub fn compress(mut self, is_compressed: bool) -> Self {
         if let Ok(target) = &mut self.target {
             target.is_compressed = is_compressed;
@@ -74,8 +77,8 @@ impl ObjectsBuilder {
         self
     }
 
-    /// How long the bucket has to keep each object, in days from its put, and how strictly. Default: what `retention` and
-    /// `retain-days` of the URL say, or else what the bucket does by default. A directory has none.
+    /// Sets how long the bucket has to keep each object, in days from its put, and how strictly. A directory
+    /// has no retention. Default: `retention` and `retain-days` of the URL, else the default of the bucket.
     pub fn retention(mut self, mode: Retention, days: u32) -> Self {
         if let Ok(target) = &mut self.target {
             target.lock.retention = Some((mode, days));
@@ -83,7 +86,7 @@ impl ObjectsBuilder {
         self
     }
 
-    /// Whether each object is put under a legal hold. Default: what `legal-hold` of the URL says, or else no.
+    /// Sets whether each object is put under a legal hold. Default: `legal-hold` of the URL, else no.
     pub fn legal_hold(mut self, is_held: bool) -> Self {
         if let Ok(target) = &mut self.target {
             target.lock.has_legal_hold = is_held;
@@ -91,14 +94,14 @@ impl ObjectsBuilder {
         self
     }
 
-    /// How long the store may take for an answer. Default: 30 seconds, and one more for each MiB that is sent.
+    /// Sets how long the store may take to answer. Default: 30 seconds, plus one for each MiB that is sent.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The id of an access key, its secret, and the token of a session where there is one. Default: what the `AWS_*`
-    /// variables of the environment say, or else the role of the machine or container.
+    /// Sets the id of an access key, its secret, and a session token if there is one. Default: the `AWS_*`
+    /// variables of the environment, else the role of the machine or container.
     pub fn credentials(
         mut self,
         key_id: impl Into<String>,
@@ -113,22 +116,24 @@ impl ObjectsBuilder {
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where the URL or a setting cannot be used, or nothing says whose log it is.
+    /// [`SinkError::Setup`] if the URL or a setting cannot be used, or nothing names the origin of the log.
     pub fn build(self) -> Result<Objects, SinkError> {
         let archive = self.clone().archive()?;
         let target = self.target?;
         let origin = archive.origin.clone().ok_or_else(|| {
-            setup("nothing says whose log it is: put service=NAME into the URL of the archive".to_owned())
+            setup(
+                "the origin of the log is not known: put service=NAME into the URL of the archive".to_owned(),
+            )
         })?;
         let interval = self.interval.or(target.interval).unwrap_or(INTERVAL);
         Ok(Objects::with(archive, origin, interval, target.is_compressed))
     }
 
-    /// Checks the settings of an archive that is read. Nothing is connected yet.
+    /// Checks the settings of an archive for reading. Nothing is connected yet.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where the URL or a setting cannot be used.
+    /// [`SinkError::Setup`] if the URL or a setting cannot be used.
     pub fn archive(self) -> Result<Archive, SinkError> {
         let target = self.target.clone()?;
         if self.timeout.is_zero() {
@@ -145,12 +150,12 @@ impl ObjectsBuilder {
         if let Some(origin) = &origin {
             Keys::check(origin)?;
         }
-        let (store, prefix) = match &target.place {
-            Place::S3(bucket) => (self.s3(bucket, &target)?, bucket.prefix.as_str()),
-            Place::Directory(path) if target.lock.is_asked_for() => {
-                return Err(setup(format!("the directory {} knows no retention", path.display())));
+        let (store, prefix) = match &target.location {
+            Location::S3(bucket) => (self.s3(bucket, &target)?, bucket.prefix.as_str()),
+            Location::Directory(path) if target.lock.is_asked_for() => {
+                return Err(setup(format!("the directory {} does not support retention", path.display())));
             }
-            Place::Directory(path) => (self.directory(path.clone(), &target), ""),
+            Location::Directory(path) => (self.directory(path.clone(), &target), ""),
         };
         Archive::with(store, Keys::new(prefix), origin)
     }
@@ -177,7 +182,7 @@ impl ObjectsBuilder {
                     "the endpoint is reached without TLS: use https://, or say allow-http=on in the URL";
                 return Err(setup(reason.to_owned()));
             }
-            // The crate prefers one of the two, wherever they come from.
+            // `object_store` prefers one of the two, whatever their sources.
             for key in [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint] {
                 builder = builder.with_config(key, endpoint);
             }
@@ -186,7 +191,7 @@ impl ObjectsBuilder {
             builder = builder.with_region(region);
         }
         if let Some((id, secret, token)) = &self.credentials {
-            // All three, so that no token of the environment goes with another key.
+            // All three, so that a token from the environment is never used with another key.
             let credential =
                 AwsCredential { key_id: id.clone(), secret_key: secret.clone(), token: token.clone() };
             builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential)));
@@ -199,7 +204,7 @@ impl ObjectsBuilder {
                 max_backoff: Duration::from_secs(1),
                 base: 2.0,
             },
-            // The forwarder tries again by itself.
+            // The forwarder retries by itself.
             max_retries: 2,
             retry_timeout: self.timeout,
         };
@@ -219,7 +224,11 @@ impl ObjectsBuilder {
             region: region.unwrap_or_else(|| "us-east-1".to_owned()),
         });
         Ok(Store {
-            objects: store::Objects::S3 { objects: Arc::new(built), credentials, odd: connector.odd() },
+            objects: store::Objects::S3 {
+                objects: Arc::new(built),
+                credentials,
+                invalid_keys: connector.invalid_keys(),
+            },
             place: format!("s3://{}/", bucket.name),
             timeout: self.timeout,
             lock: target.lock,
@@ -227,13 +236,13 @@ impl ObjectsBuilder {
     }
 }
 
-/// Whether an endpoint is reached without TLS.
+/// Returns whether an endpoint is reached without TLS.
 fn is_plain(endpoint: &str) -> Result<bool, SinkError> {
     let uri = endpoint.parse::<http::Uri>().ok();
     match uri.as_ref().and_then(http::Uri::scheme_str).map(str::to_ascii_lowercase).as_deref() {
         Some("https") => Ok(false),
         Some("http") => Ok(true),
-        // It may hold a password.
-        _ => Err(setup("the endpoint is no URL that begins with https:// or http://".to_owned())),
+        // The endpoint may contain a password.
+        _ => Err(setup("the endpoint is not a URL that begins with https:// or http://".to_owned())),
     }
 }

@@ -1,4 +1,4 @@
-//! What the archive has of a chain, and how more of it is put there.
+//! What the archive has of a chain, and how it is extended.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -9,22 +9,22 @@ use super::{
     keys::{self, Name},
     lines::{self, Content, Limit},
     manifest::Manifest,
-    store::{LONGEST_MANIFEST, LONGEST_PART, Put},
+    store::{MAX_MANIFEST_BYTES, MAX_PART_BYTES, Put},
 };
 use crate::{
     copy::CopiedLine,
     sink::{Entry, SinkError},
 };
 
-/// More than the longest line.
-const LONGEST_LINE: u64 = 64 << 10;
+/// Longer than any line.
+const MAX_LINE_BYTES: u64 = 64 << 10;
 
 /// What the archive has of a chain.
 #[derive(Debug, Default)]
 pub(super) struct Chain {
     /// Its number in the log, once a record of it was offered.
     pub(super) number: u16,
-    /// Of the newest sealed segment.
+    /// The manifest of the newest sealed segment.
     pub(super) manifest: Option<Manifest>,
     pub(super) live: Option<Live>,
 }
@@ -33,11 +33,11 @@ pub(super) struct Chain {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) segment: u32,
-    /// How many parts it has, numbered from 1, the one without a line not counted.
+    /// The number of its parts, numbered from 1, without the empty one.
     pub(super) parts: u32,
-    /// Whether a part without a line is behind them: nothing is added any more, and it is about to be sealed.
+    /// Whether an empty part follows: nothing is added any more, and the segment is about to be sealed.
     pub(super) is_ended: bool,
-    /// The last record; `None` where there is no part.
+    /// The last record; `None` without a part.
     pub(super) last: Option<(u64, Digest)>,
 }
 
@@ -52,13 +52,13 @@ impl Chain {
 }
 
 impl Work<'_> {
-    /// Finds out what the archive has. What is known already is not read again where the lists say the same.
+    /// Finds out what the archive has. Known state is not read again if the lists match it.
     pub(super) async fn load(&self, id: &str, known: Option<Chain>) -> Result<Chain, SinkError> {
         let known = known.unwrap_or_default();
         let directory = self.keys.chain(self.origin, id);
         let listed = self.store.list(&directory, Some(Name::BEFORE_MANIFESTS)).await?.objects;
         let (mut manifest, mut is_new) = (None, true);
-        // What others keep there is in nobody's way: everything is put under its own key, or not at all.
+        // Foreign objects do no harm: everything is put under its own key, or not at all.
         let newest = listed.iter().rev().find_map(|object| match Name::parse(&object.name)? {
             Name::Manifest { segment } => Some((&object.name, segment)),
             _ => None,
@@ -82,8 +82,8 @@ impl Work<'_> {
         Ok(chain)
     }
 
-    /// A manifest that somebody took away is not gone on without: the next one would not name its segment. Only the segment that
-    /// is live may be sealed already, by who was stopped before its manifest.
+    /// Checks that no manifest was removed: the next one would not name its segment. Only the segment that is
+    /// live may be sealed already, by a sink that was stopped before it put the manifest.
     async fn check_manifest(&self, directory: &str, chain: &Chain) -> Result<(), SinkError> {
         let sealed = chain.sealed_through();
         let live = chain.live.as_ref().map(|live| live.segment);
@@ -100,8 +100,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The first record behind what is sealed links to the last one of it. Where some are missing in between there is nothing to
-    /// compare: retention removed them, or somebody gave them up (`forward skip`).
+    /// Checks that the first record after the sealed segments links to their last one. If records in between
+    /// are missing, there is nothing to compare: retention removed them, or somebody gave them up (`forward
+    /// skip`).
     async fn check_first(&self, id: &str, chain: &Chain) -> Result<(), SinkError> {
         let sealed = chain.manifest.as_ref().and_then(Manifest::last);
         let (Some((seq, hash)), Some(live)) = (sealed, chain.live.as_ref().filter(|live| live.parts > 0))
@@ -109,10 +110,10 @@ impl Work<'_> {
             return Ok(());
         };
         let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, 1));
-        let start = self.store.start(&key, LONGEST_LINE).await?.unwrap_or_default();
+        let start = self.store.start(&key, MAX_LINE_BYTES).await?.unwrap_or_default();
         let first = CopiedLine::parse(start.split(|byte| *byte == b'\n').next().unwrap_or_default());
         let first = first
-            .map_err(|what| self.store.foreign(&key, &format!("its first line is no record: {what}")))?;
+            .map_err(|what| self.store.foreign(&key, &format!("its first line is not a record: {what}")))?;
         let follows = match first.seq.checked_sub(seq) {
             Some(1) => first.previous == hash,
             distance => distance.is_some_and(|distance| distance > 1),
@@ -128,9 +129,9 @@ impl Work<'_> {
     }
 
     async fn manifest(&self, key: &str, id: &str, segment: u32) -> Result<Manifest, SinkError> {
-        // What it names is acknowledged by this.
+        // What the manifest names is acknowledged by this.
         self.store.settle(key).await?;
-        let bytes = self.store.get(key, LONGEST_MANIFEST).await?.unwrap_or_default();
+        let bytes = self.store.get(key, MAX_MANIFEST_BYTES).await?.unwrap_or_default();
         let manifest = Manifest::parse(&bytes, id).map_err(|why| self.store.foreign(key, &why))?;
         if manifest.segments.last().is_none_or(|last| last.segment != segment) {
             return Err(self.store.foreign(key, "it ends with another segment"));
@@ -138,7 +139,7 @@ impl Work<'_> {
         Ok(manifest)
     }
 
-    /// The parts behind what is sealed.
+    /// Finds the parts after the sealed segments.
     async fn live(&self, id: &str, sealed: u32, known: Option<Live>) -> Result<Option<Live>, SinkError> {
         let directory = self.keys.live(self.origin, id);
         let listed = self.store.list(&directory, Some(&keys::behind_parts(sealed))).await?.objects;
@@ -180,20 +181,20 @@ impl Work<'_> {
         Ok(live)
     }
 
-    /// The last record of a part.
+    /// Returns the last record of a part.
     async fn last_of(&self, key: &str) -> Result<(u64, Digest), SinkError> {
-        // It is acknowledged by this.
+        // The part is acknowledged by this.
         self.store.settle(key).await?;
-        let end = self.store.end(key, LONGEST_LINE).await?.unwrap_or_default();
+        let end = self.store.end(key, MAX_LINE_BYTES).await?.unwrap_or_default();
         let text = end.strip_suffix(b"\n").unwrap_or_default();
         let line = text.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
         let line = CopiedLine::parse(line);
         let line =
-            line.map_err(|what| self.store.foreign(key, &format!("its last line is no record: {what}")))?;
+            line.map_err(|what| self.store.foreign(key, &format!("its last line is not a record: {what}")))?;
         Ok((line.seq, line.hash))
     }
 
-    /// Stores what is new of these entries of one chain, given with their places in the batch.
+    /// Stores what is new of these entries of one chain, given with their indexes in the batch.
     pub(super) async fn store_entries(
         &self,
         id: &Arc<str>,
@@ -209,7 +210,7 @@ impl Work<'_> {
         self.compare(id, chain, old).await?;
         while let Some((index, first)) = new.first() {
             let segment = in_file_name(first).ok_or_else(|| {
-                let reason = format!("nothing says which segment record {} is of", first.record.head());
+                let reason = format!("the segment of record {} is not known", first.record.head());
                 SinkError::Chain { index: *index, reason }
             })?;
             let is_other = |entry: &Entry| segment_of(entry).is_some_and(|said| said != segment);
@@ -222,6 +223,8 @@ impl Work<'_> {
                 );
                 return Err(SinkError::Chain { index: *index, reason });
             }
+            // Sealing the previous segment comes first: a part of a segment shows that all earlier ones
+            // are sealed.
             self.enter(id, chain, segment).await?;
             self.put_part(id, chain, group).await?;
             new = rest;
@@ -229,8 +232,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Makes this the live segment. The one before is sealed first, so there is never a part of a segment before all earlier
-    /// ones are sealed.
+    /// Makes this the live segment. The previous one is sealed first, so a part of a segment is never stored
+    /// before all earlier segments are sealed.
     async fn enter(&self, id: &str, chain: &mut Chain, segment: u32) -> Result<(), SinkError> {
         match &chain.live {
             Some(live) if live.segment == segment && !live.is_ended => return Ok(()),
@@ -265,7 +268,7 @@ impl Work<'_> {
         let body = bytes::Bytes::from(body);
         let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, live.parts + 1));
         if self.store.put(&key, body.clone()).await? == Put::Exists {
-            let there = self.store.get(&key, LONGEST_PART).await?;
+            let there = self.store.get(&key, MAX_PART_BYTES).await?;
             if there.as_ref() != Some(&body) {
                 return Err(self.differing(&key, there.as_deref().unwrap_or_default(), group));
             }
@@ -275,7 +278,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Somebody else took the key.
+    /// Returns the error for a key that somebody else took first.
     fn differing(&self, key: &str, there: &[u8], group: &[(usize, &Entry)]) -> SinkError {
         let mut stored = &mut Stored::default();
         for line in there.split(|byte| *byte == b'\n') {
@@ -283,7 +286,7 @@ impl Work<'_> {
         }
         match stored.conflict(group) {
             Some(conflict) => conflict,
-            // The same records, divided otherwise: it is asked what it has.
+            // The same records, divided differently: the store is asked what it has.
             None => self.store.unavailable("put", key, &"another forwarder sends the same log"),
         }
     }
@@ -294,7 +297,7 @@ impl Work<'_> {
         let last = chain.last().filter(|(seq, _)| *seq == first.record.seq());
         let mut stored = Stored { from: first.record.seq(), ..Stored::default() };
         if let Some((seq, hash)) = last {
-            // What was offered last, offered again to learn whether the store is there.
+            // The record that was offered last, offered again to test the store.
             stored.hashes.insert(seq, hash);
         } else {
             self.read_between(id, chain, first.record.seq(), end.record.seq(), &mut stored).await?;
@@ -304,7 +307,7 @@ impl Work<'_> {
         }
         let missing = old.iter().find(|(_, entry)| !stored.hashes.contains_key(&entry.record.seq()));
         missing.map_or(Ok(()), |(_, entry)| {
-            let reason = format!("the archive has gone on behind record {}", entry.record.head());
+            let reason = format!("the archive already continues after record {}", entry.record.head());
             Err(SinkError::Refused { reason })
         })
     }
@@ -329,7 +332,7 @@ impl Work<'_> {
         else {
             return Ok(());
         };
-        // The newest are the likely ones.
+        // The newest parts are the most likely ones.
         for number in (1..=live.parts).rev() {
             let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, number));
             let before = stored.lowest.replace(u64::MAX);
@@ -343,7 +346,7 @@ impl Work<'_> {
     }
 }
 
-/// The segment that a `segment` line begins.
+/// Returns the segment that a `segment` line begins.
 fn segment_of(entry: &Entry) -> Option<u32> {
     if entry.record.kind() != RecordKind::Segment {
         return None;
@@ -351,7 +354,7 @@ fn segment_of(entry: &Entry) -> Option<u32> {
     entry.record.get("segment")?.get("segment")?.as_u64()?.try_into().ok()
 }
 
-/// The segment that the file of a record is.
+/// Returns the segment in the file name of a record.
 fn in_file_name(entry: &Entry) -> Option<u32> {
     let name = entry.record.file_name();
     name.strip_suffix(".jsonl")?.rsplit_once('-')?.1.parse().ok()

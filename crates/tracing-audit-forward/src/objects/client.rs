@@ -1,4 +1,4 @@
-//! The HTTP client below an S3 store, and the headers that the crate for object stores has no name for.
+//! The HTTP client of an S3 store, and the headers that `object_store` does not support.
 
 use std::{
     fmt,
@@ -24,17 +24,17 @@ use object_store::{
 };
 use rustls::{ClientConfig, RootCertStore};
 
-use super::{odd::OddKeys, setup};
+use super::{invalid_keys::InvalidKeys, setup};
 use crate::{address::is_this_machine, sink::SinkError};
 
-/// How long a connection is kept that is not used: less than servers keep it.
+/// How long an unused connection is kept: shorter than servers keep it.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(15);
 
-/// Headers of one request. They are signed with the others, as S3 demands of all that begin with `x-amz-`.
+/// Headers of one request. They are signed with the others, as S3 requires for all that begin with `x-amz-`.
 #[derive(Debug, Clone)]
 pub(super) struct Headers(pub(super) HeaderMap);
 
-/// What signs requests again that get other headers.
+/// Signs requests again after headers were added.
 #[derive(Clone)]
 pub(super) struct Signer {
     pub(super) credentials: AwsCredentialProvider,
@@ -47,7 +47,7 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// Makes clients; all of them are one.
+/// Creates clients, which all share one connection pool.
 #[derive(Debug, Clone)]
 pub(super) struct Connector(Service);
 
@@ -55,9 +55,9 @@ pub(super) struct Connector(Service);
 struct Service {
     client: Client<HttpsConnector<Tcp>, HttpRequestBody>,
     signer: Arc<OnceLock<Signer>>,
-    /// Whether other machines are spoken to without TLS.
+    /// Whether connections to other machines without TLS are allowed.
     allows_http: bool,
-    odd: OddKeys,
+    invalid_keys: InvalidKeys,
 }
 
 impl fmt::Debug for Service {
@@ -67,7 +67,7 @@ impl fmt::Debug for Service {
 }
 
 impl Connector {
-    /// Trusts the certificates that the system trusts.
+    /// Creates the client. It trusts the certificates that the system trusts.
     pub(super) fn new(needs_tls: bool, allows_http: bool) -> Result<Self, SinkError> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -84,15 +84,20 @@ impl Connector {
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new());
         let client = builder.build(connector);
-        Ok(Self(Service { client, signer: Arc::default(), allows_http, odd: OddKeys::default() }))
+        Ok(Self(Service {
+            client,
+            signer: Arc::default(),
+            allows_http,
+            invalid_keys: InvalidKeys::default(),
+        }))
     }
 
-    /// The keys that lists had and that are no keys for the crate.
-    pub(super) fn odd(&self) -> OddKeys {
-        self.0.odd.clone()
+    /// Returns the listed keys that `object_store` cannot represent.
+    pub(super) fn invalid_keys(&self) -> InvalidKeys {
+        self.0.invalid_keys.clone()
     }
 
-    /// Lets requests with headers of their own be signed.
+    /// Sets the signer for requests with additional headers.
     pub(super) fn sign_with(&self, signer: Signer) {
         drop(self.0.signer.set(signer));
     }
@@ -109,7 +114,8 @@ impl HttpService for Service {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let is_plain = request.uri().scheme_str().is_none_or(|scheme| !scheme.eq_ignore_ascii_case("https"));
         if is_plain && !self.allows_http && !request.uri().host().is_some_and(is_near) {
-            let refused = "another machine is not spoken to without TLS: say allow-http=on in the URL";
+            let refused =
+                "another machine is not contacted without TLS: to allow it, put allow-http=on into the URL";
             return Err(HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(refused)));
         }
         let is_list = request.uri().query().is_some_and(|query| query.contains("list-type=2"));
@@ -122,11 +128,13 @@ impl HttpService for Service {
         })?;
         let (parts, body) = response.into_parts();
         if is_list && parts.status.is_success() {
-            let page = Limited::new(body, LONGEST_PAGE).collect().await;
+            let page = Limited::new(body, MAX_PAGE_BYTES).collect().await;
             let page = page
                 .map_err(|error| HttpError::new(HttpErrorKind::Interrupted, std::io::Error::other(error)))?;
-            // Its length is another one.
-            return Ok(HttpResponse::new(HttpResponseBody::from(self.odd.without(&page.to_bytes()))));
+            // The length of the page has changed.
+            return Ok(HttpResponse::new(HttpResponseBody::from(
+                self.invalid_keys.without(&page.to_bytes()),
+            )));
         }
         let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
@@ -148,16 +156,18 @@ impl Service {
     }
 }
 
-/// The longest page of a list: 1,000 keys of 1 KiB, each byte of which may be escaped, and what stands around them.
-const LONGEST_PAGE: usize = 16 << 20;
+/// The longest page of a list: 1,000 keys of 1 KiB, of which each byte may be escaped, and the elements
+/// around them.
+const MAX_PAGE_BYTES: usize = 16 << 20;
 
-/// Whether a URL names no other machine.
+/// Returns whether a URL names this machine.
 pub(super) fn is_on_this_machine(url: &str) -> bool {
     let Ok(uri) = url.parse::<http::Uri>() else { return false };
     uri.host().is_some_and(is_this_machine)
 }
 
-/// This machine, and what hands out the credentials of a machine or container: addresses that no router passes on.
+/// Returns whether a host is this machine, or one of the addresses that provide the credentials of a machine
+/// or container, which no router forwards.
 fn is_near(host: &str) -> bool {
     const OF_CREDENTIALS: [&str; 5] =
         ["169.254.169.254", "169.254.170.2", "169.254.170.23", "[fd00:ec2::254]", "[fd00:ec2::23]"];
@@ -168,7 +178,7 @@ fn digest(hex: &str) -> Option<Vec<u8>> {
     Some(hex.parse::<tracing_audit::Digest>().ok()?.as_bytes().to_vec())
 }
 
-/// A header with bytes as S3 writes them.
+/// Encodes bytes in base64 for a header, as S3 does.
 pub(super) fn in_base64(bytes: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_str(&STANDARD.encode(bytes)).ok()
 }

@@ -1,23 +1,23 @@
-//! Where things stand: the one place that prints and parses keys.
+//! The layout: the one place that prints and parses keys.
 //!
-//! A part is named by its number alone. Whoever sends knows the number of the next part from the one before, so two
-//! senders with the same view of a chain want the same key, and the store lets one of them have it. Were the records in the name,
-//! two senders could both have theirs.
+//! A part is named by its number alone. A sender derives the number of the next part from the one before, so
+//! two senders with the same view of a chain want the same key, and the store gives it to one of them. If the
+//! key contained the records, both could store theirs.
 
 use crate::{origin::Origin, sink::SinkError};
 
-/// Top-level names that are no services.
+/// Top-level names that cannot be services.
 const LIVE: &str = "live";
 const PROBE: &str = "probe";
 
-/// Below which prefix everything stands.
+/// The prefix of all keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Keys {
-    /// Empty, or with a `/` at its end.
+    /// Empty, or ends with a `/`.
     prefix: String,
 }
 
-/// What stands in the directory of a chain.
+/// An object in the directory of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Name {
     Segment { number: u32, is_compressed: bool },
@@ -31,7 +31,7 @@ impl Keys {
         Self { prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") } }
     }
 
-    /// Names under which other things stand are no services.
+    /// Checks that the origin does not use a name of the layout.
     pub(super) fn check(origin: &Origin) -> Result<(), SinkError> {
         if [LIVE, PROBE].contains(&origin.service()) {
             let reason = format!("a service in an archive cannot be called {LIVE} or {PROBE}: rename it");
@@ -40,7 +40,7 @@ impl Keys {
         Ok(())
     }
 
-    /// The directories on top of what a sink of this log puts.
+    /// Returns the top-level directories of what a sink of this log puts.
     pub(super) fn tops(&self, origin: &Origin) -> Vec<String> {
         let own = self.chains(origin, false);
         let service =
@@ -48,7 +48,7 @@ impl Keys {
         [LIVE, PROBE, service].map(|name| format!("{}{name}", self.prefix)).to_vec()
     }
 
-    /// Where sealed segments or live parts of services stand.
+    /// Returns the directory of services, for sealed segments or live parts.
     pub(super) fn services(&self, of_live_parts: bool) -> String {
         let Self { prefix } = self;
         if of_live_parts { format!("{prefix}{LIVE}/") } else { prefix.clone() }
@@ -58,17 +58,18 @@ impl Keys {
         ![LIVE, PROBE].contains(&name)
     }
 
-    /// Where chains of a log stand.
+    /// Returns the directory of the chains of a log.
     pub(super) fn chains(&self, origin: &Origin, of_live_parts: bool) -> String {
         format!("{}{origin}/", self.services(of_live_parts))
     }
 
-    /// The directory of a chain, for what is never taken away.
+    /// Returns the directory of a chain, for objects that are never removed.
     pub(super) fn chain(&self, origin: &Origin, id: &str) -> String {
         format!("{}{id}/", self.chains(origin, false))
     }
 
-    /// The directory of the live parts of a chain. On top, so that one lifecycle rule can take away parts of sealed segments.
+    /// Returns the directory of the live parts of a chain. It is below one top-level name, so that one
+    /// lifecycle rule can cover parts.
     pub(super) fn live(&self, origin: &Origin, id: &str) -> String {
         format!("{}{id}/", self.chains(origin, true))
     }
@@ -78,22 +79,22 @@ impl Keys {
     }
 }
 
-/// The name of a part below the directory of the live parts of a chain.
+/// Returns the name of a part below the directory of the live parts of a chain.
 pub(super) fn part(segment: u32, number: u32) -> String {
     format!("{segment:08}/{number:08}.jsonl")
 }
 
-/// A name that sorts behind the parts of a segment, and before those of the next one.
+/// Returns a name that sorts after the parts of a segment, and before those of the next one.
 pub(super) fn behind_parts(segment: u32) -> String {
     format!("{segment:08}/~")
 }
 
-/// A name that sorts behind a sealed segment, and before the next one.
+/// Returns a name that sorts after a sealed segment, and before the next one.
 pub(super) fn behind_segment(segment: u32) -> String {
     format!("{segment:08}.~")
 }
 
-/// Reads the name of a part.
+/// Parses the name of a part.
 pub(super) fn parse_part(name: &str) -> Option<(u32, u32)> {
     let (segment, number) = name.strip_suffix(".jsonl")?.split_once('/')?;
     let parsed = (segment.parse().ok()?, number.parse().ok()?);
@@ -112,16 +113,16 @@ impl std::fmt::Display for Name {
 }
 
 impl Name {
-    /// What sorts before all gaps, and before all manifests.
+    /// Sorts before all gaps, and before all manifests.
     pub(super) const BEFORE_GAPS: &str = "gap-";
     pub(super) const BEFORE_MANIFESTS: &str = "manifest-";
 
-    /// Whether a segment of this name or key is compressed.
+    /// Returns whether a segment of this name or key is compressed.
     pub(super) fn is_compressed(name: &str) -> bool {
         name.rsplit_once('.').is_some_and(|(_, ending)| ending == "zst")
     }
 
-    /// Reads a name; `None` where this version would not write it.
+    /// Parses a name; `None` if this version would not write it.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let name = if let Some(rest) = text.strip_prefix(Self::BEFORE_MANIFESTS) {
             Self::Manifest { segment: rest.strip_suffix(".json")?.parse().ok()? }
@@ -141,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back_and_others_are_not() {
+    fn only_names_that_are_written_are_parsed() {
         for text in [
             "00000001.jsonl",
             "00000012.jsonl.zst",

@@ -1,4 +1,4 @@
-//! Reads an object to its end in pieces: its sums, and its lines, decompressed.
+//! Streams an object in chunks: its checksums, and its lines, decompressed.
 
 use std::{io, time::Duration};
 
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::sink::SinkError;
 
-/// More than a line of the format has.
+/// Longer than any line of the format.
 const MAX_LINE: usize = 64 << 10;
 
-/// What an object had.
+/// The size and checksums of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sums {
     /// As it is stored.
@@ -26,14 +26,14 @@ pub(super) struct Sums {
     /// Decompressed.
     pub(super) line_bytes: u64,
     pub(super) line_sha256: String,
-    /// What is wrong with the object itself, its lines aside.
+    /// What is wrong with the object itself, apart from its lines.
     pub(super) fault: Option<&'static str>,
 }
 
-/// How many bytes a second an object comes with at least, over its whole length.
-const SLOWEST: u64 = 128 << 10;
+/// The minimum rate at which an object must arrive, in bytes per second over its whole length.
+const MIN_BYTES_PER_SECOND: u64 = 128 << 10;
 
-/// How much of an object is read. Without one, a small object could decompress to more than a disk holds.
+/// How much of an object is read. Without a limit, a small object could decompress to more than a disk holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
     /// Bytes as they are stored.
@@ -43,10 +43,10 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    /// For what is plain, and no longer than it is stored.
+    /// For uncompressed objects, which are no longer than stored.
     pub(super) const NONE: Self = Self { stored: u64::MAX, lines: u64::MAX };
 
-    /// For an object that has so many bytes of lines. Compressed it has hardly more.
+    /// Returns the limit of an object with this many bytes of lines. Compressed, it is hardly larger.
     pub(super) fn of_lines(line_bytes: u64) -> Self {
         Self { stored: line_bytes.saturating_add((line_bytes >> 6) + (64 << 10)), lines: line_bytes }
     }
@@ -57,12 +57,14 @@ impl Limit {
     }
 }
 
-/// However long a timeout is: a sum of times must not overflow.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Bounds a timeout, so that a sum of times does not overflow.
+const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Hands each piece of the content and each line, without its line feed, to `sink`. `None` where there is no such object. Holds
-/// one piece of it, a line, and the window of zstd: 2 MiB where this crate compressed, and 128 MiB at most. Reads no more
-/// than `limit` says: what is longer has a fault.
+/// Passes each chunk of the content and each line, without its line feed, to `sink`. `None` if there is no
+/// such object.
+///
+/// Memory holds one chunk, a line, and the zstd window: 2 MiB where this crate compressed, and 128 MiB at
+/// most. Reads no more than `limit`; a longer object has a fault.
 pub(super) async fn read(
     store: &Store,
     key: &str,
@@ -70,20 +72,21 @@ pub(super) async fn read(
     limit: Limit,
     sink: impl Content,
 ) -> Result<Option<Sums>, SinkError> {
-    let Some((size, mut pieces)) = store.stream(key).await? else { return Ok(None) };
+    let Some((size, mut chunks)) = store.stream(key).await? else { return Ok(None) };
     let mut lines = Lines::new(sink, limit.lines);
     let mut stored = Counted::default();
-    // It is not looked at, and has more bytes than it may.
+    // The object is larger than it may be, and is not read.
     if size > limit.stored {
         stored.bytes = size;
         lines.is_cut = true;
         return lines.end(Some(stored), None, store, key).map(Some);
     }
-    let patience = store.timeout.saturating_mul(10).saturating_add(Duration::from_secs(size / SLOWEST));
-    let deadline = Instant::now() + patience.min(LONGEST);
+    let allowed =
+        store.timeout.saturating_mul(10).saturating_add(Duration::from_secs(size / MIN_BYTES_PER_SECOND));
+    let deadline = Instant::now() + allowed.min(MAX_TIMEOUT);
     if !is_compressed {
-        while let Some(piece) = next(store, key, deadline, &mut pieces).await? {
-            lines.take(&piece);
+        while let Some(chunk) = next(store, key, deadline, &mut chunks).await? {
+            lines.take(&chunk);
             if lines.is_cut {
                 break;
             }
@@ -91,9 +94,9 @@ pub(super) async fn read(
         return lines.end(None, None, store, key).map(Some);
     }
     let mut decoder = Decoder::new().map_err(|error| store.unavailable("decompress", key, &error))?;
-    while let Some(piece) = next(store, key, deadline, &mut pieces).await? {
-        stored.add(&piece);
-        decoder.run(&piece, &mut lines);
+    while let Some(chunk) = next(store, key, deadline, &mut chunks).await? {
+        stored.add(&chunk);
+        decoder.run(&chunk, &mut lines);
         if lines.is_cut {
             break;
         }
@@ -102,11 +105,11 @@ pub(super) async fn read(
     lines.end(Some(stored), fault, store, key).map(Some)
 }
 
-/// Decompresses what comes in pieces.
+/// Decompresses chunks.
 struct Decoder {
     inner: raw::Decoder<'static>,
     output: Vec<u8>,
-    /// Whether what came ends with a frame.
+    /// Whether the input so far ends at the end of a frame.
     is_whole: bool,
     is_broken: bool,
 }
@@ -121,8 +124,8 @@ impl Decoder {
         })
     }
 
-    fn run(&mut self, piece: &[u8], lines: &mut Lines<impl Content>) {
-        let mut input = InBuffer::around(piece);
+    fn run(&mut self, chunk: &[u8], lines: &mut Lines<impl Content>) {
+        let mut input = InBuffer::around(chunk);
         loop {
             let mut output = OutBuffer::around(self.output.as_mut_slice());
             match self.inner.run(&mut input, &mut output) {
@@ -134,8 +137,8 @@ impl Decoder {
             }
             let is_full = output.pos() == output.capacity();
             lines.take(output.as_slice());
-            // Behind the end of a frame, more input would be the next one.
-            if lines.is_cut || input.pos() == piece.len() && (!is_full || self.is_whole) {
+            // After the end of a frame, more input would belong to the next one.
+            if lines.is_cut || input.pos() == chunk.len() && (!is_full || self.is_whole) {
                 return;
             }
         }
@@ -146,21 +149,21 @@ async fn next(
     store: &Store,
     key: &str,
     deadline: Instant,
-    pieces: &mut (impl Stream<Item = Result<Bytes, SinkError>> + Unpin),
+    chunks: &mut (impl Stream<Item = Result<Bytes, SinkError>> + Unpin),
 ) -> Result<Option<Bytes>, SinkError> {
-    let piece = tokio::time::timeout_at(deadline, store.within("read", key, 0, pieces.next())).await;
-    piece.map_err(|_| store.unavailable("read", key, &"it comes too slowly"))??.transpose()
+    let chunk = tokio::time::timeout_at(deadline, store.within("read", key, 0, chunks.next())).await;
+    chunk.map_err(|_| store.unavailable("read", key, &"it arrives too slowly"))??.transpose()
 }
 
-/// What becomes of the content of an object.
+/// Receives the content of an object.
 pub(super) trait Content: Send {
-    /// A piece, decompressed.
-    fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Takes a chunk, decompressed.
+    fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
         let _: &[u8] = bytes;
         Ok(())
     }
 
-    /// A line without its line feed.
+    /// Takes a line without its line feed.
     fn line(&mut self, line: &[u8]) -> io::Result<()>;
 }
 
@@ -186,20 +189,21 @@ struct Lines<C> {
     content: C,
     counted: Counted,
     rest: Vec<u8>,
-    /// How many bytes are taken, and whether there were more.
-    most: u64,
+    /// How many bytes are accepted, and whether there were more.
+    max: u64,
     is_cut: bool,
-    /// The content could not be dealt with: that is no fault of the object.
+    /// The receiver of the content failed: that is not a fault of the object.
     failed: Option<io::Error>,
 }
 
 impl<C: Content> Lines<C> {
-    fn new(content: C, most: u64) -> Self {
-        Self { content, counted: Counted::default(), rest: Vec::new(), most, is_cut: false, failed: None }
+    fn new(content: C, max: u64) -> Self {
+        Self { content, counted: Counted::default(), rest: Vec::new(), max, is_cut: false, failed: None }
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        let left = usize::try_from(self.most - self.counted.bytes).unwrap_or(usize::MAX);
+        // Bytes beyond the limit are dropped before they are hashed or parsed.
+        let left = usize::try_from(self.max - self.counted.bytes).unwrap_or(usize::MAX);
         let (bytes, more) = bytes.split_at_checked(left).unwrap_or((bytes, &[]));
         self.is_cut |= !more.is_empty();
         self.counted.add(bytes);
@@ -209,9 +213,9 @@ impl<C: Content> Lines<C> {
     }
 
     fn try_take(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.content.piece(bytes)?;
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            match piece.strip_suffix(b"\n") {
+        self.content.chunk(bytes)?;
+        for chunk in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match chunk.strip_suffix(b"\n") {
                 Some(line) if self.rest.is_empty() => self.content.line(line)?,
                 Some(line) => {
                     self.rest.extend_from_slice(line);
@@ -219,9 +223,9 @@ impl<C: Content> Lines<C> {
                     self.rest.clear();
                 }
                 None => {
-                    self.rest.extend_from_slice(piece);
+                    self.rest.extend_from_slice(chunk);
                     if self.rest.len() > MAX_LINE {
-                        // No record, whatever follows.
+                        // This cannot be a record, whatever follows.
                         self.content.line(&self.rest)?;
                         self.rest.clear();
                     }
@@ -242,9 +246,9 @@ impl<C: Content> Lines<C> {
             return Err(store.unavailable("take over", key, &failed));
         }
         if self.is_cut {
-            fault = Some("it has more than it may have");
+            fault = Some("it has more content than expected");
         } else if !self.rest.is_empty() && fault.is_none() {
-            fault = Some("its last line has no end");
+            fault = Some("its last line has no line feed");
         }
         let line_bytes = self.counted.bytes;
         let line_sha256 = self.counted.sha256();
@@ -268,11 +272,11 @@ mod tests {
         }
     }
 
-    fn is_whole(stored: &[u8], pieces: usize) -> bool {
+    fn is_whole(stored: &[u8], chunks: usize) -> bool {
         let mut decoder = Decoder::new().unwrap();
         let mut lines = Lines::new(Ignored, u64::MAX);
-        for piece in stored.chunks(pieces) {
-            decoder.run(piece, &mut lines);
+        for chunk in stored.chunks(chunks) {
+            decoder.run(chunk, &mut lines);
         }
         decoder.is_whole
     }
@@ -283,8 +287,8 @@ mod tests {
         for size in [1, 2, 3, 9].iter().flat_map(|full| [(full << 17) - 1, full << 17, (full << 17) + 1]) {
             let bytes: Vec<u8> = b"an item\n".iter().copied().cycle().take(size).collect();
             let stored = zstd::encode_all(bytes.as_slice(), 3).unwrap();
-            for pieces in [stored.len(), 1, 4096] {
-                assert!(is_whole(&stored, pieces), "{size} in pieces of {pieces}");
+            for chunks in [stored.len(), 1, 4096] {
+                assert!(is_whole(&stored, chunks), "{size} in pieces of {chunks}");
             }
             assert!(!is_whole(&stored[..stored.len() - 1], 4096), "{size}");
             assert!(!is_whole(&[&stored[..], b"x"].concat(), 4096), "{size}");

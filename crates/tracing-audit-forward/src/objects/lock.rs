@@ -1,4 +1,4 @@
-//! Retention and legal hold, as headers of a put.
+//! Retention and legal hold, as headers of a PUT.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,26 +6,26 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::client::Headers;
 
-/// How long and how strictly the bucket has to keep an object, where the default of the bucket will not do.
+/// How long and how strictly the bucket has to keep an object, if not by its default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Lock {
     pub(super) retention: Option<(Retention, u32)>,
     pub(super) has_legal_hold: bool,
 }
 
-/// How strictly a bucket keeps an object until its time has passed.
+/// How strictly a bucket keeps an object until its retention has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {
-    /// Whoever may bypass it can delete the object before.
+    /// A user with the right to bypass it can delete the object earlier.
     Governance,
-    /// Nobody can, and nobody can shorten the time.
+    /// Nobody can delete the object earlier, or shorten the time.
     Compliance,
 }
 
 const DAY: u64 = 86_400;
 
 impl Lock {
-    /// Whether the bucket has to have object lock.
+    /// Returns whether the bucket needs object lock.
     pub(super) fn is_asked_for(self) -> bool {
         self != Self::default()
     }
@@ -47,7 +47,7 @@ impl Lock {
     }
 }
 
-/// A time in UTC, to the second.
+/// Formats a time in UTC, to the second.
 fn time(at: SystemTime) -> String {
     let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, second) = (seconds / DAY, seconds % DAY);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_asked_for_sends_nothing() {
+    fn only_requested_locks_send_headers() {
         assert!(Lock::default().headers(SystemTime::UNIX_EPOCH).is_none());
         let lock = Lock { retention: Some((Retention::Compliance, 10)), has_legal_hold: true };
         let Headers(headers) = lock.headers(SystemTime::UNIX_EPOCH).unwrap();

@@ -1,4 +1,4 @@
-//! What a manifest says: which segments of a chain are sealed, and their sums.
+//! Manifests: which segments of a chain are sealed, and their checksums.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use crate::sink::Gap;
 /// The version of a manifest.
 const FORMAT: u32 = 1;
 
-/// The sealed segments of a chain. The one of the newest segment lists all of them. Sums are SHA-256, in hexadecimal digits.
+/// The sealed segments of a chain. The manifest of the newest segment lists all of them. Checksums are
+/// SHA-256, in hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     format: u32,
@@ -36,7 +37,7 @@ pub(super) struct Sealed {
     pub(super) line_sha256: String,
     pub(super) first_seq: u64,
     pub(super) last_seq: u64,
-    /// Of the last record.
+    /// Hash of the last record.
     pub(super) last_hash: String,
     pub(super) first_ts: Option<String>,
     pub(super) last_ts: Option<String>,
@@ -77,10 +78,10 @@ impl Manifest {
         Ok(bytes)
     }
 
-    /// Reads one of this chain.
+    /// Parses a manifest of this chain.
     pub(super) fn parse(bytes: &[u8], chain_id: &str) -> Result<Self, String> {
         let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|error| format!("it is no manifest: {error}"))?;
+            serde_json::from_slice(bytes).map_err(|error| format!("it is not a manifest: {error}"))?;
         if manifest.format != FORMAT {
             return Err(format!("its format is {}, and this version knows {FORMAT}", manifest.format));
         }
@@ -98,7 +99,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The last record that is sealed.
+    /// Returns the last record that is sealed.
     pub(super) fn last(&self) -> Option<(u64, Digest)> {
         let last = self.segments.last()?;
         Some((last.last_seq, last.last_hash.parse().ok()?))

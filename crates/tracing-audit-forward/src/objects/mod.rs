@@ -3,11 +3,11 @@
 mod builder;
 mod chain;
 mod client;
+mod invalid_keys;
 mod keys;
 mod lines;
 mod lock;
 mod manifest;
-mod odd;
 mod probe;
 mod restore;
 mod runtime;
@@ -24,7 +24,7 @@ use self::{
     chain::Chain,
     keys::Keys,
     runtime::OwnRuntime,
-    store::{LONGEST_NOTE, Put, Store},
+    store::{MAX_NOTE_BYTES, Put, Store},
 };
 use crate::{
     copy::{CopyChecker, CopyReport},
@@ -32,19 +32,21 @@ use crate::{
     sink::{Entry, Gap, Pace, Position, Sink, SinkError},
 };
 
-/// Keeps a log in an object store: each sealed segment is one object, the live one comes in parts.
+/// Stores a log in an object store: each sealed segment is one object, and the live segment is stored in
+/// parts.
 ///
-/// A part is what came within the [interval](ObjectsBuilder::interval), put with its SHA-256 under a key where nothing
-/// may be: it is acknowledged when the store says that it is durable. When the log begins the next segment, the
-/// parts of the last one are read back, checked, and put as one object, and a manifest that lists all sealed segments with their
-/// sums. Nothing is ever overwritten or deleted.
+/// A part contains what arrived within the [interval](ObjectsBuilder::interval). It is put with its SHA-256
+/// under a key that must not exist yet, and is acknowledged when the store reports that it is durable. When
+/// the log begins the next segment, the parts of the last one are read back, checked, and put as one object.
+/// Then a manifest is put, which lists all sealed segments with their checksums. Nothing is ever overwritten
+/// or deleted.
 ///
-/// The first call tries whether the server keeps these rules, and refuses one that does not. Of two senders of one chain,
-/// such as a machine and its clone, the store lets one have each part; the other is stopped.
+/// The first call tests whether the server supports this, and refuses one that does not. Of two senders of
+/// one chain, such as a machine and its clone, the store lets only one put each part; the other is stopped.
 ///
-/// Each call waits no longer than its timeouts. Each time that the store is asked what it has costs two LIST requests for
-/// each chain: every 15 minutes while all is well, and after each failure. docs/forwarding/objects.md has the layout, the
-/// set-up of buckets, and what it costs.
+/// Each call waits no longer than its timeouts. Asking the store what it has costs two LIST requests for each
+/// chain: every 15 minutes while all is well, and after each failure. docs/forwarding/objects.md describes
+/// the layout, the set-up of buckets, and the costs.
 ///
 /// # Examples
 ///
@@ -67,12 +69,12 @@ pub struct Objects {
     is_probed: bool,
 }
 
-/// The logs in an object store, to be verified and restored.
+/// The logs in an object store, for verifying and restoring.
 pub struct Archive {
     runtime: OwnRuntime,
     store: Store,
     keys: Keys,
-    /// The only log that is looked at, where one is named.
+    /// The only log to read, if one is named.
     origin: Option<Origin>,
 }
 
@@ -86,21 +88,28 @@ impl fmt::Debug for Archive {
 }
 
 impl Objects {
-    /// A sink at this URL, with default settings. Nothing is connected yet.
+    /// Creates a sink at this URL, with default settings. Nothing is connected yet.
     ///
-    /// `s3://BUCKET/PREFIX?service=NAME` or `archive:DIRECTORY?service=NAME`. Parameters: `service` and `host` say whose log
-    /// it is, `interval` in seconds, `compress=off`; for S3 also `endpoint`, `region`, `retention=governance` or
-    /// `compliance` with `retain-days`, `legal-hold=on`, and `allow-http=on`, without which only this machine is spoken to without
-    /// TLS. Values are percent-encoded. Credentials stand in the environment, as `AWS_ACCESS_KEY_ID` and so on.
+    /// `s3://BUCKET/PREFIX?service=NAME` or `archive:DIRECTORY?service=NAME`. Values are percent-encoded.
+    /// Parameters:
+    ///
+    /// - `service` and `host`, the origin of the log;
+    /// - `interval` in seconds;
+    /// - `compress=off`;
+    /// - for S3 also `endpoint`, `region`, `retention=governance` or `compliance` with `retain-days`, and
+    ///   `legal-hold=on`;
+    /// - for S3 also `allow-http=on`, without which only connections to this machine may lack TLS.
+    ///
+    /// Credentials are in the environment, as `AWS_ACCESS_KEY_ID` and so on.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where the URL cannot be used, or does not say whose log it is.
+    /// [`SinkError::Setup`] if the URL cannot be used, or does not name the origin of the log.
     pub fn new(url: &str) -> Result<Self, SinkError> {
         Self::builder(url).build()
     }
 
-    /// A sink or archive with other settings.
+    /// Returns the settings of a sink or archive.
     pub fn builder(url: &str) -> ObjectsBuilder {
         ObjectsBuilder::new(url)
     }
@@ -144,12 +153,12 @@ impl Objects {
     }
 }
 
-/// What a call works on.
+/// The state that a call works on.
 struct Work<'a> {
     store: &'a Store,
     keys: &'a Keys,
     origin: &'a Origin,
-    /// What is known of each chain. One about which a call failed is forgotten.
+    /// What is known of each chain. A chain for which a call failed is forgotten.
     chains: &'a mut BTreeMap<Arc<str>, Chain>,
     is_probed: &'a mut bool,
     is_compressed: bool,
@@ -171,7 +180,7 @@ impl Work<'_> {
             let known = self.chains.remove(id);
             let chain = match self.load(id, known).await {
                 Ok(chain) => chain,
-                // The others go on. Whoever offers more of it hears of it.
+                // The others continue. The error is returned when more of this chain is offered.
                 Err(SinkError::Chain { .. }) => continue,
                 Err(error) => return Err(error),
             };
@@ -182,7 +191,7 @@ impl Work<'_> {
         Ok(positions)
     }
 
-    /// Gives every chain its turn, so that one which cannot be stored does not stop the others.
+    /// Stores the records chain by chain, so that a chain which cannot be stored does not stop the others.
     async fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError> {
         self.connect().await?;
         let mut by_chain: BTreeMap<&Arc<str>, Vec<(usize, &Entry)>> = BTreeMap::new();
@@ -201,7 +210,7 @@ impl Work<'_> {
             };
             match stored {
                 Ok(chain) => drop(self.chains.insert(Arc::clone(id), chain)),
-                // The others have their turn first.
+                // The other chains are stored first.
                 Err(SinkError::Chain { reason, .. }) => {
                     let index = entries.first().map_or(0, |(index, _)| *index);
                     failed = failed.or(Some(SinkError::Chain { index, reason }));
@@ -209,7 +218,7 @@ impl Work<'_> {
                 Err(error @ (SinkError::Conflict { .. } | SinkError::Refused { .. })) => {
                     failed = failed.or(Some(error));
                 }
-                // It would be the same for each of them.
+                // Every other chain would fail in the same way.
                 Err(error) => return Err(error),
             }
         }
@@ -218,7 +227,7 @@ impl Work<'_> {
 
     async fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
         self.connect().await?;
-        // What cannot be read may be there: then nobody knows that it is missing.
+        // What cannot be read may still be there, so it cannot be called missing.
         let known = self.chains.remove(&gap.chain_id);
         let chain = self.load(&gap.chain_id, known).await?;
         let is_here = chain.last().is_some_and(|(last, _)| gap.first_seq <= last);
@@ -234,24 +243,24 @@ impl Work<'_> {
         if self.store.put(&key, body.clone()).await? == Put::Created {
             return Ok(());
         }
-        let there = self.store.get(&key, LONGEST_NOTE).await?;
+        let there = self.store.get(&key, MAX_NOTE_BYTES).await?;
         if there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))? == body {
             return Ok(());
         }
-        Err(self.store.foreign(&key, "it tells of another gap"))
+        Err(self.store.foreign(&key, "it describes another gap"))
     }
 }
 
-/// S3 says that a key is taken, too, while another put of it is under way.
+/// S3 also reports that a key is taken while another put of it is in progress.
 const CONTENDED: &str = "another put of it is under way";
 
 impl Archive {
-    /// The logs at this URL, read with default settings. Nothing is connected yet. [`Objects::new`] says what the URL has;
-    /// without `service` it is all logs below the prefix.
+    /// Creates an archive of the logs at this URL, read with default settings. Nothing is connected yet.
+    /// [`Objects::new`] describes the URL; without `service` it covers all logs below the prefix.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where the URL cannot be used.
+    /// [`SinkError::Setup`] if the URL cannot be used.
     pub fn new(url: &str) -> Result<Self, SinkError> {
         Objects::builder(url).archive()
     }
@@ -260,7 +269,7 @@ impl Archive {
         Ok(Self { runtime: OwnRuntime::new()?, store, keys, origin })
     }
 
-    /// The logs of which the archive has anything.
+    /// Returns the logs of which the archive has anything.
     ///
     /// # Errors
     ///
@@ -269,20 +278,22 @@ impl Archive {
         self.runtime.block_on(verify::origins(&self.store, &self.keys, self.origin.as_ref()))
     }
 
-    /// Checks all of it: each line and each link, and of each object the sums in the manifest. It is streamed, and nothing of it is
-    /// stored.
+    /// Verifies everything: each line and each link, and each object against the checksums in the manifest.
+    /// It streams, and stores nothing.
     ///
-    /// Finds objects that were altered, deleted or added, and names their keys. [`CopyChecker`] says what cannot be found.
+    /// Finds objects that were altered, deleted or added, and names their keys. [`CopyChecker`] lists what
+    /// cannot be found.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]: it could not be checked, or there is nothing. What is wrong with the copy stands
-    /// in the report.
+    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]: the copy could not be verified, or there is
+    /// nothing. What is wrong with the copy is in the report.
     pub fn verify(&mut self) -> Result<CopyReport, SinkError> {
         self.verify_with(CopyChecker::new())
     }
 
-    /// The same, with a checker that knows already of heads that were kept elsewhere, or where forwarding began.
+    /// Verifies the archive with a checker that already knows of heads that were kept elsewhere, or where
+    /// forwarding began.
     ///
     /// # Errors
     ///
@@ -292,20 +303,19 @@ impl Archive {
         runtime.block_on(verify::verify(store, keys, origin.as_ref(), checker))
     }
 
-    /// Brings one log back: writes its segments, byte for byte, into a directory that is empty or does not exist yet. All
-    /// chains, or those with these ids. A chain of which nothing says the number is left out of all
-    /// ([`Restored::left_out`]).
+    /// Restores one log: writes its segments, byte for byte, into a directory that is empty or does not exist
+    /// yet. Restores all chains, or those with these ids. If all chains are asked for, one whose number is
+    /// unknown is left out ([`Restored::left_out`]).
     ///
-    /// The files are synced before this returns; [`tracing_audit::verify`] says then what the log is worth. A log that
-    /// was still written has no `close`, so it is unclean. What fails leaves files behind: remove the directory, and
-    /// begin again.
+    /// The files are synced before this returns; then [`tracing_audit::verify`] judges the log. A log that
+    /// was still being written has no `close`, so it is unclean. A failed restore leaves files behind: remove
+    /// the directory, and start again.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]; the latter also where the archive has several logs and none is
-    /// named, where two chains have one number, where the directory is not empty or others may write
-    /// to it, and where an object is not what the
-    /// manifest says.
+    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]. The latter also if the archive has several logs
+    /// and none is named, if two chains have one number, if the directory is not empty or others may write to
+    /// it, and if an object does not match the manifest.
     pub fn restore(&mut self, directory: &Path, chain_ids: &[String]) -> Result<Restored, SinkError> {
         let Self { runtime, store, keys, origin } = self;
         runtime.block_on(restore::restore(store, keys, origin.as_ref(), directory, chain_ids))

@@ -1,7 +1,7 @@
-//! What a bucket has to do, tried out before the first record goes there.
+//! Tests what a bucket must support, before the first record goes there.
 //!
-//! A server that overwrites what is there, or takes a body that does not have the sum it is sent with, would lose or damage
-//! records and say that all is well.
+//! A server that overwrites objects, or accepts a body that does not match its checksum, would lose or damage
+//! records and report success.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -11,7 +11,7 @@ use super::{
     client::{Headers, in_base64},
     keys::Keys,
     setup,
-    store::{LONGEST_NOTE, Objects, Put, Store},
+    store::{MAX_NOTE_BYTES, Objects, Put, Store},
 };
 use crate::{origin::Origin, sink::SinkError};
 
@@ -19,8 +19,9 @@ const HERE: &[u8] = b"This object stays: puts that must not overwrite it are tri
 const OTHER: &[u8] = b"What was here was overwritten: this server ignores If-None-Match.\n";
 const DAMAGED: &[u8] = b"This object must not be here: this server ignores checksums.\n";
 
-/// Tries a put that must not overwrite, and one with the sum of another body. The first object stays, so that a bucket which
-/// keeps everything has one, under retention like any other; the second never comes to be.
+/// Tests a PUT that must not overwrite, and one with the checksum of another body. The first object stays,
+/// under retention like any other, so that there is only one in a bucket that keeps everything. The second is
+/// never created.
 pub(super) async fn probe(store: &Store, keys: &Keys, origin: &Origin) -> Result<(), SinkError> {
     store.find_credentials().await?;
     store.prepare(keys.tops(origin)).await?;
@@ -33,16 +34,16 @@ pub(super) async fn probe(store: &Store, keys: &Keys, origin: &Origin) -> Result
 
 async fn tried(store: &Store, keys: &Keys) -> Result<(), SinkError> {
     let here = keys.probe("create-only");
-    if store.get(&here, LONGEST_NOTE).await?.is_none() {
+    if store.get(&here, MAX_NOTE_BYTES).await?.is_none() {
         store.put(&here, Bytes::from_static(HERE)).await?;
     }
     if store.put(&here, Bytes::from_static(OTHER)).await? == Put::Created {
         return Err(refused(store, "overwrites an object although it is told not to (If-None-Match)"));
     }
-    if store.get(&here, LONGEST_NOTE).await?.as_deref() != Some(HERE) {
+    if store.get(&here, MAX_NOTE_BYTES).await?.as_deref() != Some(HERE) {
         let name = store.name(&here);
         return Err(setup(format!(
-            "{name} is not what was put there: take another prefix, which has none yet"
+            "{name} is not what was put there: use another prefix, which has no such object yet"
         )));
     }
     let Objects::S3 { .. } = &store.objects else { return Ok(()) };
@@ -51,15 +52,14 @@ async fn tried(store: &Store, keys: &Keys) -> Result<(), SinkError> {
 
 async fn wrong_sum(store: &Store, key: &str) -> Result<(), SinkError> {
     let mut headers = HeaderMap::new();
-    let sum = in_base64(&Sha256::digest(HERE)).ok_or_else(|| setup("cannot print a sum".to_owned()))?;
+    let sum = in_base64(&Sha256::digest(HERE)).ok_or_else(|| setup("cannot print a checksum".to_owned()))?;
     headers.insert("x-amz-checksum-sha256", sum);
     match store.put_with(key, Bytes::from_static(DAMAGED), Some(Headers(headers))).await {
-        // It is there: this server, or the one before, took it.
-        Ok(Put::Created | Put::Exists) => Err(refused(
-            store,
-            "takes a body that does not have the sum it is sent with (x-amz-checksum-sha256)",
-        )),
-        // Refused for the sum, and not for the signature or a right that is missing.
+        // The object exists: this server, or the one before, accepted it.
+        Ok(Put::Created | Put::Exists) => {
+            Err(refused(store, "accepts a body that does not match its checksum (x-amz-checksum-sha256)"))
+        }
+        // Refused because of the checksum, not because of the signature or a missing right.
         Err(SinkError::Setup { reason }) if reason.contains("answers 400") => Ok(()),
         Err(error) => Err(error),
     }

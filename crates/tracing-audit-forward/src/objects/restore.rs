@@ -1,4 +1,4 @@
-//! Brings a log back from an archive, as files.
+//! Restores a log from an archive, as files.
 
 use std::{
     collections::BTreeMap,
@@ -16,20 +16,20 @@ use super::{
 };
 use crate::{copy::CopiedLine, origin::Origin, position::private, sink::SinkError};
 
-/// What came back from an archive.
+/// The result of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Restored {
-    /// Whose log it is.
+    /// The origin of the log.
     pub origin: Origin,
-    /// The ids of the chains by their numbers.
+    /// The ids of the chains, by number.
     pub chains: BTreeMap<u16, String>,
-    /// The ids of chains that did not come back, because nothing says yet which chain of the log each is: its forwarding began
-    /// within a segment, and no later one has come.
+    /// The ids of chains that were not restored, because nothing shows their numbers yet: forwarding began
+    /// within a segment, and no later segment has been archived.
     pub left_out: Vec<String>,
-    /// How many segments, each a file.
+    /// The number of segments, each a file.
     pub files: u64,
-    /// How many bytes they have together.
+    /// Their total size in bytes.
     pub bytes: u64,
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn restore(
         };
         if let Some(other) = restored.chains.insert(number, id.clone()) {
             return Err(setup(format!(
-                "{other} and {id} are both chain {number:03}: the log was begun anew; choose with --chain-id"
+                "{other} and {id} are both chain {number:03}: the log was begun again; choose with --chain-id"
             )));
         }
     }
@@ -73,8 +73,8 @@ pub(super) async fn restore(
         restored.left_out.first().filter(|_| restored.chains.is_empty() || !chain_ids.is_empty())
     {
         return Err(setup(format!(
-            "nothing says yet which chain of the log {id} is: its forwarding began within a segment, and no later one has \
-             come; restore the others, each with --chain-id"
+            "the number of chain {id} is not known yet: its forwarding began within a segment, and no later segment \
+             has arrived; restore the others, each with --chain-id"
         )));
     }
     prepare(directory)?;
@@ -99,12 +99,12 @@ fn one_of(store: &Store, origins: &[Origin]) -> Result<Origin, SinkError> {
     }
 }
 
-/// The number of a chain, as its manifest or a line says, if one does.
+/// Returns the number of a chain, if its manifest or a line shows it.
 async fn number_of(store: &Store, contents: &Contents) -> Result<Option<u16>, SinkError> {
     if let Some(manifest) = &contents.manifest {
         return Ok(Some(manifest.chain));
     }
-    let mut said = Said(None);
+    let mut said = ChainNumber(None);
     for object in &contents.objects {
         lines::read(store, &object.key, object.is_compressed(), object.limit(), &mut said).await?;
         if said.0.is_some() {
@@ -114,9 +114,9 @@ async fn number_of(store: &Store, contents: &Contents) -> Result<Option<u16>, Si
     Ok(said.0)
 }
 
-struct Said(Option<u16>);
+struct ChainNumber(Option<u16>);
 
-impl Content for &mut Said {
+impl Content for &mut ChainNumber {
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
         if self.0.is_none() {
             self.0 = CopiedLine::parse(line).ok().and_then(|line| Some(line.identity()?.chain));
@@ -125,7 +125,7 @@ impl Content for &mut Said {
     }
 }
 
-/// Makes the directory, or finds it empty.
+/// Creates the directory, or checks that it is empty.
 fn prepare(directory: &Path) -> Result<(), SinkError> {
     let cannot =
         |error: io::Error| setup(format!("cannot make the directory {}: {error}", directory.display()));
@@ -182,7 +182,7 @@ impl Files {
             let Some(first) = parts.first() else { continue };
             let path = self.directory.join(format!("audit-{chain:03}-{:08}.jsonl", first.segment));
             let failed = |error: &dyn std::fmt::Display| self.failed(&path, error);
-            // Nobody else's file is written to.
+            // Never writes to a file of somebody else.
             let file = private().write(true).create_new(true).open(&path).map_err(|error| failed(&error))?;
             let mut copied = Copied(BufWriter::with_capacity(1 << 20, file));
             for object in parts {
@@ -195,7 +195,7 @@ impl Files {
         Ok(())
     }
 
-    /// Appends the lines of an object, and returns how many bytes they have.
+    /// Appends the lines of an object. Returns how many bytes they have.
     async fn copy(&self, store: &Store, object: &Object, copied: &mut Copied) -> Result<u64, SinkError> {
         let wrong = |what: &str| setup(format!("{}: {what}", store.name(&object.key)));
         let said = object.sealed.as_ref().map(|sealed| sealed.bytes);
@@ -213,7 +213,7 @@ impl Files {
 struct Copied(BufWriter<File>);
 
 impl Content for &mut Copied {
-    fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)
     }
 

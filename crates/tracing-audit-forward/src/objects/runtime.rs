@@ -1,4 +1,4 @@
-//! A runtime of an archive's own, which can be used on a thread of another one.
+//! The runtime of an archive, which can be used on a thread of another one.
 
 use std::future::Future;
 
@@ -9,7 +9,7 @@ use crate::{on_runtime, sink::SinkError};
 
 #[derive(Debug)]
 pub(super) struct OwnRuntime {
-    /// `None` only while this is dropped.
+    /// `None` only during drop.
     inner: Option<Runtime>,
 }
 
@@ -20,7 +20,7 @@ impl OwnRuntime {
         Ok(Self { inner: Some(runtime) })
     }
 
-    /// Runs a future to its end.
+    /// Runs a future to completion.
     pub(super) fn block_on<T: Send>(
         &self,
         future: impl Future<Output = Result<T, SinkError>> + Send,
@@ -32,7 +32,7 @@ impl OwnRuntime {
 
 impl Drop for OwnRuntime {
     fn drop(&mut self) {
-        // Plainly dropped, a runtime waits for a name that is still being looked up, and panics on a thread of another one.
+        // A plain drop would wait for a pending name lookup, and would panic on a thread of another runtime.
         if let Some(runtime) = self.inner.take() {
             runtime.shutdown_background();
         }

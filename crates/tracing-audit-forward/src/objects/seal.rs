@@ -1,7 +1,8 @@
-//! Makes one object of the parts of a segment, and notes it in a manifest.
+//! Combines the parts of a segment into one object, and adds it to a manifest.
 //!
-//! Every step can be done again after a crash: a part without a line ends the segment, so nothing is added meanwhile; the object has
-//! the lines of the parts before it; the manifest follows from the one before and that object.
+//! Every step can be repeated after a crash: an empty part ends the segment, so nothing is added in the
+//! meantime; the object has the lines of the parts before it; the manifest follows from the previous one and
+//! that object.
 
 use std::io::{self, Write as _};
 
@@ -15,11 +16,11 @@ use super::{
     keys::{self, Name},
     lines::{self, Content, Limit, Sums},
     manifest::{Manifest, Missing, Sealed},
-    store::{LONGEST_MANIFEST, LONGEST_PART, Put, hex},
+    store::{MAX_MANIFEST_BYTES, MAX_PART_BYTES, Put, hex},
 };
 use crate::{copy::CopiedLine, sink::SinkError};
 
-/// The level of zstd that its authors take by default.
+/// The default level of zstd.
 const LEVEL: i32 = 3;
 
 impl Work<'_> {
@@ -28,22 +29,22 @@ impl Work<'_> {
         let Some(live) = &mut chain.live else { return Ok(()) };
         if live.parts > 0 {
             self.end(id, live).await?;
-            let whole = self.whole(id, live).await?;
-            let sealed = self.put_whole(id, live.segment, whole).await?;
+            let body = self.read_body(id, live).await?;
+            let sealed = self.put_body(id, live.segment, body).await?;
             chain.manifest = Some(self.put_manifest(id, chain, sealed).await?);
         }
         chain.live = None;
         Ok(())
     }
 
-    /// Puts a part without a line: from then on no other sender adds to the segment.
+    /// Puts an empty part: from then on, no other sender adds to the segment.
     async fn end(&self, id: &str, live: &mut Live) -> Result<(), SinkError> {
         if live.is_ended {
             return Ok(());
         }
         let key = format!("{}{}", self.keys.live(self.origin, id), keys::part(live.segment, live.parts + 1));
         if self.store.put(&key, Bytes::new()).await? == Put::Exists
-            && self.store.get(&key, LONGEST_PART).await?.is_none_or(|there| !there.is_empty())
+            && self.store.get(&key, MAX_PART_BYTES).await?.is_none_or(|there| !there.is_empty())
         {
             return Err(self.store.unavailable("put", &key, &"another forwarder sends the same log"));
         }
@@ -52,34 +53,34 @@ impl Work<'_> {
     }
 
     /// Reads the parts back, and checks them.
-    async fn whole(&self, id: &str, live: &Live) -> Result<Whole, SinkError> {
+    async fn read_body(&self, id: &str, live: &Live) -> Result<SegmentBody, SinkError> {
         let directory = self.keys.live(self.origin, id);
-        let mut whole = Whole::new(self.is_compressed)
+        let mut body = SegmentBody::new(self.is_compressed)
             .map_err(|error| self.store.unavailable("compress", &directory, &error))?;
         for number in 1..=live.parts {
             let key = format!("{directory}{}", keys::part(live.segment, number));
-            let Some(sums) = lines::read(self.store, &key, false, Limit::NONE, &mut whole).await? else {
+            let Some(sums) = lines::read(self.store, &key, false, Limit::NONE, &mut body).await? else {
                 return Err(self
                     .store
                     .foreign(&key, "it is missing: somebody removed it while the segment was live"));
             };
-            if let Some(fault) = whole.fault.take().or(sums.fault.map(str::to_owned)) {
+            if let Some(fault) = body.fault.take().or(sums.fault.map(str::to_owned)) {
                 return Err(self
                     .store
                     .foreign(&key, &format!("it was altered before its segment was sealed: {fault}")));
             }
         }
-        Ok(whole)
+        Ok(body)
     }
 
-    async fn put_whole(&self, id: &str, segment: u32, whole: Whole) -> Result<Sealed, SinkError> {
+    async fn put_body(&self, id: &str, segment: u32, body: SegmentBody) -> Result<Sealed, SinkError> {
         let directory = self.keys.chain(self.origin, id);
-        let Whole { body, lines, last, first_seq, first_ts, last_ts, .. } = whole;
+        let SegmentBody { body, lines, last, first_seq, first_ts, last_ts, .. } = body;
         let line_bytes = lines.bytes;
         let line_sha256 = lines.sha256();
         let body = body.end().map_err(|error| self.store.unavailable("compress", &directory, &error))?;
         let mut name = Name::Segment { number: segment, is_compressed: self.is_compressed };
-        // Before a crash the setting may have been the other one.
+        // Before a crash, the setting may have been the other one.
         let other = Name::Segment { number: segment, is_compressed: !self.is_compressed };
         let has_other = self.store.end(&format!("{directory}{other}"), 1).await?.is_some();
         let own = Sums {
@@ -97,11 +98,11 @@ impl Work<'_> {
             let is_compressed = has_other != self.is_compressed;
             let there = lines::read(self.store, &key, is_compressed, Limit::of_lines(line_bytes), Nothing);
             let there = there.await?;
-            // One that was there before may not be durable yet.
+            // An existing object may not be durable yet.
             self.store.settle(&key).await?;
-            // S3 answers so, too, while another put of the same key is under way.
+            // S3 also answers this while another put of the same key is in progress.
             let there = there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))?;
-            // Another version of zstd may have compressed it. Its lines count.
+            // Another version of zstd may have compressed it, so the lines are compared.
             let lines = (there.line_bytes, &there.line_sha256);
             if there.fault.is_some() || lines != (line_bytes, &own.line_sha256) {
                 return Err(self.store.foreign(&key, "it does not have the lines that were acknowledged"));
@@ -126,7 +127,7 @@ impl Work<'_> {
         })
     }
 
-    /// Notes a sealed segment, with all that was sealed before.
+    /// Adds a sealed segment to those sealed before.
     async fn put_manifest(&self, id: &str, chain: &Chain, sealed: Sealed) -> Result<Manifest, SinkError> {
         let directory = self.keys.chain(self.origin, id);
         let key = format!("{directory}{}", Name::Manifest { segment: sealed.segment });
@@ -136,17 +137,15 @@ impl Work<'_> {
         let body = manifest.print().map_err(|error| self.store.unavailable("print", &key, &error))?;
         let body = Bytes::from(body);
         if self.store.put(&key, body.clone()).await? == Put::Exists {
-            let there = self.store.get(&key, LONGEST_MANIFEST).await?;
+            let there = self.store.get(&key, MAX_MANIFEST_BYTES).await?;
             if there.ok_or_else(|| self.store.unavailable("put", &key, &CONTENDED))? != body {
-                return Err(self
-                    .store
-                    .foreign(&key, "it says something else of the segments that are sealed"));
+                return Err(self.store.foreign(&key, "it lists other sealed segments"));
             }
         }
         Ok(manifest)
     }
 
-    /// The gaps that were told before this record.
+    /// Returns the gaps that were reported before this record.
     async fn gaps(&self, directory: &str, chain: u16, before: u64) -> Result<Vec<Missing>, SinkError> {
         let listed = self.store.list(directory, Some(Name::BEFORE_GAPS)).await?.objects;
         let gap = |name: &str| match Name::parse(name)? {
@@ -159,7 +158,7 @@ impl Work<'_> {
     }
 }
 
-/// Only the sums are wanted.
+/// A receiver that ignores the content: only the checksums are wanted.
 pub(super) struct Nothing;
 
 impl Content for Nothing {
@@ -169,7 +168,7 @@ impl Content for Nothing {
 }
 
 /// The lines of a segment, as they are put.
-struct Whole {
+struct SegmentBody {
     body: Body,
     lines: lines::Counted,
     first_seq: u64,
@@ -193,7 +192,7 @@ impl Body {
     }
 }
 
-impl Whole {
+impl SegmentBody {
     fn new(is_compressed: bool) -> io::Result<Self> {
         let body = if is_compressed {
             let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), LEVEL)?;
@@ -207,8 +206,8 @@ impl Whole {
     }
 }
 
-impl Content for &mut Whole {
-    fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl Content for &mut SegmentBody {
+    fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.lines.add(bytes);
         match &mut self.body {
             Body::Compressed(encoder) => encoder.write_all(bytes),
@@ -225,7 +224,7 @@ impl Content for &mut Whole {
             }
         };
         let follows = |(seq, hash): (u64, Digest)| match line.seq.checked_sub(seq) {
-            // Behind a gap there is nothing to link to.
+            // After a gap, there is nothing to link to.
             Some(distance @ 1..) => distance > 1 || line.previous == hash,
             _ => false,
         };

@@ -16,43 +16,43 @@ use object_store::{
     aws::AwsCredentialProvider, local::LocalFileSystem, path::Path,
 };
 
-use super::{client::Headers, lock::Lock, odd::OddKeys, setup, walk};
+use super::{client::Headers, invalid_keys::InvalidKeys, lock::Lock, setup, walk};
 use crate::{position::is_same, sink::SinkError};
 
-/// Bytes of a body for which a call gets one more second.
+/// For each of this many bytes of a body, a call gets one more second.
 const BYTES_PER_SECOND: u64 = 1 << 20;
 
-/// How a message about an answer begins.
+/// The beginning of a message about an answer.
 const ANSWERS: &str = "the server answers ";
 
-/// What is wrong with an object that is not read.
+/// Why an object is not read.
 pub(super) const TOO_LARGE: &str = "the object is larger than one of its kind can be";
 
-/// What came of a put.
+/// The result of a PUT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     Created,
-    /// The key was taken, by whatever.
+    /// The key exists already, with any content.
     Exists,
 }
 
-/// The longest manifest: of some 150,000 segments.
-pub(super) const LONGEST_MANIFEST: u64 = 64 << 20;
-/// The longest object that tells of a gap, or that is tried on.
-pub(super) const LONGEST_NOTE: u64 = 4 << 10;
-/// The longest part that is read as a whole: an offer has 8 MiB and a line at most.
-pub(super) const LONGEST_PART: u64 = 64 << 20;
+/// The largest manifest: some 150,000 segments.
+pub(super) const MAX_MANIFEST_BYTES: u64 = 64 << 20;
+/// The largest object of a gap or a probe.
+pub(super) const MAX_NOTE_BYTES: u64 = 4 << 10;
+/// The largest part that is read as a whole: an offer has at most 8 MiB and a line.
+pub(super) const MAX_PART_BYTES: u64 = 64 << 20;
 
-/// What is below a directory.
+/// The content of a directory.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// In the order of names.
+    /// Sorted by name.
     pub(super) objects: Vec<Listed>,
-    /// Names that no key can have.
-    pub(super) strange: Vec<String>,
+    /// Names that cannot be keys.
+    pub(super) unexpected: Vec<String>,
 }
 
-/// An object of a list.
+/// An object in a list.
 #[derive(Debug, Clone)]
 pub(super) struct Listed {
     /// The key without the directory that was listed.
@@ -60,21 +60,21 @@ pub(super) struct Listed {
     pub(super) bytes: u64,
 }
 
-/// An object store, with what stands in front of keys in messages.
+/// An object store, and the text before keys in messages.
 pub(super) struct Store {
     pub(super) objects: Objects,
-    /// `s3://bucket/`, or the path of a directory with a `/`.
+    /// `s3://bucket/`, or the path of a directory with a `/` at its end.
     pub(super) place: String,
     pub(super) timeout: Duration,
     pub(super) lock: Lock,
 }
 
 pub(super) enum Objects {
-    S3 { objects: Arc<dyn ObjectStore>, credentials: AwsCredentialProvider, odd: OddKeys },
+    S3 { objects: Arc<dyn ObjectStore>, credentials: AwsCredentialProvider, invalid_keys: InvalidKeys },
     Directory(Arc<Directory>),
 }
 
-/// A directory, opened with the first call.
+/// A directory, opened by the first call.
 #[derive(Debug)]
 pub(super) struct Directory {
     pub(super) path: PathBuf,
@@ -86,8 +86,8 @@ impl Directory {
         Arc::new(Self { path, opened: OnceLock::new() })
     }
 
-    /// Makes it where it is missing, and these directories in it, for its owner only. Not what it is in: where a disk is not
-    /// mounted, that is missing too.
+    /// Creates the directory and these directories in it if they are missing, for the owner only. The parent
+    /// is not created: where a disk is not mounted, it is missing too.
     fn make(&self, inner: &[String]) -> io::Result<()> {
         make_private(&self.path)?;
         inner.iter().try_for_each(|name| make_private(&self.path.join(name)))
@@ -100,29 +100,31 @@ impl Directory {
         std::iter::once(path.as_path()).chain(above).try_for_each(|path| fs::File::open(path)?.sync_all())
     }
 
-    /// Another directory under the same path is what a disk leaves that is no longer mounted.
+    /// Opens the directory. Another directory under the same path appears when a disk is unmounted.
     fn open(&self) -> Result<Arc<dyn ObjectStore>, SinkError> {
         let path = self.path.display();
         let cannot =
             |error: &dyn std::fmt::Display| setup(format!("cannot open the directory {path}: {error}"));
         let now = fs::metadata(&self.path).map_err(|error| cannot(&error))?;
         if let Some((objects, then)) = self.opened.get() {
+            // Without this check, records would go to the directory below the mount point of a disk
+            // that was unmounted.
             if is_same(then, &now) {
                 return Ok(Arc::clone(objects));
             }
             return Err(setup(format!(
-                "{path} is another directory than before: mount the disk again, or restart the forwarder"
+                "{path} is not the same directory as before: mount the disk again, or restart the forwarder"
             )));
         }
         let objects = LocalFileSystem::new_with_prefix(&self.path).map_err(|error| cannot(&error))?;
-        // Durable and create-only: written aside, synced, and linked.
+        // Durable and create-only: a temporary file is written, synced and linked.
         let objects: Arc<dyn ObjectStore> = Arc::new(objects.with_fsync(true));
         drop(self.opened.set((Arc::clone(&objects), now)));
         Ok(objects)
     }
 }
 
-/// Makes a directory for its owner only. One that is there stays as it is.
+/// Creates a directory for its owner only. An existing one is left unchanged.
 fn make_private(path: &std::path::Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
@@ -148,7 +150,8 @@ impl Store {
         }
     }
 
-    /// Waits for a call that blocks, such as on a disk that hangs, no longer than for an answer. The call itself goes on.
+    /// Waits for a blocking call, such as on a disk that hangs, no longer than for an answer. The call itself
+    /// continues.
     async fn blocking<T: Send + 'static>(
         &self,
         action: &str,
@@ -159,7 +162,7 @@ impl Store {
         done.map_err(|error| self.unavailable(action, key, &error))
     }
 
-    /// Makes what has to be there before the first put: these directories, of all that is put.
+    /// Creates what must exist before the first put: the top-level directories of everything that is put.
     pub(super) async fn prepare(&self, directories: Vec<String>) -> Result<(), SinkError> {
         let Objects::Directory(directory) = &self.objects else { return Ok(()) };
         let path = directory.path.display().to_string();
@@ -168,7 +171,8 @@ impl Store {
         made.map_err(|error| setup(format!("cannot make the directory {path}: {error}")))
     }
 
-    /// Gets the credentials, so that a lack of them is not told as what the server says of a request without.
+    /// Gets the credentials first, so that missing ones are not reported as the server's answer to a request
+    /// without them.
     pub(super) async fn find_credentials(&self) -> Result<(), SinkError> {
         let Objects::S3 { credentials, .. } = &self.objects else { return Ok(()) };
         let got = self.within("get credentials for", "", 0, credentials.get_credential()).await?;
@@ -177,12 +181,12 @@ impl Store {
                 "cannot get credentials for {}: {}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine or \
                  container a role",
                 self.place,
-                told(&error)
+                error_text(&error)
             ))
         })
     }
 
-    /// In a directory, what is found may not be durable yet: its writer was stopped before it synced the name.
+    /// Makes an existing file of a directory durable: its writer may have stopped before it synced the name.
     pub(super) async fn settle(&self, key: &str) -> Result<(), SinkError> {
         let Objects::Directory(directory) = &self.objects else { return Ok(()) };
         let (directory, of) = (Arc::clone(directory), key.to_owned());
@@ -190,7 +194,7 @@ impl Store {
         settled.map_err(|error| self.unavailable("sync", key, &error))
     }
 
-    /// How a key is named in a message.
+    /// Returns the name of a key in messages.
     pub(super) fn name(&self, key: &str) -> String {
         format!("{}{key}", self.place)
     }
@@ -202,7 +206,8 @@ impl Store {
         }
     }
 
-    /// What stands under a key is not what belongs there: the chain stops. The place in the batch is set by who knows it.
+    /// Returns the error for unexpected content under a key: the chain stops. The caller that knows the index
+    /// in the batch sets it.
     pub(super) fn foreign(&self, key: &str, why: &str) -> SinkError {
         SinkError::Chain { index: 0, reason: format!("{} is in the way: {why}", self.name(key)) }
     }
@@ -213,14 +218,14 @@ impl Store {
         self.put_with(key, body, headers).await.map_err(|error| match error {
             SinkError::Setup { reason } if self.lock.is_asked_for() && reason.contains("answers 400") => {
                 setup(format!(
-                    "{reason}; retention or a legal hold was asked for: has the bucket object lock?"
+                    "{reason}; retention or a legal hold was asked for: does the bucket have object lock?"
                 ))
             }
             error => error,
         })
     }
 
-    /// The same with other headers.
+    /// Puts an object with other headers.
     pub(super) async fn put_with(
         &self,
         key: &str,
@@ -244,25 +249,26 @@ impl Store {
         }
     }
 
-    /// The whole of an object that has so many bytes at most. A longer one is foreign.
-    pub(super) async fn get(&self, key: &str, most: u64) -> Result<Option<Bytes>, SinkError> {
+    /// Reads a whole object of at most `max` bytes. A longer one is foreign.
+    pub(super) async fn get(&self, key: &str, max: u64) -> Result<Option<Bytes>, SinkError> {
         let (path, objects) = (self.path(key)?, self.objects("get", key).await?);
         let get = async {
             let got = objects.get(&path).await?;
-            if got.meta.size > most { Ok(None) } else { got.bytes().await.map(Some) }
+            // Checked before the body is read, so that a foreign object cannot exhaust memory.
+            if got.meta.size > max { Ok(None) } else { got.bytes().await.map(Some) }
         };
-        match self.found(key, self.within("get", key, most, get).await?)? {
+        match self.found(key, self.within("get", key, max, get).await?)? {
             Some(None) => Err(self.foreign(key, TOO_LARGE)),
             got => Ok(got.flatten()),
         }
     }
 
-    /// The first bytes of an object that is not empty.
+    /// Reads the first bytes of an object that is not empty.
     pub(super) async fn start(&self, key: &str, bytes: u64) -> Result<Option<Bytes>, SinkError> {
         self.range(key, bytes, GetRange::Bounded(0..bytes)).await
     }
 
-    /// The last bytes of an object that is not empty.
+    /// Reads the last bytes of an object that is not empty.
     pub(super) async fn end(&self, key: &str, bytes: u64) -> Result<Option<Bytes>, SinkError> {
         self.range(key, bytes, GetRange::Suffix(bytes)).await
     }
@@ -274,7 +280,7 @@ impl Store {
         self.found(key, self.within("get", key, bytes, get).await?)
     }
 
-    /// How many bytes an object has, and its pieces.
+    /// Returns the size of an object, and its chunks.
     pub(super) async fn stream(
         &self,
         key: &str,
@@ -297,7 +303,7 @@ impl Store {
         }
     }
 
-    /// Everything below a directory, behind a name in it where one is given.
+    /// Lists everything below a directory, after a given name in it if there is one.
     pub(super) async fn list(&self, directory: &str, behind: Option<&str>) -> Result<Listing, SinkError> {
         let objects = self.objects("list", directory).await?;
         let mut listing = Listing::default();
@@ -307,8 +313,8 @@ impl Store {
                 let walked = self.blocking("list", directory, move || walk::files(&path, behind.as_deref()));
                 listing = walked.await?.map_err(|error| self.of_disk("list", directory, &error))?;
             }
-            Objects::S3 { odd, .. } => {
-                drop(odd.take());
+            Objects::S3 { invalid_keys, .. } => {
+                drop(invalid_keys.take());
                 let path = self.path(directory)?;
                 let mut items = match behind {
                     Some(name) => {
@@ -323,17 +329,17 @@ impl Store {
                         listing.objects.push(Listed { name: name.to_owned(), bytes: item.size });
                     }
                 }
-                let strange = odd.take();
-                let strange = strange.iter().filter_map(|key| key.strip_prefix(directory));
-                listing.strange.extend(strange.map(str::to_owned));
+                let unexpected = invalid_keys.take();
+                let unexpected = unexpected.iter().filter_map(|key| key.strip_prefix(directory));
+                listing.unexpected.extend(unexpected.map(str::to_owned));
             }
         }
         listing.objects.sort_by(|one, other| one.name.cmp(&other.name));
-        listing.strange.iter_mut().for_each(|name| *name = printable(name));
+        listing.unexpected.iter_mut().for_each(|name| *name = printable(name));
         Ok(listing)
     }
 
-    /// The names of the directories in a directory.
+    /// Returns the names of the directories in a directory.
     pub(super) async fn directories(&self, directory: &str) -> Result<Vec<String>, SinkError> {
         let objects = self.objects("list", directory).await?;
         if let Objects::Directory(local) = &self.objects {
@@ -360,7 +366,7 @@ impl Store {
         parsed.map_err(|error| setup(format!("{} cannot be a key: {error}", self.name(key))))
     }
 
-    /// No call waits for ever. `bytes` that go over the wire have their own time.
+    /// Bounds a call in time. `bytes` that cross the network get additional time.
     pub(super) async fn within<T>(
         &self,
         action: &str,
@@ -374,13 +380,13 @@ impl Store {
     }
 
     fn of(&self, action: &str, key: &str, error: &Error) -> SinkError {
-        let told = told(error);
-        let reason = format!("cannot {action} {}: {told}", self.name(key));
+        let text = error_text(error);
+        let reason = format!("cannot {action} {}: {text}", self.name(key));
         let is_setup = match error {
             Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => true,
-            // A request that will not be right by itself. But two of these ask for patience.
+            // A request that will not succeed by itself, except for two that ask to be tried later.
             _ => {
-                let status = told.strip_prefix(ANSWERS).and_then(|rest| rest.get(..3)).unwrap_or_default();
+                let status = text.strip_prefix(ANSWERS).and_then(|rest| rest.get(..3)).unwrap_or_default();
                 status.starts_with('4') && !["408", "429"].contains(&status)
             }
         };
@@ -388,7 +394,7 @@ impl Store {
     }
 }
 
-/// A name as it may stand in a message.
+/// Makes a name printable for a message.
 fn printable(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for character in name.chars() {
@@ -397,13 +403,13 @@ fn printable(name: &str) -> String {
     text
 }
 
-/// Whether it is the bucket that is not there.
+/// Returns whether it is the bucket that does not exist.
 fn is_about_bucket(error: &Error) -> bool {
     error.to_string().contains("NoSuchBucket")
 }
 
-/// What the store said, in one line: of an answer the status, and the code and message in it.
-fn told(error: &Error) -> String {
+/// Returns the store's message on one line: for an HTTP answer the status, and the code and message in it.
+fn error_text(error: &Error) -> String {
     let text = error.to_string();
     let part = |name: &str| {
         let (_, rest) = text.split_once(&format!("<{name}>"))?;
@@ -415,18 +421,18 @@ fn told(error: &Error) -> String {
         let said: Vec<String> = ["Code", "Message"].into_iter().filter_map(part).collect();
         return format!("{ANSWERS}{status} {}", said.join(": ")).trim_end().to_owned();
     }
-    let mut told = String::new();
+    let mut text = String::new();
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
         cause = error.source();
-        // Each of these repeats the ones behind it.
-        told = error.to_string();
+        // Each of these errors repeats its sources.
+        text = error.to_string();
     }
     let first = text.split(" - ").last().unwrap_or(&text).to_owned();
-    if first.contains(&told) { first } else { format!("{first}: {told}") }
+    if first.contains(&text) { first } else { format!("{first}: {text}") }
 }
 
-/// Bytes as hexadecimal digits.
+/// Returns bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()

@@ -1,4 +1,4 @@
-//! What the URL of an archive says.
+//! The URL of an archive.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{address::percent_decoded, sink::SinkError};
 
-/// An archive, as its URL names it. It holds no credentials.
+/// An archive, as its URL names it. It contains no credentials.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) service: Option<String>,
     pub(super) host: Option<String>,
     pub(super) interval: Option<Duration>,
@@ -20,7 +20,7 @@ pub(super) struct Target {
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+pub(super) enum Location {
     S3(Bucket),
     Directory(PathBuf),
 }
@@ -37,7 +37,7 @@ pub(super) struct Bucket {
 impl Target {
     pub(super) fn parse(url: &str) -> Result<Self, SinkError> {
         let (address, query) = url.rsplit_once('?').unwrap_or((url, ""));
-        let place = if let Some(rest) = address.strip_prefix("s3://") {
+        let location = if let Some(rest) = address.strip_prefix("s3://") {
             let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             if rest.contains('@') {
                 return Err(bad("credentials stand in the environment, not in the URL"));
@@ -45,17 +45,17 @@ impl Target {
             if name.is_empty() {
                 return Err(bad("it names no bucket"));
             }
-            Place::S3(Bucket { name: name.to_owned(), prefix: prefix.to_owned(), ..Bucket::default() })
+            Location::S3(Bucket { name: name.to_owned(), prefix: prefix.to_owned(), ..Bucket::default() })
         } else if let Some(path) = address.strip_prefix("archive:") {
             if path.is_empty() {
                 return Err(bad("it names no directory"));
             }
-            Place::Directory(PathBuf::from(path))
+            Location::Directory(PathBuf::from(path))
         } else {
             return Err(bad("it begins neither with s3:// nor with archive:"));
         };
         let mut target = Self {
-            place,
+            location,
             service: None,
             host: None,
             interval: None,
@@ -65,31 +65,30 @@ impl Target {
         let (mut mode, mut days) = (None, None);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let value =
-                percent_decoded(value).ok_or_else(|| bad("what stands behind a % is no character"))?;
-            match (name, &mut target.place) {
+            let value = percent_decoded(value).ok_or_else(|| bad("its percent-encoding is invalid"))?;
+            match (name, &mut target.location) {
                 ("service", _) => target.service = Some(value),
                 ("host", _) => target.host = Some(value),
                 ("interval", _) => target.interval = Some(Duration::from_secs(number(&value)?)),
                 ("compress", _) => target.is_compressed = is_on(&value)?,
-                ("endpoint", Place::S3(_)) if value.contains('@') => {
+                ("endpoint", Location::S3(_)) if value.contains('@') => {
                     return Err(bad(
                         "an endpoint takes no user and password: they stand in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
                     ));
                 }
-                ("endpoint", Place::S3(bucket)) => bucket.endpoint = Some(value),
-                ("region", Place::S3(bucket)) => bucket.region = Some(value),
-                ("allow-http", Place::S3(bucket)) => bucket.allows_http = is_on(&value)?,
-                ("retention", Place::S3(_)) => mode = Some(retention(&value)?),
-                ("retain-days", Place::S3(_)) => days = Some(number(&value)?),
-                ("legal-hold", Place::S3(_)) => target.lock.has_legal_hold = is_on(&value)?,
+                ("endpoint", Location::S3(bucket)) => bucket.endpoint = Some(value),
+                ("region", Location::S3(bucket)) => bucket.region = Some(value),
+                ("allow-http", Location::S3(bucket)) => bucket.allows_http = is_on(&value)?,
+                ("retention", Location::S3(_)) => mode = Some(retention(&value)?),
+                ("retain-days", Location::S3(_)) => days = Some(number(&value)?),
+                ("legal-hold", Location::S3(_)) => target.lock.has_legal_hold = is_on(&value)?,
                 _ => return Err(bad("a parameter in it is not known")),
             }
         }
         target.lock.retention = match (mode, days) {
             (Some(mode), Some(days)) => Some((mode, days)),
             (None, None) => None,
-            _ => return Err(bad("of retention and retain-days one is missing")),
+            _ => return Err(bad("only one of retention and retain-days is given")),
         };
         Ok(target)
     }
@@ -113,7 +112,7 @@ fn is_on(value: &str) -> Result<bool, SinkError> {
 
 fn number<T: std::str::FromStr + PartialOrd + From<u8>>(value: &str) -> Result<T, SinkError> {
     let number = value.parse().ok().filter(|number| *number >= T::from(1));
-    number.ok_or_else(|| bad("a number in it is no whole number above 0"))
+    number.ok_or_else(|| bad("a number in it is not a whole number above 0"))
 }
 
 fn bad(why: &str) -> SinkError {
@@ -128,11 +127,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_says_all_of_it() {
+    fn a_url_can_contain_every_setting() {
         let url = "s3://b/p/q?service=web%20shop&host=n1&endpoint=http://127.0.0.1:8333&region=r&interval=5\
                    &retention=compliance&retain-days=30&legal-hold=on&allow-http=on&compress=off";
         let target = Target::parse(url).unwrap();
-        let Place::S3(bucket) = &target.place else { panic!("{target:?}") };
+        let Location::S3(bucket) = &target.location else { panic!("{target:?}") };
         assert_eq!((&*bucket.name, &*bucket.prefix, bucket.allows_http), ("b", "p/q", true));
         assert_eq!(bucket.endpoint.as_deref(), Some("http://127.0.0.1:8333"));
         assert_eq!((target.service.as_deref(), target.host.as_deref()), (Some("web shop"), Some("n1")));
@@ -140,11 +139,11 @@ mod tests {
         assert!(target.lock.has_legal_hold && !target.is_compressed);
         assert_eq!(target.interval, Some(Duration::from_secs(5)));
         let target = Target::parse("archive:/mnt/a?service=web").unwrap();
-        assert!(matches!(&target.place, Place::Directory(path) if path.to_str() == Some("/mnt/a")));
+        assert!(matches!(&target.location, Location::Directory(path) if path.to_str() == Some("/mnt/a")));
     }
 
     #[test]
-    fn what_cannot_be_used_is_said_without_it() {
+    fn an_unusable_url_is_not_quoted() {
         for url in [
             "",
             "s3://",

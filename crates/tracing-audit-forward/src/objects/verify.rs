@@ -1,4 +1,4 @@
-//! Checks an archive: what is there, what the manifests say of it, and every line.
+//! Verifies an archive: what is there, what the manifests say of it, and every line.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use super::{
     lines::{self, Content, Limit, Sums},
     manifest::{Manifest, Missing, Sealed},
     setup,
-    store::{LONGEST_MANIFEST, LONGEST_NOTE, Listed, Store, TOO_LARGE},
+    store::{Listed, MAX_MANIFEST_BYTES, MAX_NOTE_BYTES, Store, TOO_LARGE},
 };
 use crate::{
     copy::{CopiedLine, CopyChecker, CopyFindingKind, CopyReport, is_chain_id},
@@ -50,20 +50,20 @@ async fn check(
     }
     let manifest = contents.manifest.as_ref();
     let mut is_other_chain = false;
-    for (key, what) in contents.strange.iter().chain(&contents.differing_gaps()) {
+    for (key, what) in contents.unexpected.iter().chain(&contents.differing_gaps()) {
         checker.finding(id, 0, CopyFindingKind::Object { key: store.name(key), what });
     }
     for object in &contents.objects {
-        let mut told = Told::default();
-        let lines = Checked { id, checker: &mut *checker, told: &mut told };
+        let mut observed = Observed::default();
+        let lines = Checked { id, checker: &mut *checker, observed: &mut observed };
         let sums = lines::read(store, &object.key, object.is_compressed(), object.limit(), lines).await?;
         let seq = object.sealed.as_ref().map_or(0, |sealed| sealed.first_seq);
         if let Some(what) = object.fault(sums.as_ref()) {
             checker.finding(id, seq, CopyFindingKind::Object { key: store.name(&object.key), what });
-        } else if object.sealed.as_ref().is_some_and(|sealed| !told.is_in(sealed)) {
+        } else if object.sealed.as_ref().is_some_and(|sealed| !observed.is_in(sealed)) {
             checker.finding(id, seq, contents.differs(store));
         }
-        let chains = manifest.map(|manifest| manifest.chain).zip(told.chain);
+        let chains = manifest.map(|manifest| manifest.chain).zip(observed.chain);
         is_other_chain |= chains.is_some_and(|(said, chain)| said != chain);
     }
     if is_other_chain {
@@ -72,15 +72,15 @@ async fn check(
     Ok(())
 }
 
-/// What the lines of an object say that a manifest says, too.
+/// What the lines of an object show that the manifest states too.
 #[derive(Debug, Default)]
-struct Told {
+struct Observed {
     chain: Option<u16>,
     first: Option<(u64, Option<String>)>,
     last: Option<(u64, String, Option<String>)>,
 }
 
-impl Told {
+impl Observed {
     fn is_in(&self, sealed: &Sealed) -> bool {
         let first = Some((sealed.first_seq, sealed.first_ts.clone()));
         let last = Some((sealed.last_seq, sealed.last_hash.clone(), sealed.last_ts.clone()));
@@ -91,7 +91,7 @@ impl Told {
 struct Checked<'a> {
     id: &'a str,
     checker: &'a mut CopyChecker,
-    told: &'a mut Told,
+    observed: &'a mut Observed,
 }
 
 impl Content for Checked<'_> {
@@ -100,9 +100,9 @@ impl Content for Checked<'_> {
             Ok(line) => {
                 self.checker.parsed(self.id, &line);
                 let ts = line.text("ts");
-                self.told.first.get_or_insert_with(|| (line.seq, ts.clone()));
-                self.told.last = Some((line.seq, line.hash.to_string(), ts));
-                self.told.chain = line.identity().map(|identity| identity.chain).or(self.told.chain);
+                self.observed.first.get_or_insert_with(|| (line.seq, ts.clone()));
+                self.observed.last = Some((line.seq, line.hash.to_string(), ts));
+                self.observed.chain = line.identity().map(|identity| identity.chain).or(self.observed.chain);
             }
             Err(bad) => self.checker.bad(self.id, None, line, bad),
         }
@@ -110,7 +110,7 @@ impl Content for Checked<'_> {
     }
 }
 
-/// The logs of which there is anything.
+/// Returns the logs of which there is anything.
 pub(super) async fn origins(
     store: &Store,
     keys: &Keys,
@@ -124,7 +124,7 @@ pub(super) async fn origins(
     for of_live_parts in [false, true] {
         let directory = keys.services(of_live_parts);
         for service in store.directories(&directory).await? {
-            // Other things may be kept below the same prefix, such as `lost+found`, which not everybody may read.
+            // Other things may be below the same prefix, such as `lost+found`, which not every user may read.
             let is_name = Origin::parse(&service, "host").is_some();
             if !is_name || (!of_live_parts && !Keys::is_service(&service)) {
                 continue;
@@ -143,7 +143,7 @@ pub(super) async fn origins(
     Ok(with_chains)
 }
 
-/// The chains of a log, by their ids.
+/// Returns the ids of the chains of a log.
 pub(super) async fn chain_ids(
     store: &Store,
     keys: &Keys,
@@ -157,26 +157,26 @@ pub(super) async fn chain_ids(
     Ok(ids)
 }
 
-/// How much larger lines are than what they are compressed to, at most.
-const MOST_RATIO: u64 = 1 << 10;
+/// The largest accepted ratio of lines to their compressed size.
+const MAX_RATIO: u64 = 1 << 10;
 
 const OUT_OF_PLACE: &str = "the object does not belong here";
 const UNNAMED: &str = "no manifest names the object";
 
-/// Whether a part is of a later segment. What is no part is looked at, too.
+/// Returns whether a part is of a later segment. What is not a part is kept, to be reported.
 fn is_behind(object: &Listed, segment: u32) -> bool {
     keys::parse_part(&object.name).is_none_or(|part| part.0 > segment)
 }
 
-/// A small object; `None` where it is too large.
-async fn small(store: &Store, key: &str, most: u64) -> Result<Option<bytes::Bytes>, SinkError> {
-    match store.get(key, most).await {
+/// Reads a small object; `None` if it is too large.
+async fn small(store: &Store, key: &str, max: u64) -> Result<Option<bytes::Bytes>, SinkError> {
+    match store.get(key, max).await {
         Err(SinkError::Chain { .. }) => Ok(None),
         got => got.map(|bytes| Some(bytes.unwrap_or_default())),
     }
 }
 
-/// What there is of a chain, in the order of its records.
+/// The objects of a chain, in the order of its records.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) manifest: Option<Manifest>,
@@ -184,8 +184,8 @@ pub(super) struct Contents {
     pub(super) gaps: Vec<Missing>,
     /// The directory of the chain.
     directory: String,
-    /// Keys of objects that should not be there, or should, and what is wrong.
-    pub(super) strange: Vec<(String, &'static str)>,
+    /// Keys of objects that should not exist, or that are missing, and what is wrong.
+    pub(super) unexpected: Vec<(String, &'static str)>,
 }
 
 /// A sealed segment, or a part of the live one.
@@ -193,12 +193,12 @@ pub(super) struct Contents {
 pub(super) struct Object {
     pub(super) segment: u32,
     pub(super) key: String,
-    /// How many bytes it has, as it is stored; `None` where it is not in the list.
+    /// Its stored size in bytes; `None` if it is not in the list.
     pub(super) bytes: Option<u64>,
-    /// What the manifest says of it.
+    /// The entry of the manifest.
     pub(super) sealed: Option<Sealed>,
-    /// How many bytes of lines it has at most, where no manifest says it.
-    most: u64,
+    /// The maximum number of bytes of lines, if no manifest states it.
+    max: u64,
 }
 
 impl Object {
@@ -206,12 +206,12 @@ impl Object {
         Name::is_compressed(&self.key)
     }
 
-    /// How much of it is read.
+    /// Returns how much of it is read.
     pub(super) fn limit(&self) -> Limit {
-        self.sealed.as_ref().map_or(Limit::of_lines(self.most), Limit::of)
+        self.sealed.as_ref().map_or(Limit::of_lines(self.max), Limit::of)
     }
 
-    /// What is wrong with it, its lines aside.
+    /// Returns what is wrong with it, apart from its lines.
     pub(super) fn fault(&self, sums: Option<&Sums>) -> Option<&'static str> {
         let Some(sums) = sums else { return Some("the object is missing") };
         let is_other = |sealed: &Sealed| {
@@ -229,15 +229,16 @@ impl Contents {
     pub(super) async fn of(store: &Store, keys: &Keys, origin: &Origin, id: &str) -> Result<Self, SinkError> {
         let directory = keys.chain(origin, id);
         let mut contents = Self { directory: directory.clone(), ..Self::default() };
-        // First, so that a forwarder that seals meanwhile leaves no hole: what is sealed by then is taken out again.
+        // Listed first, so that a forwarder that seals in the meantime leaves no hole: parts that are sealed
+        // by then are removed again.
         let live = keys.live(origin, id);
         let parts = store.list(&live, None).await?;
         let listing = store.list(&directory, None).await?;
-        let strange = [(&live, &parts.strange), (&directory, &listing.strange)];
+        let unexpected = [(&live, &parts.unexpected), (&directory, &listing.unexpected)];
         for (directory, name) in
-            strange.iter().flat_map(|(at, names)| names.iter().map(move |name| (at, name)))
+            unexpected.iter().flat_map(|(at, names)| names.iter().map(move |name| (at, name)))
         {
-            contents.strange.push((format!("{directory}{name}"), OUT_OF_PLACE));
+            contents.unexpected.push((format!("{directory}{name}"), OUT_OF_PLACE));
         }
         let (mut segments, mut newest) = (BTreeMap::<u32, Vec<(Name, u64)>>::new(), None);
         for object in listing.objects {
@@ -250,7 +251,7 @@ impl Contents {
                 Some(Name::Gap { first_seq, last_seq }) => {
                     contents.read_gap(store, key, (first_seq, last_seq)).await?;
                 }
-                None => contents.strange.push((key, OUT_OF_PLACE)),
+                None => contents.unexpected.push((key, OUT_OF_PLACE)),
             }
         }
         if let Some((key, segment)) = newest {
@@ -259,10 +260,11 @@ impl Contents {
         let named = contents.named();
         let parts: Vec<Listed> =
             parts.objects.into_iter().filter(|object| is_behind(object, named)).collect();
-        // One that is sealed and in no manifest was left by a crash between the two: its parts are the last.
+        // A sealed segment without a manifest was left by a crash between the two: its parts are the last.
         let unnamed: Vec<u32> = segments.range(named + 1..).map(|(number, _)| *number).collect();
         let is_part_of =
             |object: &Listed, number| keys::parse_part(&object.name).is_some_and(|part| part.0 == number);
+        // More than one such segment, or parts of another one, cannot come from a single crash.
         let through = match unnamed[..] {
             [number] if parts.iter().all(|object| is_part_of(object, number)) => number,
             _ => named,
@@ -275,12 +277,12 @@ impl Contents {
     }
 
     async fn read_gap(&mut self, store: &Store, key: String, seqs: (u64, u64)) -> Result<(), SinkError> {
-        match small(store, &key, LONGEST_NOTE).await? {
+        match small(store, &key, MAX_NOTE_BYTES).await? {
             Some(bytes) => match serde_json::from_slice::<Missing>(&bytes) {
                 Ok(gap) if (gap.first_seq, gap.last_seq) == seqs => self.gaps.push(gap),
-                _ => self.strange.push((key, "the object does not tell of the gap that it is named for")),
+                _ => self.unexpected.push((key, "the object does not describe the gap in its name")),
             },
-            None => self.strange.push((key, TOO_LARGE)),
+            None => self.unexpected.push((key, TOO_LARGE)),
         }
         Ok(())
     }
@@ -292,28 +294,26 @@ impl Contents {
         id: &str,
         segment: u32,
     ) -> Result<(), SinkError> {
-        match small(store, &key, LONGEST_MANIFEST).await? {
+        match small(store, &key, MAX_MANIFEST_BYTES).await? {
             Some(bytes) => match Manifest::parse(&bytes, id) {
                 Ok(manifest) if manifest.segments.last().is_some_and(|last| last.segment == segment) => {
                     self.manifest = Some(manifest);
                 }
-                _ => self.strange.push((key, "the object is no manifest of this chain")),
+                _ => self.unexpected.push((key, "the object is not a manifest of this chain")),
             },
-            None => self.strange.push((key, TOO_LARGE)),
+            None => self.unexpected.push((key, TOO_LARGE)),
         }
         Ok(())
     }
 
-    /// What is found where the manifest does not say what the lines say.
+    /// Returns the finding for a manifest that differs from the lines.
     fn differs(&self, store: &Store) -> CopyFindingKind {
         let key = format!("{}{}", self.directory, Name::Manifest { segment: self.named() });
-        CopyFindingKind::Object {
-            key: store.name(&key),
-            what: "the manifest does not say what the lines say",
-        }
+        CopyFindingKind::Object { key: store.name(&key), what: "the manifest differs from the lines" }
     }
 
-    /// Gaps before the last sealed record that are objects or in the manifest, and not both.
+    /// Returns the gaps before the last sealed record that are either objects or in the manifest, but not
+    /// both.
     fn differing_gaps(&self) -> Vec<(String, &'static str)> {
         let Some((manifest, (last, _))) = self.manifest.as_ref().and_then(|one| Some((one, one.last()?)))
         else {
@@ -324,20 +324,19 @@ impl Contents {
             format!("{}{}", self.directory, Name::Gap { first_seq, last_seq })
         };
         let gone = manifest.gaps.iter().filter(|gap| !self.gaps.contains(gap));
-        let gone = gone
-            .map(|gap| (key(gap), "the object that the manifest names is missing, or says something else"));
+        let gone = gone.map(|gap| (key(gap), "the object that the manifest names is missing, or differs"));
         let unnamed = self.gaps.iter().filter(|gap| gap.first_seq < last && !manifest.gaps.contains(gap));
         gone.chain(unnamed.map(|gap| (key(gap), UNNAMED))).collect()
     }
 
-    /// Takes the sealed segments up to this one, which has `most` bytes of lines where no manifest says it. Nobody names the
-    /// others.
+    /// Takes the sealed segments up to this one, which has at most `max` bytes of lines if no manifest
+    /// states it. Any other segment is unexpected.
     fn take_segments(
         &mut self,
         directory: &str,
         segments: &BTreeMap<u32, Vec<(Name, u64)>>,
         through: u32,
-        most: Option<u64>,
+        max: Option<u64>,
     ) {
         let named = self.manifest.iter().flat_map(|manifest| &manifest.segments);
         let named: BTreeMap<u32, Sealed> = named.map(|sealed| (sealed.segment, sealed.clone())).collect();
@@ -354,30 +353,30 @@ impl Contents {
                 there.keys().next().filter(|_| number <= through && number > self.named()).cloned()
             });
             for other in there.keys().filter(|other| name.as_ref() != Some(*other)) {
-                self.strange.push((format!("{directory}{other}"), UNNAMED));
+                self.unexpected.push((format!("{directory}{other}"), UNNAMED));
             }
             if let Some(name) = name {
                 let bytes = there.get(&name).copied();
-                // A rule may have taken the parts away, or some of them.
-                let most = most.unwrap_or(0).max(bytes.unwrap_or(0).saturating_mul(MOST_RATIO));
+                // A rule may have removed some or all of the parts.
+                let max = max.unwrap_or(0).max(bytes.unwrap_or(0).saturating_mul(MAX_RATIO));
                 let key = format!("{directory}{name}");
-                self.objects.push(Object { segment: number, key, bytes, sealed, most });
+                self.objects.push(Object { segment: number, key, bytes, sealed, max });
             }
         }
     }
 
-    /// The number of the last segment that the manifest names.
+    /// Returns the number of the last segment that the manifest names.
     fn named(&self) -> u32 {
         self.manifest.as_ref().and_then(|manifest| manifest.segments.last()).map_or(0, |last| last.segment)
     }
 
-    /// Takes the parts behind the sealed segments.
+    /// Takes the parts after the sealed segments.
     fn take_parts(&mut self, directory: &str, parts: Vec<Listed>, sealed: u32) {
         let mut last = (sealed, 0);
         for object in parts {
             let key = format!("{directory}{}", object.name);
             let Some((segment, number)) = keys::parse_part(&object.name) else {
-                self.strange.push((key, "the object is no part of a segment"));
+                self.unexpected.push((key, "the object is not a part of a segment"));
                 continue;
             };
             if segment <= sealed {
@@ -385,12 +384,12 @@ impl Contents {
             }
             let follows = (segment == last.0 && number == last.1 + 1) || (segment > last.0 && number == 1);
             if !follows {
-                self.strange.push((key.clone(), "a part before the object is missing"));
+                self.unexpected.push((key.clone(), "a part before the object is missing"));
             }
             last = (segment, number);
             if object.bytes > 0 {
                 let bytes = Some(object.bytes);
-                self.objects.push(Object { segment, key, bytes, sealed: None, most: object.bytes });
+                self.objects.push(Object { segment, key, bytes, sealed: None, max: object.bytes });
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What an answer means: pure, told the time.
+//! The meaning of an answer: pure functions, given the time.
 
 use std::time::SystemTime;
 
@@ -6,13 +6,13 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
 use ureq::http::StatusCode;
 
-use super::{retry_after, said::Censor, setup};
+use super::{censor::Censor, retry_after, setup};
 use crate::{Entry, SinkError};
 
-/// How Go's HTTP server tells a client to use https, with status 400.
+/// How Go's HTTP server asks a client to use https, with status 400.
 const SPEAKS_TLS: &str = "HTTP request to an HTTPS server";
 
-/// What a receiver answered.
+/// The answer of a receiver.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// The media type without its parameters, in lower case.
@@ -21,7 +21,7 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-/// Who answered what: what a judgement needs to name it.
+/// The context of an answer, for its messages.
 pub(super) struct Exchange<'a> {
     /// The receiver, as it may be shown.
     pub(super) receiver: &'a str,
@@ -29,7 +29,8 @@ pub(super) struct Exchange<'a> {
     pub(super) censor: &'a Censor,
 }
 
-/// The error of OTLP over HTTP: `google.rpc.Status`, of which a code is said by the status of HTTP.
+/// The error of OTLP over HTTP: `google.rpc.Status`. Its code is omitted, because the HTTP status has the
+/// same meaning.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Status {
     #[prost(string, tag = "2")]
@@ -37,7 +38,7 @@ struct Status {
 }
 
 impl Answer {
-    /// Decides what an answer says. `Ok` acknowledges all records; a text in it is a warning.
+    /// Judges an answer. `Ok` acknowledges all records; a text in it is a warning.
     pub(super) fn judge(
         &self,
         exchange: &Exchange<'_>,
@@ -45,18 +46,18 @@ impl Answer {
     ) -> Result<Option<String>, SinkError> {
         let receiver = exchange.receiver;
         match self.status.as_u16() {
-            // 204 is what Grafana Loki says.
+            // 204 is the answer of Grafana Loki.
             200 | 204 => self.acknowledged(exchange),
             300..=399 => Err(setup(format!(
-                "{receiver} redirects ({}): give the address that answers itself",
+                "{receiver} redirects ({}): use the address that it redirects to",
                 self.status.as_u16()
             ))),
-            // That the request was slow, or came early, is not for what is in it.
+            // A slow or early request is not refused because of its content.
             408 | 425 | 429 | 500..=599 => Err(SinkError::Unavailable {
                 reason: self.reason(exchange),
                 retry_after: self.retry_after.as_deref().and_then(|value| retry_after::parse(value, now)),
             }),
-            // The batch is too large, whoever says so.
+            // The batch is too large, whichever server answers.
             413 => Err(SinkError::Refused { reason: self.reason(exchange) }),
             400..=499 if self.concerns_every_request() => Err(setup(self.reason(exchange))),
             400..=499 => Err(SinkError::Refused { reason: self.reason(exchange) }),
@@ -67,18 +68,18 @@ impl Answer {
         }
     }
 
-    /// Reads the answer to what was taken.
+    /// Parses the answer to an accepted request.
     fn acknowledged(&self, exchange: &Exchange<'_>) -> Result<Option<String>, SinkError> {
         let receiver = exchange.receiver;
         let is_otlp = match self.media_type.as_deref() {
-            // An empty message has no bytes, and some receivers then say no type either.
+            // An empty message has no bytes, and some receivers then omit the type too.
             None => true,
             Some(media_type) => matches!(media_type, "application/x-protobuf" | "application/protobuf"),
         };
         let response = is_otlp.then(|| ExportLogsServiceResponse::decode(self.body.as_slice()));
         let Some(Ok(response)) = response else {
             return Err(setup(format!(
-                "{receiver} answered {} with {}, which is no answer of an OTLP receiver: see what is at this address",
+                "{receiver} answered {} with {}, which is not an answer of an OTLP receiver: check what is at this address",
                 self.status.as_u16(),
                 exchange.shown(self.media_type.as_deref().unwrap_or("bytes")).unwrap_or_default()
             )));
@@ -99,14 +100,14 @@ impl Answer {
         Err(SinkError::Refused { reason })
     }
 
-    /// Whether a status of the four hundreds would be the answer to any records. To take one of these for a refusal of
-    /// records would have each of them set aside.
+    /// Returns whether a 4xx status would be the answer to any records. If it were taken for a refusal, every
+    /// record would be set aside.
     fn concerns_every_request(&self) -> bool {
         match self.status.as_u16() {
-            // Credentials, payment, permission, address, method, media types, a proxy's credentials, an address that is
-            // gone, framing, the wrong host, protocol, headers, law.
+            // Credentials, payment, permission, address, method, media types, proxy credentials, address
+            // gone, framing, wrong host, protocol, headers, legal reasons.
             401..=407 | 410 | 411 | 415 | 417 | 421 | 426 | 431 | 451 => true,
-            // A web server in front answers so to http where it expects https.
+            // A web server in front answers this to http if it expects https.
             400 => {
                 self.media_type.as_deref() == Some("text/html")
                     || String::from_utf8_lossy(&self.body).contains(SPEAKS_TLS)
@@ -116,25 +117,25 @@ impl Answer {
     }
 
     fn reason(&self, exchange: &Exchange<'_>) -> String {
-        let said = match self.media_type.as_deref() {
+        let text = match self.media_type.as_deref() {
             Some("application/x-protobuf" | "application/protobuf") => {
                 Status::decode(self.body.as_slice()).map(|status| status.message).unwrap_or_default()
             }
-            // A page says in many words what its status says.
+            // A page only repeats its status at length.
             Some("text/html") => String::new(),
             _ => String::from_utf8_lossy(&self.body).into_owned(),
         };
         let receiver = exchange.receiver;
-        match exchange.shown(&said) {
-            Some(said) => format!("{receiver} answered {}: {said}", self.status),
+        match exchange.shown(&text) {
+            Some(text) => format!("{receiver} answered {}: {text}", self.status),
             None => format!("{receiver} answered {}", self.status),
         }
     }
 }
 
 impl Exchange<'_> {
-    fn shown(&self, said: &str) -> Option<String> {
-        self.censor.show(said, self.batch)
+    fn shown(&self, text: &str) -> Option<String> {
+        self.censor.show(text, self.batch)
     }
 }
 
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_of_a_receiver_acknowledges_nothing() {
+    fn an_answer_of_no_receiver_acknowledges_nothing() {
         check_setup(200, Some("text/html"), b"<html>sign in</html>");
         check_setup(200, Some("text/html"), b"");
         check_setup(200, None, b"<html>sign in</html>");
@@ -227,15 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn http_where_https_is_expected_is_not_for_what_is_in_the_records() {
+    fn http_where_https_is_expected_is_not_blamed_on_the_records() {
         check_setup(400, Some("text/html"), b"<h1>The plain HTTP request was sent to HTTPS port</h1>");
         check_setup(400, Some("text/plain"), b"Client sent an HTTP request to an HTTPS server.\n");
-        // That a batch is too large is a page, too, where a web server says it.
+        // A web server reports a batch that is too large with a page, too.
         check_refused(413, Some("text/html"), b"<h1>Request Entity Too Large</h1>");
     }
 
     #[test]
-    fn the_reason_is_what_the_receiver_said() {
+    fn the_reason_quotes_the_receiver() {
         let status = Status { message: "no such stream".to_owned() }.encode_to_vec();
         let reason = judged(400, PROTOBUF, &status).unwrap_err().to_string();
         assert_eq!(reason, "http://host answered 400 Bad Request: no such stream");

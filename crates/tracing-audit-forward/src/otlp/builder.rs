@@ -18,15 +18,15 @@ use ureq::{
 };
 
 use super::{
-    Otlp, endpoint::Endpoint, environment, headers::Headers, mapping, said::Censor, setup, transport,
+    Otlp, censor::Censor, endpoint::Endpoint, environment, headers::Headers, mapping, setup, transport,
     unmask::Unmask,
 };
 use crate::SinkError;
 
-/// The variables of OpenTelemetry that have headers. The second replaces the first where both are set.
+/// The variables of OpenTelemetry for headers. The second replaces the first if both are set.
 const VARIABLES: [&str; 2] = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_LOGS_HEADERS"];
 
-/// The longest timeout. One that is forgotten holds up the sink until somebody looks.
+/// The longest timeout. A request that is never answered blocks the sink this long.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The settings of an [`Otlp`] sink.
@@ -70,47 +70,50 @@ impl OtlpBuilder {
         self
     }
 
-    /// Sends the headers of the environment: `OTEL_EXPORTER_OTLP_LOGS_HEADERS` or, where that is not set,
-    /// `OTEL_EXPORTER_OTLP_HEADERS`. [`header`](Self::header) replaces what has the same name.
+    /// Sends the headers of the environment: `OTEL_EXPORTER_OTLP_LOGS_HEADERS` or, if that is not set,
+    /// `OTEL_EXPORTER_OTLP_HEADERS`. [`header`](Self::header) replaces a header of the same name.
     ///
-    /// They are sent to whatever endpoint this sink has: ask for them only where they are meant for it. Default: off.
+    /// They are sent to whatever endpoint this sink has, so use this only if they are meant for it. Default:
+    /// off.
     pub fn headers_from_environment(mut self) -> Self {
         self.has_headers_of_environment = true;
         self
     }
 
-    /// How long a request may take as a whole, from the resolution of the name to the last byte of the answer. More than
-    /// zero, and at most an hour. Default: 10 seconds.
+    /// Sets how long a whole request may take, from the resolution of the name to the last byte of the
+    /// answer. More than zero, and at most an hour. Default: 10 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The largest request, in bytes of its body. A larger batch is not sent, and is [`SinkError::Refused`], so that the
-    /// forwarder divides it; a single record is always sent. Stay below the limit of the receiver and of what stands
-    /// before it. Default: 4 MiB.
+    /// Sets the largest request, in bytes of its body. A larger batch is not sent but [`SinkError::Refused`],
+    /// so that the forwarder divides it; a single record is always sent. Stay below the limits of the
+    /// receiver and of every proxy before it. Default: 4 MiB.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.max_request_bytes = bytes;
         self
     }
 
-    /// Sets an attribute of the resource, which says what made the records, e.g. `service.name`. A later value under the
-    /// same name replaces an earlier one. Default: none.
+    /// Sets an attribute of the resource, which describes the source of the records, e.g. `service.name`. A
+    /// later value under the same name replaces an earlier one. Default: none.
     pub fn resource(mut self, name: &str, value: &str) -> Self {
         self.resource.retain(|attribute| attribute.key != name);
         self.resource.push(mapping::attribute(name, value));
         self
     }
 
-    /// Sets the attributes of the resource that the environment says: those of `OTEL_RESOURCE_ATTRIBUTES`, and
-    /// `OTEL_SERVICE_NAME` as `service.name`. [`resource`](Self::resource) replaces what has the same name. Default: off.
+    /// Adds the resource attributes of the environment: those of `OTEL_RESOURCE_ATTRIBUTES`, and
+    /// `OTEL_SERVICE_NAME` as `service.name`. [`resource`](Self::resource) replaces an attribute of the same
+    /// name. Default: off.
     pub fn resource_from_environment(mut self) -> Self {
         self.has_resource_of_environment = true;
         self
     }
 
-    /// Trusts the certificates of the PEM file that `OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE` names or, where that is not set,
-    /// `OTEL_EXPORTER_OTLP_CERTIFICATE`, and no others. [`ca_file`](Self::ca_file) replaces it. Default: off.
+    /// Trusts the certificates of the PEM file in `OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE` or, if that is not
+    /// set, in `OTEL_EXPORTER_OTLP_CERTIFICATE`, and no others. [`ca_file`](Self::ca_file) replaces it.
+    /// Default: off.
     pub fn ca_file_from_environment(mut self) -> Self {
         self.has_ca_file_of_environment = true;
         self
@@ -123,31 +126,32 @@ impl OtlpBuilder {
         self
     }
 
-    /// Accepts any certificate. Whoever is between can then read the records and the headers, and acknowledge records
-    /// that no store has. For experiments only: [`ca_file`](Self::ca_file) is the way to trust an authority of your own.
-    /// Each build with it gives a warning. Default: off.
+    /// Accepts any certificate. Anybody on the path can then read the records and the headers, and
+    /// acknowledge records that no store has. For experiments only: use [`ca_file`](Self::ca_file) to trust
+    /// your own authority. Each build with it gives a warning. Default: off.
     pub fn danger_accept_any_certificate(mut self) -> Self {
         self.is_any_certificate_accepted = true;
         self
     }
 
-    /// Calls this with each warning: what the receiver says without refusing records, and settings that are dangerous.
-    /// It is called on the thread that builds the sink, or forwards. Default: warnings are passed over.
+    /// Calls this closure with each warning: what the receiver reports without refusing records, and
+    /// dangerous settings. It is called on the thread that builds the sink, or on the one that forwards.
+    /// Default: warnings are ignored.
     pub fn on_warning(mut self, on_warning: impl FnMut(&str) + Send + 'static) -> Self {
         self.on_warning = Box::new(on_warning);
         self
     }
 
-    /// Makes the sink. Nothing is sent, and the receiver need not be there.
+    /// Builds the sink. Nothing is sent, and the receiver need not be running.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where a setting cannot be used.
+    /// [`SinkError::Setup`] if a setting cannot be used.
     pub fn build(self) -> Result<Otlp, SinkError> {
         self.build_in(|name| env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
 
-    /// Makes the sink in an environment.
+    /// Builds the sink with the variables of an environment.
     pub(super) fn build_in(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Otlp, SinkError> {
         let endpoint = Endpoint::parse(&self.endpoint)?;
         let resource = self.resource_in(&variable)?;
@@ -169,7 +173,7 @@ impl OtlpBuilder {
         }
         if self.is_any_certificate_accepted {
             (self.on_warning)(&format!(
-                "DANGER: the certificate of {} is not verified: anybody between can read records and acknowledge them",
+                "DANGER: the certificate of {} is not verified: anybody on the path can read records and acknowledge them",
                 endpoint.shown
             ));
         }
@@ -209,7 +213,7 @@ impl OtlpBuilder {
 
 impl fmt::Debug for OtlpBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither the URL nor headers: there may be credentials in both.
+        // Neither the URL nor headers: both may contain credentials.
         f.debug_struct("OtlpBuilder").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
@@ -220,7 +224,7 @@ fn agent(timeout: Duration, tls: TlsConfig, unmask: Unmask) -> Agent {
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        // Records go to the address that was given, whatever the environment says.
+        // Records go to the given address, whatever the environment says.
         .proxy(None)
         .user_agent(concat!("tracing-audit-forward/", env!("CARGO_PKG_VERSION")))
         .tls_config(tls)
@@ -245,7 +249,7 @@ fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, SinkError
         match item {
             Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
             Ok(_) => {}
-            Err(_) => return Err(setup(format!("{} is no PEM file of certificates", path.display()))),
+            Err(_) => return Err(setup(format!("{} is not a PEM file of certificates", path.display()))),
         }
     }
     if certificates.is_empty() {
@@ -276,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_environment_are_sent_where_they_are_asked_for() {
+    fn headers_of_the_environment_are_sent_on_request() {
         let builder = || Otlp::builder("http://host");
         check(builder(), BOTH, &[]);
         check(builder().headers_from_environment(), &[], &[]);
@@ -293,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_resource_of_the_environment_is_sent_where_it_is_asked_for_and_gives_way_to_that_of_the_program() {
+    fn the_resource_of_the_environment_is_sent_on_request_and_yields_to_that_of_the_program() {
         let variable = |name: &str| match name {
             "OTEL_SERVICE_NAME" => Some("shop".to_owned()),
             "OTEL_RESOURCE_ATTRIBUTES" => Some("service.name=other,team=a,zone=b".to_owned()),
@@ -313,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_certificate_of_the_environment_is_read_where_it_is_asked_for() {
+    fn the_certificate_of_the_environment_is_read_on_request() {
         let variable = |name: &str| (name == "OTEL_EXPORTER_OTLP_CERTIFICATE").then(|| "no.pem".to_owned());
         Otlp::builder("https://host").build_in(variable).unwrap();
         let builder = || Otlp::builder("https://host").ca_file_from_environment();
@@ -324,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_that_cross_a_network_unencrypted_are_warned_of() {
+    fn credentials_over_an_unencrypted_network_cause_a_warning() {
         let (say, said) = std::sync::mpsc::channel();
         let builder = Otlp::builder("http://mia:hunter2@host:4318");
         builder.on_warning(move |warning| say.send(warning.to_owned()).unwrap()).build().unwrap();

@@ -1,4 +1,4 @@
-//! The address of a receiver, taken apart: what is requested, what may be shown, and what is secret in it.
+//! The URL of a receiver, split into what is requested, what may be shown, and what is secret.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ureq::http::Uri;
@@ -6,29 +6,32 @@ use ureq::http::Uri;
 use super::{percent, setup};
 use crate::{SinkError, address::is_this_machine};
 
-/// Where OTLP over HTTP has its logs (OTLP specification, "OTLP/HTTP Request").
+/// The path of logs in OTLP over HTTP (OTLP specification, "OTLP/HTTP Request").
 const LOGS: &str = "/v1/logs";
 
 /// The address of a receiver.
 pub(super) struct Endpoint {
     /// The whole URL, without user and password.
     pub(super) url: String,
-    /// Scheme, host and port. Some vendors have a token in the path, so nothing else of the URL is ever shown.
+    /// Scheme, host and port. Nothing else of the URL is ever shown, because some vendors put a token into
+    /// the path.
     pub(super) shown: String,
     /// Whether requests cross a network without TLS.
     pub(super) is_in_the_clear: bool,
-    /// The value of the header `authorization`, where the URL has a user.
+    /// The value of the header `authorization`, if the URL has a user.
     pub(super) authorization: Option<String>,
-    /// What must not stand in an error: the password, the path and the query, where they say anything.
+    /// What must not appear in an error: the password, the path and the query, unless they are trivial.
     pub(super) secrets: Vec<String>,
 }
 
 impl Endpoint {
-    /// Takes a URL apart. A path that does not end in `/v1/logs` is a base, to which that is appended.
+    /// Parses a URL. A path that does not end in `/v1/logs` is a base, to which that is appended.
     pub(super) fn parse(url: &str) -> Result<Self, SinkError> {
-        // Nothing of what was given is in the error: it may be a password in the wrong place.
+        // The error contains nothing of the input, which may be a password in the wrong place.
         let no_url = || {
-            setup("the endpoint is no URL such as http://127.0.0.1:4318 or https://host/v1/logs".to_owned())
+            setup(
+                "the endpoint is not a URL such as http://127.0.0.1:4318 or https://host/v1/logs".to_owned(),
+            )
         };
         let uri: Uri = url.trim().parse().map_err(|_| no_url())?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -38,7 +41,7 @@ impl Endpoint {
             Some((user, host)) => (Some(user), host),
             None => (None, authority.as_str()),
         };
-        // What stands behind the host, if anything, is the colon and the port.
+        // Anything after the host must be a colon and the port.
         let has_bad_port = host.len() != authority.host().len() && authority.port_u16().is_none();
         if !matches!(scheme, "http" | "https") || authority.host().is_empty() || has_bad_port {
             return Err(no_url());
@@ -56,7 +59,7 @@ impl Endpoint {
         let shown = format!("{scheme}://{host}");
         let url = format!("{shown}{path}{}", query.unwrap_or_default());
         let authorization = user.map(|user| {
-            // RFC 7617 wants the colon also where there is no password.
+            // RFC 7617 requires the colon even without a password.
             let (name, password) = user.split_once(':').unwrap_or((user, ""));
             let (name, password) = (percent::decode(name), percent::decode(password));
             let credentials = BASE64_STANDARD.encode([name.as_slice(), b":", password.as_slice()].concat());
@@ -80,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_gets_the_path_of_logs_and_a_whole_path_stays() {
+    fn a_base_url_gets_the_path_of_logs_and_a_complete_one_is_kept() {
         check("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/logs", "http://127.0.0.1:4318");
         check("http://[::1]:4318/", "http://[::1]:4318/v1/logs", "http://[::1]:4318");
         check("https://host/v1/logs", "https://host/v1/logs", "https://host");
@@ -90,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn only_http_to_another_machine_is_in_the_clear() {
+    fn only_http_to_another_machine_is_unencrypted() {
         for (given, expected) in [
             ("http://127.0.0.1:4318", false),
             ("http://[::1]:4318", false),
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_refused_without_being_quoted() {
+    fn an_invalid_url_is_refused_without_being_quoted() {
         for given in [
             "",
             "host",

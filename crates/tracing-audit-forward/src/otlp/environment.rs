@@ -1,6 +1,7 @@
-//! What the standard variables of OpenTelemetry say of the resource and of certificates.
+//! The standard variables of OpenTelemetry for the resource and for certificates.
 //!
-//! As its specification has it, a variable that is empty counts as not set, and one for logs replaces the general one.
+//! According to its specification, an empty variable counts as not set, and one for logs replaces the general
+//! one.
 
 use std::path::PathBuf;
 
@@ -11,8 +12,8 @@ const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 const CERTIFICATES: [&str; 2] = ["OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
 
-/// Returns the attributes of the resource: `name=value` pairs with commas between, percent-encoded, and the name of the
-/// service. The last of several with one name counts.
+/// Returns the attributes of the resource: `name=value` pairs separated by commas, percent-encoded, and the
+/// name of the service. The last of several with one name counts.
 pub(super) fn resource(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Vec<(String, String)>, SinkError> {
@@ -58,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_decoded_and_the_name_of_the_service_comes_last() {
+    fn attributes_are_decoded_and_the_name_of_the_service_is_last() {
         check(&[], &[]);
         check(&[(SERVICE_NAME, ""), (ATTRIBUTES, "")], &[]);
         check(&[(SERVICE_NAME, "a=b,c")], &[("service.name", "a=b,c")]);
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_attribute_is_named_by_its_place() {
+    fn an_invalid_attribute_is_named_by_its_position() {
         for (content, expected) in [
             ("a=b,c", "pair 2 of OTEL_RESOURCE_ATTRIBUTES has no `=`"),
             ("=b", "pair 1 of OTEL_RESOURCE_ATTRIBUTES has no name"),

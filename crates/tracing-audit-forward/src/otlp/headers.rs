@@ -5,7 +5,7 @@ use ureq::http::{HeaderName, HeaderValue};
 use super::{percent, setup};
 use crate::SinkError;
 
-/// What this sink or the HTTP client sets itself.
+/// Headers that this sink or the HTTP client sets itself.
 const RESERVED: &[&str] = &[
     "content-type",
     "content-length",
@@ -21,7 +21,7 @@ const RESERVED: &[&str] = &[
 #[derive(Default)]
 pub(super) struct Headers(Vec<(HeaderName, HeaderValue)>);
 
-/// A header in the head of a request, with the ends of the line before and of its own. Both have one length.
+/// A header line in a request, with the line ends before and after it. Mask and value have the same length.
 pub(super) struct Line {
     pub(super) masked: Vec<u8>,
     pub(super) real: Vec<u8>,
@@ -31,24 +31,22 @@ impl Headers {
     /// Sets a header. A value given before under this name is replaced.
     pub(super) fn set(&mut self, name: &str, value: &[u8]) -> Result<(), SinkError> {
         let Ok(name) = HeaderName::from_bytes(name.trim().as_bytes()) else {
-            // The name is not shown either: somebody may have given the value in its place.
-            return Err(setup("the name of a header has characters that it must not have".to_owned()));
+            // The name is not shown either: somebody may have put the value in its place.
+            return Err(setup("the name of a header has invalid characters".to_owned()));
         };
         if RESERVED.contains(&name.as_str()) {
             return Err(setup(format!("the header {name} cannot be set: it is the sink's own")));
         }
         let Ok(value) = HeaderValue::from_bytes(value.trim_ascii()) else {
-            return Err(setup(format!(
-                "the value of the header {name} has characters that it must not have"
-            )));
+            return Err(setup(format!("the value of the header {name} has invalid characters")));
         };
         self.0.retain(|(existing, _)| *existing != name);
         self.0.push((name, value));
         Ok(())
     }
 
-    /// Sets the headers of a variable such as `OTEL_EXPORTER_OTLP_HEADERS`: `name=value` pairs with commas between,
-    /// values percent-encoded.
+    /// Sets the headers of a variable such as `OTEL_EXPORTER_OTLP_HEADERS`: `name=value` pairs separated by
+    /// commas, values percent-encoded.
     pub(super) fn set_from_variable(&mut self, variable: &str, content: &str) -> Result<(), SinkError> {
         for (index, pair) in content.split(',').enumerate().filter(|(_, pair)| !pair.trim().is_empty()) {
             let Some((name, value)) = pair.split_once('=') else {
@@ -59,12 +57,12 @@ impl Headers {
         Ok(())
     }
 
-    /// Returns each header as the HTTP client gets it: with a mask of the length of its value.
+    /// Returns each header as the HTTP client gets it: with a mask as long as its value.
     pub(super) fn masked(&self) -> impl Iterator<Item = (&HeaderName, String)> {
         self.0.iter().map(|(name, value)| (name, "*".repeat(value.len())))
     }
 
-    /// Returns each header as it stands in a request, with its mask and with its value.
+    /// Returns each header line, with its mask and with its value.
     pub(super) fn lines(&self) -> Vec<Line> {
         let line = |name: &HeaderName, value: &[u8]| {
             [b"\r\n".as_slice(), name.as_str().as_bytes(), b": ", value, b"\r\n"].concat()
@@ -76,7 +74,7 @@ impl Headers {
         lines.collect()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -86,7 +84,8 @@ impl Headers {
         self.0.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Returns what must not stand in a text: each value, and its last word, which is the secret of `Bearer secret`.
+    /// Returns what must not appear in a text: each value, and its last word, which is the secret of `Bearer
+    /// secret`.
     pub(super) fn secrets(&self) -> impl Iterator<Item = String> {
         let values = self.0.iter().map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned());
         values.flat_map(|value| {
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused_without_being_quoted() {
+    fn an_invalid_header_is_refused_without_being_quoted() {
         let mut headers = Headers::default();
         for (name, value) in [
             ("x-key", "hunter2\nx: y"),

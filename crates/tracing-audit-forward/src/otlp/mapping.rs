@@ -12,15 +12,15 @@ use tracing_audit::{Record, RecordKind, Value};
 use super::percent;
 use crate::{Entry, Gap};
 
-/// How many attributes a log record has at most; 128 is the limit that OpenTelemetry proposes.
+/// Maximum number of attributes of a log record; 128 is the limit that OpenTelemetry proposes.
 const MAX_ATTRIBUTES: usize = 128;
 
-/// The longest attribute, name and value. A longer one is not sent: the body has it, and what is cut could be taken for
-/// the whole.
+/// The longest attribute, name and value. A longer one is not sent: the body has it, and a truncated one
+/// could be mistaken for the whole.
 const MAX_ATTRIBUTE_BYTES: usize = 8 * 1024;
 
-/// The members of a record that become an attribute `audit.<name>` of the same value. No semantic convention says
-/// exactly the same as one of them.
+/// The members of a record that become an attribute `audit.<name>` of the same value. No semantic convention
+/// means exactly the same as one of them.
 const MEMBERS: &[&str] = &[
     "severity",
     "action",
@@ -41,13 +41,13 @@ const MEMBERS: &[&str] = &[
     "durable",
 ];
 
-/// Maps a record. `observed` is when it is handed over.
+/// Maps a record. `observed` is the time of the request.
 pub(super) fn log_record(entry: &Entry, observed: SystemTime) -> LogRecord {
     let record = &entry.record;
     let kind = record.get("kind").and_then(Value::as_str).unwrap_or_default();
     let (severity_number, severity_text) = severity(record.level());
     let trace_id = record.trace_id().and_then(identifier::<16>);
-    // A span is one of a trace: without that it says nothing to a receiver.
+    // A span belongs to a trace: without one, its id means nothing to a receiver.
     let span_id = trace_id.as_ref().and_then(|_| record.span_id().and_then(identifier::<8>));
 
     let mut attributes = Attributes::default();
@@ -91,8 +91,8 @@ pub(super) fn log_record(entry: &Entry, observed: SystemTime) -> LogRecord {
     }
 }
 
-/// Makes a log record that says what retention removed before it could be forwarded. It is not a record of the log: it
-/// has neither a sequence number nor a hash.
+/// Creates a log record that names what retention removed before it could be forwarded. It is not a record of
+/// the log, and has neither a sequence number nor a hash.
 pub(super) fn gap_record(gap: &Gap, observed: SystemTime) -> LogRecord {
     let mut attributes = Attributes::default();
     attributes.add("audit.chain.id", text(&*gap.chain_id));
@@ -137,8 +137,8 @@ impl Attributes {
         }
     }
 
-    /// Adds a member of a record under its name, if it has it. A kind of a later version may be called like something
-    /// that is there already; OTLP wants each name once.
+    /// Adds a member of a record under its name, if the record has it. A later version may have a kind named
+    /// like an existing attribute; OTLP wants each name once.
     fn add_member(&mut self, name: &str, member: Option<&Value>) {
         let Some(value) = member else { return };
         let key = format!("audit.{name}");
@@ -153,7 +153,7 @@ fn event_name(record: &Record, kind: &str) -> String {
     if record.is_event() { record.action().unwrap_or_default().to_owned() } else { format!("audit.{kind}") }
 }
 
-/// Maps the levels of `tracing`. What has no level has no severity: the log does not give one to what it says of itself.
+/// Maps the levels of `tracing`. The log's own records have no level, and so no severity.
 fn severity(level: Option<&str>) -> (i32, String) {
     let number = match level {
         Some("ERROR") => SeverityNumber::Error,
@@ -166,7 +166,7 @@ fn severity(level: Option<&str>) -> (i32, String) {
     (number.into(), level.unwrap_or_default().to_owned())
 }
 
-/// Reads a trace or span id of W3C Trace Context: twice `BYTES` hexadecimal digits, not all of them zero.
+/// Parses a trace or span id of W3C Trace Context: twice `BYTES` hexadecimal digits, not all of them zero.
 fn identifier<const BYTES: usize>(digits: &str) -> Option<Vec<u8>> {
     let values: Vec<u8> = digits.bytes().map(percent::digit).collect::<Option<_>>()?;
     if values.len() != BYTES * 2 || values.iter().all(|value| *value == 0) {
@@ -175,7 +175,7 @@ fn identifier<const BYTES: usize>(digits: &str) -> Option<Vec<u8>> {
     Some(values.chunks(2).map(|pair| pair.iter().fold(0, |byte, value| byte << 4 | value)).collect())
 }
 
-/// Nanoseconds since 1970; 0, which OTLP reads as unknown, for what is before that or after 2554.
+/// Returns nanoseconds since 1970; 0, which means unknown in OTLP, for a time before 1970 or after 2554.
 fn nanoseconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).ok().and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0)
 }
@@ -199,7 +199,7 @@ fn any_value_of(value: &Value) -> AnyValue {
                 })
                 .collect(),
         }),
-        // An empty value is how OTLP says `null`.
+        // An empty value is the `null` of OTLP.
         _ => return AnyValue { value: None },
     };
     any(value)
@@ -209,7 +209,7 @@ fn text(text: impl Into<String>) -> AnyValue {
     any(any_value::Value::StringValue(text.into()))
 }
 
-/// A number beyond what OTLP has is a text, as it is in the log.
+/// Converts an integer. One that OTLP cannot represent becomes a string, as in the log.
 fn integer(integer: u64) -> AnyValue {
     any(match i64::try_from(integer) {
         Ok(integer) => any_value::Value::IntValue(integer),
@@ -247,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn times_that_otlp_cannot_say_are_unknown() {
+    fn times_that_otlp_cannot_represent_are_unknown() {
         assert_eq!(nanoseconds(UNIX_EPOCH + Duration::new(1, 5)), 1_000_000_005);
         assert_eq!(nanoseconds(UNIX_EPOCH - Duration::from_secs(1)), 0);
         assert_eq!(nanoseconds(UNIX_EPOCH + Duration::from_secs(u64::MAX / 1_000_000_000 + 1)), 0);
     }
 
     #[test]
-    fn attributes_beyond_the_limits_are_counted_and_not_cut() {
+    fn attributes_beyond_the_limits_are_counted_and_not_truncated() {
         let mut attributes = Attributes::default();
         attributes.add("long", text("a".repeat(MAX_ATTRIBUTE_BYTES)));
         attributes.add("n".repeat(MAX_ATTRIBUTE_BYTES), text(""));
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_beyond_what_otlp_has_is_a_text() {
+    fn a_number_beyond_the_range_of_otlp_is_a_string() {
         assert_eq!(integer(u64::MAX), text("18446744073709551615"));
     }
 }

@@ -1,14 +1,14 @@
-//! A copy of a log in an OTLP receiver: delivery of its own over HTTP, no OpenTelemetry SDK.
+//! A copy of a log in an OTLP receiver, sent over HTTP without the OpenTelemetry SDK.
 
 mod answer;
 mod builder;
+mod censor;
 mod endpoint;
 mod environment;
 mod headers;
 mod mapping;
 mod percent;
 mod retry_after;
-mod said;
 mod transport;
 mod unmask;
 
@@ -28,32 +28,37 @@ use ureq::{
 
 use self::{
     answer::{Answer, Exchange},
+    censor::Censor,
     headers::Headers,
-    said::Censor,
 };
 use crate::{Entry, Gap, Position, Sink, SinkError};
 
 pub use builder::OtlpBuilder;
 
-/// How many bytes of an answer are read. An acknowledgement has a few; a rejection may list what it rejects.
+/// Maximum number of bytes of an answer that are read. An acknowledgement has a few; a rejection may list
+/// what it rejects.
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 
-/// A sink that sends a log to an OTLP receiver, such as an OpenTelemetry collector: logs over HTTP, as protobuf.
+/// A sink that sends a log to an OTLP receiver, such as an OpenTelemetry collector: logs over HTTP, as
+/// protobuf.
 ///
-/// Each record is one log record: its body is the line, byte for byte, and its attributes are the members of the record
-/// under `audit.`. The whole table is in `docs/forwarding/otlp.md` of the repository.
+/// Each record is one log record: its body is the line, byte for byte, and its attributes are the members of
+/// the record under `audit.`. docs/forwarding/otlp.md has the whole table.
 ///
 /// # What an acknowledgement means
 ///
-/// The receiver took the request. Most receivers hold what they took in memory before they pass it on, so acknowledged
-/// records can be lost there, and nobody can ask: [`positions`](Sink::positions) returns `None`. The local log stays the
-/// evidence. Where an answer was lost, or a batch was taken in part, records are sent again: the receiver then has them
-/// twice, with the same `audit.chain.id`, `audit.seq` and `audit.hash`.
+/// The receiver accepted the request. Most receivers hold accepted records in memory before they pass them
+/// on, so acknowledged records can be lost there. Nobody can ask: [`positions`](Sink::positions) returns
+/// `None`. The local log remains the evidence.
+///
+/// After a lost answer, or if a batch was accepted in part, records are sent again. The receiver then has
+/// them twice, with the same `audit.chain.id`, `audit.seq` and `audit.hash`.
 ///
 /// # Limits
 ///
-/// A body is never cut. An attribute of more than 8 KiB, and what is beyond 128 attributes, is not sent: the body has it,
-/// and `dropped_attributes_count` says how many. Redirects are not followed, no proxy is used, and nothing is compressed.
+/// A body is never truncated. An attribute of more than 8 KiB is not sent, nor are attributes beyond the
+/// first 128: the body has them, and `dropped_attributes_count` is their number. Redirects are not followed,
+/// no proxy is used, and nothing is compressed.
 ///
 /// # Examples
 ///
@@ -71,9 +76,9 @@ const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 /// ```
 pub struct Otlp {
     agent: Agent,
-    /// Whole; it may have a token in it.
+    /// The whole URL, which may contain a token.
     url: String,
-    /// What is shown of it.
+    /// The part of it that may be shown.
     receiver: String,
     headers: Headers,
     resource: Resource,
@@ -83,22 +88,23 @@ pub struct Otlp {
 }
 
 impl Otlp {
-    /// Begins a sink for a receiver at this URL: a base such as `http://127.0.0.1:4318`, to which `/v1/logs` is appended,
-    /// or a whole URL that ends in it. A user and a password in it are sent as the header `authorization`.
+    /// Returns the settings of a sink for a receiver at this URL: a base such as `http://127.0.0.1:4318`, to
+    /// which `/v1/logs` is appended, or a whole URL that ends in it. A user and a password in it are sent as
+    /// the header `authorization`.
     pub fn builder(endpoint: &str) -> OtlpBuilder {
         OtlpBuilder::new(endpoint)
     }
 
-    /// Makes a sink with default settings.
+    /// Creates a sink with default settings.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where the endpoint is no URL.
+    /// [`SinkError::Setup`] if the endpoint is not a URL.
     pub fn new(endpoint: &str) -> Result<Self, SinkError> {
         Self::builder(endpoint).build()
     }
 
-    /// Sends log records that were made of these entries, and reads the answer.
+    /// Sends the log records of these entries, and judges the answer.
     fn send(&mut self, log_records: Vec<LogRecord>, batch: &[Entry]) -> Result<(), SinkError> {
         let request = ExportLogsServiceRequest {
             resource_logs: vec![ResourceLogs {
@@ -138,14 +144,14 @@ impl Otlp {
 }
 
 impl Sink for Otlp {
-    /// Returns `None`: OTLP has no question for what a receiver has.
+    /// Returns `None`: OTLP has no request for what a receiver has.
     fn positions(&mut self, _chain_ids: &[Arc<str>]) -> Result<Option<Vec<Position>>, SinkError> {
         Ok(None)
     }
 
-    /// Sends one request. OTLP does not say which records of a partial success were rejected, so that is
-    /// [`SinkError::Refused`] although the receiver took the others: they are sent again when the forwarder divides the
-    /// batch, and are then there twice.
+    /// Sends one request. OTLP does not tell which records of a partial success were rejected, so that is
+    /// [`SinkError::Refused`] although the receiver accepted the others. They are sent again when the
+    /// forwarder divides the batch, and the receiver then has them twice.
     fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError> {
         if batch.is_empty() {
             return Ok(());
@@ -170,7 +176,7 @@ impl fmt::Debug for Otlp {
     }
 }
 
-/// Reads an answer. One that is longer than any acknowledgement is cut, and is then none.
+/// Reads an answer. A longer one than any acknowledgement is truncated, and then is not an acknowledgement.
 fn read(mut response: Response<Body>) -> Result<Answer, ureq::Error> {
     let text = |name| {
         let value = response.headers().get(name)?;
@@ -190,7 +196,7 @@ fn read(mut response: Response<Body>) -> Result<Answer, ureq::Error> {
 #[doc = include_str!("../../../../docs/forwarding/otlp.md")]
 struct Documented;
 
-/// An error that waits for somebody who changes something.
+/// Returns an error that needs somebody to change something.
 fn setup(reason: String) -> SinkError {
     SinkError::Setup { reason }
 }

@@ -1,6 +1,6 @@
-//! Percent-encoding, as URLs and the header variables of OpenTelemetry have it.
+//! Percent-encoding, as in URLs and in the header variables of OpenTelemetry.
 
-/// Decodes `%` and two hexadecimal digits to the byte they stand for. Any other `%` stands for itself.
+/// Decodes `%` and two hexadecimal digits to a byte. Any other `%` stands for itself.
 pub(super) fn decode(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
-/// The longest pause that a receiver may ask for. A longer one is cut to this: a wrong number at the receiver must not
-/// end forwarding.
+/// The longest pause that a receiver may ask for. A longer one is reduced to this: a wrong number at the
+/// receiver must not end forwarding.
 const MAX: Duration = Duration::from_secs(3600);
 
-/// Reads a number of seconds or a date. `None` where it is neither. A date that has passed is no pause.
+/// Parses a number of seconds or a date. `None` if it is neither. A date that has passed is no pause.
 pub(super) fn parse(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     let pause = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Too many digits for a number are a long time as well.
+        // A number with too many digits is a long time as well.
         value.parse().map_or(MAX, Duration::from_secs)
     } else {
         httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default()

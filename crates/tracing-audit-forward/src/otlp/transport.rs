@@ -5,7 +5,8 @@ use std::{error::Error as StdError, io};
 use super::setup;
 use crate::SinkError;
 
-/// Says what a failed request means. Texts of the HTTP client are not passed on: they may quote the URL.
+/// Returns what a failed request means. Texts of the HTTP client are not passed on, because they may quote
+/// the URL.
 pub(super) fn failed(error: &ureq::Error, receiver: &str) -> SinkError {
     if let Some(tls) = tls_error(error) {
         return tls_failed(tls, receiver);
@@ -28,7 +29,7 @@ pub(super) fn failed(error: &ureq::Error, receiver: &str) -> SinkError {
     SinkError::Unavailable { reason, retry_after: None }
 }
 
-/// What the system says of a number, or else the kind of the error: nothing that a library wrote.
+/// Returns the system's text for an error number, or else the kind of the error, but no text of a library.
 pub(super) fn io_reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => io::Error::from_raw_os_error(number).to_string(),
@@ -50,7 +51,7 @@ fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
 fn tls_failed(error: &rustls::Error, receiver: &str) -> SinkError {
     let reason = format!("no TLS with {receiver}: {error}");
     match error {
-        // The receiver, or what stands before it, has trouble of its own.
+        // The receiver, or a proxy before it, has trouble of its own.
         rustls::Error::AlertReceived(
             rustls::AlertDescription::InternalError | rustls::AlertDescription::CloseNotify,
         )

@@ -1,7 +1,7 @@
-//! Puts the values of headers into a request below the HTTP client.
+//! Inserts the values of headers into a request below the HTTP client.
 //!
-//! The client writes all that it sends to the `log` crate at `trace`. So it is given asterisks, as many as a value has
-//! bytes, and they are replaced where a request is on its way to the socket, or to TLS.
+//! The client writes everything that it sends to the `log` crate at `trace`. So it gets as many asterisks as
+//! a value has bytes, which are replaced on the way to the socket, or to TLS.
 
 use std::{fmt, sync::Arc};
 
@@ -39,8 +39,8 @@ impl fmt::Debug for Unmask {
 pub(super) struct Unmasked<In> {
     inner: In,
     lines: Arc<[Line]>,
-    /// Whether the next byte that is sent belongs to the head of a request. A body is never looked at: it holds what
-    /// others chose, and must not be completed by a credential.
+    /// Whether the next byte to send belongs to the head of a request. A body is never changed: its content
+    /// is chosen by others, and must not be completed by a credential.
     is_in_head: bool,
 }
 
@@ -54,6 +54,7 @@ impl<In: Transport> Transport for Unmasked<In> {
             && let Some(output) = self.inner.buffers().output().get_mut(..amount)
         {
             let end = find(output, b"\r\n\r\n").map(|at| at + 4);
+            // A long head is sent in several calls; the body begins after the first empty line.
             self.is_in_head = end.is_none();
             if let Some(head) = output.get_mut(..end.unwrap_or(amount)) {
                 self.lines.iter().for_each(|line| replace(head, line));
@@ -63,7 +64,7 @@ impl<In: Transport> Transport for Unmasked<In> {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        // Behind an answer the head of the next request follows.
+        // After an answer, the head of the next request follows.
         self.is_in_head = true;
         self.inner.await_input(timeout)
     }
@@ -83,7 +84,7 @@ impl<In> fmt::Debug for Unmasked<In> {
     }
 }
 
-/// Replaces a masked line. Where it is not found the mask is sent, and the receiver does not accept it.
+/// Replaces a masked line. If it is not found, the mask is sent, and the receiver does not accept it.
 fn replace(head: &mut [u8], line: &Line) {
     if let Some(at) = find(head, &line.masked) {
         for (byte, real) in head.iter_mut().skip(at).zip(&line.real) {

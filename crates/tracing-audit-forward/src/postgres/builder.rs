@@ -11,7 +11,7 @@ use crate::sink::SinkError;
 
 /// The settings of a [`Postgres`] store.
 #[derive(Clone)]
-#[must_use = "nothing happens before `build`"]
+#[must_use = "nothing happens until `build`"]
 pub struct PostgresBuilder {
     url: String,
     schema: Option<String>,
@@ -21,7 +21,7 @@ pub struct PostgresBuilder {
 
 impl fmt::Debug for PostgresBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the URL, which may hold a password.
+        // Without the URL, which may contain a password.
         f.debug_struct("PostgresBuilder").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
@@ -37,35 +37,37 @@ impl PostgresBuilder {
         }
     }
 
-    /// The schema in which the tables are. Default: the first of the role's `search_path` that has them.
+    /// Sets the schema that has the tables. Default: the first of the role's `search_path` that has them.
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = Some(schema.into());
         self
     }
 
-    /// How the names of the tables begin. Default: `audit`, for `audit_records`, `audit_gaps` and the view `audit_events`.
-    /// The names are quoted, so any text will do.
+    /// Sets the first part of the names of the tables. The names are quoted, so any text can be used.
+    /// Default: `audit`, for `audit_records`, `audit_gaps` and the view `audit_events`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// How long connecting to one host may take. Default: 10 seconds. All of it together, with encryption and
-    /// authentication, takes at most so long for each host, and 5 seconds.
+    /// Sets how long connecting to one host may take. Connecting to several hosts, with encryption and
+    /// authentication, takes at most this long for each host, plus 5 seconds. Default: 10 seconds.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.bounds.connect = timeout;
         self
     }
 
-    /// How long the server may take for one statement. Default: 30 seconds. Where there is no answer 5 seconds after that, the
-    /// connection is cut. A commit that waits for a standby is cut then too, and offered again.
+    /// Sets how long the server may take for one statement. If there is no answer 5 seconds after that, the
+    /// connection is closed. A commit that waits for a standby is then aborted too, and offered again.
+    /// Default: 30 seconds.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.bounds.statement = timeout;
         self
     }
 
-    /// Accepts whatever certificate the server shows. **Anybody in between can then read and change everything,
-    /// the password too.** For tests only; a server with a certificate of its own is trusted with `sslrootcert` in the URL.
+    /// Accepts any certificate of the server. **Anybody on the path can then read and change everything,
+    /// including the password.** For tests only. To trust a self-signed certificate, use `sslrootcert` in the
+    /// URL.
     pub fn dangerously_accept_any_certificate(mut self) -> Self {
         self.bounds.accept_any_certificate = true;
         self
@@ -75,7 +77,7 @@ impl PostgresBuilder {
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where the URL or a name cannot be used, or a timeout is 0.
+    /// [`SinkError::Setup`] if the URL or a name cannot be used, or a timeout is 0.
     pub fn build(self) -> Result<Postgres, SinkError> {
         let Bounds { connect, statement, .. } = self.bounds;
         if connect.is_zero() || statement.is_zero() {

@@ -1,4 +1,5 @@
-//! What the columns say of a record: taken from its line alone, so that it can be taken again from a stored line.
+//! The columns of a record, derived from its line alone, so that they can be derived again from a stored
+//! line.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -7,7 +8,7 @@ use tokio_postgres::types::Timestamp;
 
 use crate::{copy::CopiedLine, timestamp::parse_time};
 
-/// The columns that hold a text, each named like the member that it holds.
+/// The columns that hold a text, each named after the member that it holds.
 pub(super) const TEXTS: [&str; 15] = [
     "kind",
     "severity",
@@ -26,17 +27,17 @@ pub(super) const TEXTS: [&str; 15] = [
     "target",
 ];
 
-/// What stands for NUL, which neither `text` nor `jsonb` takes: the symbol for it, U+2400.
+/// The substitute for NUL, which neither `text` nor `jsonb` accepts: its symbol, U+2400.
 const NUL_SYMBOL: &str = "\u{2400}";
 
-/// How deep objects and lists stand in each other in a record. What is deeper stands in the column as text.
+/// How deep objects and lists are nested in a record. Anything deeper is stored as text.
 const MAX_DEPTH: usize = 32;
 
-/// The columns of one record, but its key and its line.
+/// The columns of one record, except its key and its line.
 #[derive(Debug, PartialEq)]
 pub(super) struct Columns {
     pub(super) at: Timestamp<SystemTime>,
-    /// Nanoseconds behind the microsecond of `at`.
+    /// The nanoseconds after the microsecond of `at`.
     pub(super) nanos: i16,
     /// In the order of [`TEXTS`].
     pub(super) texts: Vec<Option<String>>,
@@ -63,8 +64,8 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', NUL_SYMBOL)
 }
 
-/// A value as `jsonb` takes it. A number that has no double or 64-bit integer for it is the text of its digits: `jsonb`
-/// would refuse it, or print some of them with 131,072 digits.
+/// Converts a value for `jsonb`. A number that is neither a double nor a 64-bit integer becomes a string of
+/// its digits: `jsonb` would refuse it, or print some of them with 131,072 digits.
 fn storable(raw: &RawValue, depth: usize) -> Value {
     let text = raw.get();
     let parsed = match text.as_bytes().first() {
@@ -83,14 +84,14 @@ fn storable(raw: &RawValue, depth: usize) -> Value {
     parsed.unwrap_or_else(|| without_nul(text).into())
 }
 
-/// A whole number of 64 bits, or a double that is written with a fraction or an exponent.
+/// Parses a whole number of 64 bits, or a double that is written with a fraction or an exponent.
 fn number_of(text: &str) -> Option<Number> {
     let number: Number = serde_json::from_str(text).ok()?;
     let is_whole = !text.contains(['.', 'e', 'E']);
     (!is_whole || number.is_i64() || number.is_u64()).then_some(number)
 }
 
-/// Whether a value as `jsonb` prints it is the one that was stored.
+/// Returns whether a value as printed by `jsonb` is the one that was stored.
 pub(super) fn is_stored(value: &Value, printed: &RawValue) -> bool {
     let text = printed.get();
     match value {
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_jsonb_refuses_is_put_in_another_way() {
+    fn what_jsonb_refuses_is_substituted() {
         check(r#""a\u0000b""#, "\"a\u{2400}b\"");
         check(r#"{"\u0000":[1,null,true]}"#, "{\"\u{2400}\":[1,null,true]}");
         check("1e400", r#""1e400""#);
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_bounded() {
+    fn nesting_is_bounded() {
         let deep = "[".repeat(5000) + &"]".repeat(5000);
         assert!(storable(&raw(&deep), 0).to_string().contains("\"[[["));
     }

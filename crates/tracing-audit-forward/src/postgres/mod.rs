@@ -28,15 +28,16 @@ use crate::{
     sink::{Entry, Gap, Position, Sink, SinkError},
 };
 
-/// Keeps records in a table of PostgreSQL, one row for each, under their chain and sequence number.
+/// Stores records in a PostgreSQL table: each record is one row, under its chain and sequence number.
 ///
-/// The row has the line of the record, byte for byte, and columns with what the line says, for queries. A batch is one
-/// transaction. It is acknowledged when the server has it on disk (`synchronous_commit` is set to `on`, whatever the
-/// default of the role is), and on the synchronous standbys where there are any. A batch that is offered again, because
-/// its acknowledgement was lost, doubles nothing.
+/// The row has the line of the record, byte for byte, and columns parsed from the line, for queries. A batch
+/// is one transaction. It is acknowledged when the server has it on disk (`synchronous_commit` is set to
+/// `on`, whatever the default of the role is), and on the synchronous standbys if there are any. A batch that
+/// is offered again, because its acknowledgement was lost, duplicates nothing.
 ///
-/// The role needs `INSERT` and `SELECT` on the two tables, nothing else. Each call connects where there is no
-/// connection, and waits no longer than its timeouts. docs/forwarding/postgres.md has the schema, roles, TLS and queries.
+/// The role needs `INSERT` and `SELECT` on the two tables, nothing else. Each call opens a connection if
+/// there is none, and waits no longer than its timeouts. docs/forwarding/postgres.md describes the schema,
+/// roles, TLS and queries.
 ///
 /// # Examples
 ///
@@ -51,7 +52,7 @@ use crate::{
 /// ```
 pub struct Postgres {
     store: Store,
-    /// `None` only while this is dropped.
+    /// `None` only during drop.
     runtime: Option<Runtime>,
 }
 
@@ -65,21 +66,21 @@ struct Store {
 }
 
 impl Postgres {
-    /// A store in the database that this URL names, with default settings. Nothing is connected yet.
+    /// Creates a store in the database that this URL names, with default settings. Nothing is connected yet.
     ///
-    /// The URL is the one of `psql`: `postgres://user@host:port/database?parameter=value`. A password in it is taken; better
-    /// it stands in `PGPASSWORD`, or in the file that the parameter `passfile`, `PGPASSFILE` or else `~/.pgpass` names.
-    /// To every host but this machine the connection is encrypted, and the certificate and the name of the server are
-    /// verified, unless the URL says `sslmode=disable`.
+    /// The URL is that of `psql`: `postgres://user@host:port/database?parameter=value`. It may contain a
+    /// password, but `PGPASSWORD` is better, or the file that the parameter `passfile`, `PGPASSFILE` or else
+    /// `~/.pgpass` names. Connections to other machines are encrypted, and the certificate and the name of
+    /// the server are verified, unless the URL says `sslmode=disable`.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Setup`] where the URL cannot be used.
+    /// [`SinkError::Setup`] if the URL cannot be used.
     pub fn new(url: &str) -> Result<Self, SinkError> {
         Self::builder(url).build()
     }
 
-    /// A store with other settings.
+    /// Returns the settings of a store.
     pub fn builder(url: &str) -> PostgresBuilder {
         PostgresBuilder::new(url)
     }
@@ -90,8 +91,8 @@ impl Postgres {
         Ok(Self { store: Store { target, names, bounds, session: None }, runtime: Some(runtime) })
     }
 
-    /// Makes the tables of [`SCHEMA`], with the names of this store. Where they are there already, only their version
-    /// is checked. The role has to be allowed to create tables; the one that forwards need not be.
+    /// Creates the tables of [`SCHEMA`], with the names of this store. If they exist already, only their
+    /// version is checked. The role must be allowed to create tables; the role that forwards need not be.
     ///
     /// # Errors
     ///
@@ -101,21 +102,22 @@ impl Postgres {
         block_on(runtime, store.create_schema())
     }
 
-    /// Checks the whole copy: recomputes every chain from the lines in the table, and compares each column with its line.
+    /// Verifies the whole copy: recomputes every chain from the lines in the table, and compares each column
+    /// with its line.
     ///
-    /// Finds rows that were edited, deleted or inserted, and columns that do not say what the line says. It reads
-    /// everything, in one transaction that sees the table as it was at its beginning. [`CopyChecker`] says what cannot be
-    /// found.
+    /// Finds rows that were edited, deleted or inserted, and columns that differ from the line. It reads
+    /// everything, in one transaction that sees the table as it was at its beginning. [`CopyChecker`] lists
+    /// what cannot be found.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]: it could not be checked. What is wrong with the copy stands
-    /// in the report.
+    /// [`SinkError::Unavailable`] and [`SinkError::Setup`]: the copy could not be verified. What is wrong
+    /// with the copy is in the report.
     pub fn verify(&mut self) -> Result<CopyReport, SinkError> {
         self.verify_with(CopyChecker::new())
     }
 
-    /// The same, with a checker that knows already of rejected records, or where forwarding began.
+    /// Verifies the copy with a checker that already knows of rejected records, or where forwarding began.
     ///
     /// # Errors
     ///
@@ -144,7 +146,7 @@ impl fmt::Debug for Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Plainly dropped, a runtime waits for a name that is still being looked up, and panics on a thread of another one.
+        // A plain drop would wait for a pending name lookup, and would panic on a thread of another runtime.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -181,7 +183,7 @@ impl Sink for Postgres {
 }
 
 impl Store {
-    /// Takes the connection out, or makes one. It is put back by [`settle`](Self::settle).
+    /// Takes the connection out of `self`, or opens one. [`settle`](Self::settle) puts it back.
     async fn open(&mut self) -> Result<Session, SinkError> {
         if let Some(session) = self.session.take() {
             if session.is_alive().await {
@@ -199,8 +201,8 @@ impl Store {
         }
     }
 
-    /// Keeps a connection that can be used on. After any other failure the next call makes a new one, and looks at the
-    /// tables again.
+    /// Keeps a connection that is still usable. After any other failure, the next call opens a new one and
+    /// checks the tables again.
     async fn settle<T>(&mut self, session: Session, outcome: Result<T, SinkError>) -> Result<T, SinkError> {
         let is_usable = match &outcome {
             Ok(_) => true,
@@ -236,7 +238,7 @@ impl Store {
 
     async fn gap(&mut self, gap: &Gap) -> Result<(), SinkError> {
         let session = self.open().await?;
-        let outcome = tell_gap(&session, &self.names, gap).await;
+        let outcome = store_gap(&session, &self.names, gap).await;
         self.settle(session, outcome).await
     }
 
@@ -248,9 +250,9 @@ impl Store {
 }
 
 async fn create_schema(session: &Session, names: &Names) -> Result<(), SinkError> {
-    const DOING: &str = "make the tables";
+    const DOING: &str = "create the tables";
     session.begin().await?;
-    // Two programs that begin at the same time make them one after the other.
+    // Serialises two programs that create the tables at the same time.
     let lock = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext($1))";
     session.query(DOING, lock, &[(&names.records, Type::TEXT)]).await?;
     let exists = "SELECT pg_catalog.to_regclass($1) IS NOT NULL";
@@ -268,9 +270,9 @@ async fn create_schema(session: &Session, names: &Names) -> Result<(), SinkError
 async fn offer(session: &Session, names: &Names, rows: &Rows<'_>) -> Result<(), SinkError> {
     session.begin().await?;
     let inserted = session.execute("insert records", &names.insert(), &rows.parameters()).await?;
-    // Also where all were inserted: a partitioned table may have another record in another partition, and a trigger may drop
-    // what is inserted.
-    let others = session.query("look at what was inserted", &names.find_other(), &rows.key()).await?;
+    // Even if all were inserted: a partitioned table may have another record in another partition, and a
+    // trigger may drop what is inserted.
+    let others = session.query("check what was inserted", &names.find_other(), &rows.key()).await?;
     if let Some(other) = others.first() {
         let place: i64 = get(other, 0)?;
         let stored: Option<&[u8]> = get(other, 1)?;
@@ -280,6 +282,7 @@ async fn offer(session: &Session, names: &Names, rows: &Rows<'_>) -> Result<(), 
         };
         return Err(SinkError::Conflict { index: usize::try_from(place - 1).unwrap_or_default(), stored });
     }
+    // Some rows were there already, possibly from a transaction whose commit was never confirmed.
     if inserted < rows.seqs.len() as u64 {
         session.write_something().await?;
     }
@@ -299,6 +302,7 @@ async fn positions(session: &Session, names: &Names, ids: &[Arc<str>]) -> Result
         };
         positions.push(Position { chain_id: id.into(), seq, hash });
     }
+    // A position is an acknowledgement too, so it must be durable as well.
     if !positions.is_empty() {
         session.write_something().await?;
     }
@@ -306,7 +310,7 @@ async fn positions(session: &Session, names: &Names, ids: &[Arc<str>]) -> Result
     Ok(positions)
 }
 
-async fn tell_gap(session: &Session, names: &Names, gap: &Gap) -> Result<(), SinkError> {
+async fn store_gap(session: &Session, names: &Names, gap: &Gap) -> Result<(), SinkError> {
     let (chain, first, last) =
         (chain_column(gap.chain)?, seq_column(gap.first_seq)?, seq_column(gap.last_seq)?);
     let id: &str = &gap.chain_id;
@@ -319,7 +323,7 @@ async fn tell_gap(session: &Session, names: &Names, gap: &Gap) -> Result<(), Sin
     session.commit().await
 }
 
-/// A batch as arrays, one for each column.
+/// A batch as arrays, one per column.
 struct Rows<'a> {
     chain_ids: Vec<&'a str>,
     seqs: Vec<i64>,
@@ -349,7 +353,7 @@ impl<'a> Rows<'a> {
         for Entry { chain_id, record } in batch {
             let line = record.as_json().as_bytes();
             let parsed = CopiedLine::parse(line).map_err(|what| {
-                let reason = format!("record {} is none: {what}", record.head());
+                let reason = format!("record {} is invalid: {what}", record.head());
                 SinkError::Refused { reason }
             })?;
             let columns = Columns::of(&parsed);
@@ -368,7 +372,7 @@ impl<'a> Rows<'a> {
         Ok(rows)
     }
 
-    /// The parameters of [`Names::insert`].
+    /// Returns the parameters of [`Names::insert`].
     fn parameters(&self) -> Vec<Parameter<'_>> {
         let mut parameters: Vec<Parameter<'_>> = vec![
             (&self.chain_ids, Type::TEXT_ARRAY),
@@ -386,7 +390,7 @@ impl<'a> Rows<'a> {
         parameters
     }
 
-    /// The parameters of [`Names::find_other`].
+    /// Returns the parameters of [`Names::find_other`].
     fn key(&self) -> [Parameter<'_>; 3] {
         [
             (&self.chain_ids, Type::TEXT_ARRAY),
@@ -396,7 +400,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// No chain has so many records: that would take 292,000 years at a million in each second.
+/// Converts a sequence number. No chain exceeds the range: that would take 292,000 years at a million records
+/// per second.
 fn seq_column(seq: u64) -> Result<i64, SinkError> {
     let too_high = |_| SinkError::Refused { reason: format!("the sequence number {seq} is above 2^63 - 1") };
     i64::try_from(seq).map_err(too_high)

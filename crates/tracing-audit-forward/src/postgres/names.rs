@@ -1,22 +1,23 @@
-//! The names of the tables, and the statements that hold them.
+//! The names of the tables, and the statements that use them.
 
 use super::columns::TEXTS;
 use crate::sink::SinkError;
 
-/// The statements that make the tables, with the default names; they run in one transaction.
-/// [`Postgres::create_schema`](super::Postgres::create_schema) runs them with the names that were configured.
+/// The statements that create the tables, with the default names; they run in one transaction.
+/// [`Postgres::create_schema`](super::Postgres::create_schema) runs them with the configured names.
 pub const SCHEMA: &str = include_str!("schema.sql");
 
 /// The version of [`SCHEMA`].
 pub(super) const VERSION: u32 = 1;
 
-/// How the comment of the table begins that says the version.
+/// The text before the version in the comment of the table.
 pub(super) const VERSION_MARK: &str = "tracing-audit-forward schema ";
 
-/// A name in PostgreSQL has at most 63 bytes. What is behind is cut without an error, and then two names are one.
+/// The longest name in PostgreSQL, in bytes. Longer names are truncated without an error, and two of them
+/// could become equal.
 const MAX_NAME: usize = 63;
 
-/// The tables, quoted.
+/// The names of the tables, quoted.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     pub(super) schema: Option<String>,
@@ -45,13 +46,13 @@ impl Names {
         })
     }
 
-    /// [`SCHEMA`] with these names.
+    /// Returns [`SCHEMA`] with these names.
     pub(super) fn schema_statements(&self) -> String {
         let names =
             [("audit_records", &self.records), ("audit_gaps", &self.gaps), ("audit_events", &self.events)];
         let mut statements = String::new();
         let mut rest = SCHEMA;
-        // In one pass: a name may hold the default name of another table.
+        // In one pass, because a name may contain the default name of another table.
         while let Some((at, default, name)) =
             names.iter().filter_map(|(default, name)| Some((rest.find(default)?, *default, *name))).min()
         {
@@ -64,7 +65,7 @@ impl Names {
         statements
     }
 
-    /// Inserts records, given as one array for each column.
+    /// Inserts records, given as one array per column.
     pub(super) fn insert(&self) -> String {
         let columns = format!("chain_id, seq, chain, hash, line, ts, ts_nanos, {}", TEXTS.join(", "));
         let arrays = "$1::text[], $2::bigint[], $3::smallint[], $4::bytea[], $5::bytea[], $6::timestamptz[], $7::smallint[]";
@@ -78,7 +79,7 @@ impl Names {
         )
     }
 
-    /// The first of these records that the table does not have, or has another record for.
+    /// Selects the first of these records that the table lacks, or has a different record for.
     pub(super) fn find_other(&self) -> String {
         format!(
             "SELECT given.place, stored.hash \
@@ -91,7 +92,7 @@ impl Names {
         )
     }
 
-    /// The last record of each of these chains.
+    /// Selects the last record of each of these chains.
     pub(super) fn last(&self) -> String {
         format!(
             "SELECT asked.chain_id, last.seq, last.hash FROM unnest($1::text[]) AS asked(chain_id) \
@@ -112,17 +113,17 @@ impl Names {
         format!("SELECT chain_id, chain, first_seq, last_seq FROM {}", self.gaps)
     }
 
-    /// The first chain, in the order of ids.
+    /// Selects the first chain, in the order of ids.
     pub(super) fn first_chain(&self) -> String {
         format!("SELECT min(chain_id) FROM {}", self.records)
     }
 
-    /// The next chain. One after the other, because all at once would read the whole table.
+    /// Selects the next chain. One by one, because selecting all at once would read the whole table.
     pub(super) fn next_chain(&self) -> String {
         format!("SELECT min(chain_id) FROM {} WHERE chain_id > $1", self.records)
     }
 
-    /// The next rows of a chain.
+    /// Selects the next rows of a chain.
     pub(super) fn next_rows(&self) -> String {
         format!(
             "SELECT seq, ts, ts_nanos, chain, hash, line, fields::text, {texts} FROM {records} \
@@ -133,10 +134,11 @@ impl Names {
     }
 }
 
-/// What a session has to know before it offers anything. `$1` and `$2` are the quoted names of the tables.
+/// Selects what a session must know before it offers anything. `$1` and `$2` are the quoted names of the
+/// tables.
 ///
-/// The key: a unique index that is checked at once and has no condition, over `chain_id` and `seq`, or over these and `ts`
-/// where the table is partitioned by time.
+/// The key: a unique index that is checked immediately and has no condition, over `chain_id` and `seq`, or
+/// over these and `ts` if the table is partitioned by time.
 pub(super) const CHECK: &str = "\
     SELECT current_setting('server_encoding'), \
            current_setting('fsync'), \
@@ -152,7 +154,7 @@ pub(super) const CHECK: &str = "\
                      IN (ARRAY['chain_id', 'seq'], ARRAY['chain_id', 'seq', 'ts'])) \
     FROM pg_catalog.pg_class AS tab WHERE tab.oid = pg_catalog.to_regclass($1)";
 
-/// The name in quotes, as PostgreSQL takes any name.
+/// Returns a name in quotes, in which PostgreSQL accepts any characters.
 fn quoted(name: &str) -> Result<String, SinkError> {
     if name.is_empty() || name.len() > MAX_NAME || name.contains('\0') {
         return Err(bad_name(name));
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_stands_in_the_schema() {
+    fn the_schema_contains_the_version() {
         assert!(SCHEMA.contains(&format!("IS '{VERSION_MARK}{VERSION}'")));
     }
 }

@@ -1,4 +1,4 @@
-//! Where the password comes from: the URL, else `PGPASSWORD`, else a password file.
+//! The source of the password: the URL, else `PGPASSWORD`, else a password file.
 
 use std::{
     env, fs, io,
@@ -10,7 +10,8 @@ use tokio_postgres::config::{Config, Host};
 use super::url::Target;
 use crate::sink::SinkError;
 
-/// The settings to connect with. Files are read each time, so that a password may change while a program runs.
+/// Returns the settings for connecting. Files are read each time, so that a password may change while a
+/// program runs.
 pub(super) fn with_password(target: &Target) -> Result<Config, SinkError> {
     let mut config = target.config.clone();
     if config.get_password().is_some() {
@@ -42,7 +43,7 @@ pub(super) fn with_password(target: &Target) -> Result<Config, SinkError> {
     Ok(config)
 }
 
-/// Refuses a file that others may read, as libpq does.
+/// Reads a file, and refuses it if others may read it, as libpq does.
 fn read_private(path: &Path) -> io::Result<String> {
     #[cfg(unix)]
     {
@@ -54,7 +55,7 @@ fn read_private(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
-/// The four texts that a line of the file is asked for: host, port, database, user.
+/// Returns the texts to look up in the file: host, port, database, user.
 fn places(config: &Config) -> Vec<[String; 4]> {
     let user = config.get_user().unwrap_or_default();
     let database = config.get_dbname().unwrap_or(user);
@@ -64,7 +65,7 @@ fn places(config: &Config) -> Vec<[String; 4]> {
     } else {
         let name = |host: &Host| match host {
             Host::Tcp(name) => name.clone(),
-            // As libpq does for the usual directory.
+            // As libpq does for the default socket directory.
             #[cfg(unix)]
             Host::Unix(_) => "localhost".to_owned(),
         };
@@ -77,8 +78,8 @@ fn places(config: &Config) -> Vec<[String; 4]> {
     names.into_iter().enumerate().map(place).collect()
 }
 
-/// The password in the first line that fits: `host:port:database:user:password`, where `*` fits everything and a
-/// backslash takes its meaning from the next character.
+/// Returns the password in the first matching line: `host:port:database:user:password`, where `*` matches
+/// everything and a backslash escapes the next character.
 fn find(text: &str, place: &[String; 4]) -> Option<String> {
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let mut rest = line.chars();
@@ -88,7 +89,7 @@ fn find(text: &str, place: &[String; 4]) -> Option<String> {
                 return None;
             }
         }
-        // The password may hold a colon.
+        // The password may contain a colon.
         let mut password = String::new();
         while let Some(letter) = rest.next() {
             password.push(if letter == '\\' { rest.next()? } else { letter });
@@ -97,7 +98,8 @@ fn find(text: &str, place: &[String; 4]) -> Option<String> {
     })
 }
 
-/// The text before the next colon, and whether it is a `*` without a backslash. `None` where there is no colon.
+/// Returns the text before the next colon, and whether it is a `*` without a backslash. `None` if there is no
+/// colon.
 fn next_field(rest: &mut std::str::Chars<'_>) -> Option<(bool, String)> {
     let mut field = String::new();
     let is_any = rest.as_str().starts_with("*:");

@@ -1,14 +1,14 @@
--- A copy of audit logs, version 1. `line` is the evidence: the record as it stands in the log, byte for byte.
--- Everything else is taken from it, for queries.
+-- A copy of audit logs, version 1. `line` is the evidence: the record exactly as in the log, byte for byte.
+-- Everything else is derived from it, for queries.
 
 CREATE TABLE audit_records (
-    chain_id   text COLLATE "C" NOT NULL,         -- which chain; with seq it names the record for ever
+    chain_id   text COLLATE "C" NOT NULL,         -- the id of the chain; with seq it identifies the record permanently
     seq        bigint           NOT NULL CHECK (seq > 0),
     chain      smallint         NOT NULL,         -- the number of the chain in its log
     hash       bytea            NOT NULL CHECK (octet_length(hash) = 32),
     line       bytea            NOT NULL,
-    ts         timestamptz      NOT NULL,         -- down to the microsecond; -infinity: the record does not say it
-    ts_nanos   smallint         NOT NULL,         -- the three digits behind the microsecond
+    ts         timestamptz      NOT NULL,         -- in microseconds; -infinity: the record has no time
+    ts_nanos   smallint         NOT NULL,         -- the remaining nanoseconds, 0 to 999
     kind       text,
     severity   text,
     level      text,
@@ -29,7 +29,7 @@ CREATE TABLE audit_records (
     PRIMARY KEY (chain_id, seq)
 );
 
--- A row of a btree index has room for 2,704 bytes, and a value for 60 KiB: only beginnings are indexed.
+-- A btree index entry has room for 2,704 bytes, and a value may have 60 KiB: only prefixes are indexed.
 CREATE INDEX ON audit_records (ts);
 CREATE INDEX ON audit_records (left(actor, 100), ts);
 CREATE INDEX ON audit_records (left(action, 100), ts);

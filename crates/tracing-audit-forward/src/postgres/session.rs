@@ -23,16 +23,16 @@ use super::{
 };
 use crate::sink::SinkError;
 
-/// How much longer the client waits than the server is told to, so that an answer in time has time to arrive.
+/// How much longer the client waits than the server's own timeout, so that an answer in time can arrive.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a connection may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How long ending a connection in order may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A value and its type, as `tokio-postgres` takes them.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// What a session goes by.
+/// The settings of a session.
 #[derive(Debug, Clone)]
 pub(super) struct Bounds {
     pub(super) connect: Duration,
@@ -45,13 +45,13 @@ pub(super) struct Bounds {
 pub(super) struct Session {
     client: Client,
     driver: JoinHandle<()>,
-    heard: Arc<Heard>,
+    messages: Arc<Messages>,
     bounds: Bounds,
 }
 
-/// What the server said that answers nothing. The locks are held for a copy only.
+/// Messages of the server that are not answers. The locks are held only while copying.
 #[derive(Debug, Default)]
-struct Heard {
+struct Messages {
     /// The last warning.
     warning: Mutex<Option<String>>,
     /// Why the connection ended.
@@ -61,40 +61,42 @@ struct Heard {
 impl Session {
     pub(super) async fn connect(target: &Target, bounds: &Bounds) -> Result<Self, SinkError> {
         let mut config = password::with_password(target)?;
+        // The TCP timeout ends a connection whose peer vanished while data was in flight (tcp(7)).
         config.connect_timeout(bounds.connect).tcp_user_timeout(bounds.statement + GRACE);
-        // Unless the URL says otherwise; two hours is the default there.
+        // The default is two hours.
         if config.get_keepalives_idle() > Duration::from_secs(60) {
             config.keepalives_idle(Duration::from_secs(60));
         }
         if config.get_application_name().is_none() {
             config.application_name("tracing-audit-forward");
         }
-        let heard = Arc::new(Heard::default());
+        let messages = Arc::new(Messages::default());
         let connecting = async {
             if config.get_ssl_mode() == SslMode::Disable {
                 let (client, connection) =
                     config.connect(NoTls).await.map_err(|error| cannot_connect(&error))?;
-                return Ok((client, tokio::spawn(drive(connection, Arc::clone(&heard)))));
+                return Ok((client, tokio::spawn(drive(connection, Arc::clone(&messages)))));
             }
             let connector = tls::connector(target, bounds.accept_any_certificate)?;
             let (client, connection) =
                 config.connect(connector).await.map_err(|error| cannot_connect(&error))?;
-            Ok((client, tokio::spawn(drive(connection, Arc::clone(&heard)))))
+            Ok((client, tokio::spawn(drive(connection, Arc::clone(&messages)))))
         };
-        // The timeout of `config` is for each address, and ends when the server has accepted.
+        // The timeout of `config` applies to each address, and ends when the server has accepted the
+        // connection.
         let hosts = config.get_hosts().len().max(1);
         let bound = bounds.connect.saturating_mul(u32::try_from(hosts).unwrap_or(u32::MAX)) + GRACE;
         let Ok(connected) = timeout(bound, connecting).await else {
             return Err(unavailable(format!("cannot connect to PostgreSQL: no answer within {bound:?}")));
         };
         let (client, driver) = connected?;
-        Ok(Self { client, driver, heard, bounds: bounds.clone() })
+        Ok(Self { client, driver, messages, bounds: bounds.clone() })
     }
 
-    /// Whether the tables are there, of this version, and keep what is inserted.
+    /// Checks that the tables exist, have this version, and keep what is inserted.
     pub(super) async fn check(&self, names: &Names) -> Result<(), SinkError> {
         let tables: [Parameter<'_>; 2] = [(&names.records, Type::TEXT), (&names.gaps, Type::TEXT)];
-        let rows = self.query("look at the tables", CHECK, &tables).await?;
+        let rows = self.query("check the tables", CHECK, &tables).await?;
         let advice = "see Postgres::create_schema";
         let Some(row) = rows.first() else {
             let records = &names.records;
@@ -126,14 +128,15 @@ impl Session {
         }
         if !get::<bool>(row, 5)? {
             let reason = "has no unique index on chain_id and seq (and ts, where it is partitioned)";
-            return Err(setup(format!("{} {reason}: records would be doubled", names.records)));
+            return Err(setup(format!("{} {reason}: records would be duplicated", names.records)));
         }
         Ok(())
     }
 
-    /// Begins a transaction whose end is acknowledged only when it is on disk, whatever the role's defaults are.
+    /// Begins a transaction whose commit is acknowledged only when it is on disk, whatever the role's
+    /// defaults are.
     ///
-    /// All settings are those of the transaction, so that they hold behind a pooler too.
+    /// All settings are local to the transaction, so that they hold behind a pooler too.
     pub(super) async fn begin(&self) -> Result<(), SinkError> {
         let millis = self.bounds.statement.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
         let begin = format!(
@@ -160,7 +163,7 @@ impl Session {
         }
     }
 
-    /// Begins a transaction that sees the tables as they are now, and changes nothing.
+    /// Begins a read-only transaction that sees the tables as they are now.
     pub(super) async fn begin_reading(&self) -> Result<(), SinkError> {
         let millis = self.bounds.statement.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
         let begin = format!(
@@ -172,20 +175,21 @@ impl Session {
         self.simple("begin a transaction", &begin).await.map(drop)
     }
 
-    /// Writes something that changes nothing, so that the end of a transaction that found its rows there waits for the
-    /// log of the server and for its synchronous standbys as the one that inserted them should have: its connection may
-    /// have been cut while it waited.
+    /// Writes a message to the write-ahead log that changes nothing. Without it, a transaction that found its
+    /// rows there would commit without waiting for the log and for the synchronous standbys. The transaction
+    /// that inserted the rows may not have waited either: its connection may have been cut during the wait.
     pub(super) async fn write_something(&self) -> Result<(), SinkError> {
         let statement = "SELECT pg_catalog.pg_logical_emit_message(true, 'tracing-audit-forward', '')";
         self.query("write to the log of the server", statement, &[]).await.map(drop)
     }
 
-    /// Ends a transaction. `Ok`: it is on disk, and on the synchronous standbys where there are any.
+    /// Commits a transaction. `Ok`: it is on disk, and on the synchronous standbys if there are any.
     pub(super) async fn commit(&self) -> Result<(), SinkError> {
-        self.heard.take_warning();
+        // Discards a warning of an earlier statement.
+        self.messages.take_warning();
         // A timeout of the server would only end the wait for a standby, with a warning and success.
         self.simple("commit", "SET LOCAL statement_timeout = 0; COMMIT").await?;
-        match self.heard.take_warning() {
+        match self.messages.take_warning() {
             // Such as: "canceling wait for synchronous replication due to user request".
             Some(warning) => Err(unavailable(format!("the server warned when it committed: {warning}"))),
             None => Ok(()),
@@ -219,15 +223,15 @@ impl Session {
         self.within(doing, self.client.execute_typed(text, parameters)).await
     }
 
-    /// Whether the connection is not known to have ended since it was used last.
+    /// Returns whether the connection is not known to have ended since its last use.
     pub(super) async fn is_alive(&self) -> bool {
-        // The driver runs only within calls: let it hear what came in between.
+        // The driver runs only within calls, so let it process what arrived in between.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         !self.client.is_closed() && !self.driver.is_finished()
     }
 
-    /// Waits for an answer, but not for ever.
+    /// Waits for an answer, with a timeout.
     async fn within<T>(
         &self,
         doing: &str,
@@ -237,33 +241,34 @@ impl Session {
         match timeout(bound, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if error.is_closed() => {
-                // Why, the connection heard.
-                Err(self.heard.end().unwrap_or_else(|| failure::of(doing, &error)))
+                // The driver knows the cause.
+                Err(self.messages.end().unwrap_or_else(|| failure::of(doing, &error)))
             }
             Ok(Err(error)) => Err(failure::of(doing, &error)),
             Err(_) => Err(unavailable(format!("cannot {doing}: no answer from the server within {bound:?}"))),
         }
     }
 
-    /// Cuts the connection.
+    /// Closes the connection at once.
     pub(super) async fn cut(self) {
         self.driver.abort();
-        // The driver is gone, and with it the socket, when this returns; that it was aborted is no news.
+        // When this returns, the driver is gone, and with it the socket. That it was aborted is expected.
         self.driver.await.unwrap_or_default();
     }
 
-    /// Says goodbye and ends the connection.
+    /// Ends the connection in order.
     pub(super) async fn end(self) {
         let Self { client, mut driver, .. } = self;
+        // Without a client, the driver sends the termination message and ends.
         drop(client);
-        if timeout(GOODBYE, &mut driver).await.is_err() {
+        if timeout(CLOSE_TIMEOUT, &mut driver).await.is_err() {
             driver.abort();
             driver.await.unwrap_or_default();
         }
     }
 }
 
-impl Heard {
+impl Messages {
     fn take_warning(&self) -> Option<String> {
         self.warning.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -273,8 +278,8 @@ impl Heard {
     }
 }
 
-/// Moves what is sent and received, until the connection ends.
-async fn drive<S, T>(mut connection: Connection<S, T>, heard: Arc<Heard>)
+/// Drives the connection until it ends.
+async fn drive<S, T>(mut connection: Connection<S, T>, messages: Arc<Messages>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     T: TlsStream + Unpin,
@@ -284,13 +289,13 @@ where
             Some(Ok(AsyncMessage::Notice(notice))) => {
                 if notice.parsed_severity() == Some(Severity::Warning) {
                     let text = notice.message().to_owned();
-                    *heard.warning.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+                    *messages.warning.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
                 }
             }
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 let error = failure::of("go on with the connection", &error);
-                *heard.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *messages.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 return;
             }
             None => return,
@@ -298,7 +303,7 @@ where
     }
 }
 
-/// The value of a column.
+/// Returns the value of a column.
 pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
     row: &'a Row,
     column: usize,
@@ -314,7 +319,7 @@ pub(super) fn setup(reason: String) -> SinkError {
     SinkError::Setup { reason }
 }
 
-/// The version in the comment of the table.
+/// Parses the version in the comment of the table.
 fn version_of(comment: &str) -> Option<u32> {
     let rest = comment.strip_prefix(VERSION_MARK)?;
     rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()

@@ -14,10 +14,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::url::Target;
 use crate::sink::SinkError;
 
-/// What a server is asked in a direct handshake.
+/// The ALPN protocol of a direct handshake.
 const PROTOCOL: &[u8] = b"postgresql";
 
-/// Files are read each time, so that certificates may change while a program runs.
+/// Returns the TLS settings of a connection. Files are read each time, so certificates may be replaced while
+/// a program runs.
 pub(super) fn connector(target: &Target, accept_any: bool) -> Result<MakeRustlsConnect, SinkError> {
     let provider = Arc::new(ring::default_provider());
     let cannot_begin = |error: Error| setup(format!("cannot prepare TLS: {error}"));
@@ -73,7 +74,7 @@ fn setup(reason: String) -> SinkError {
     SinkError::Setup { reason }
 }
 
-/// Takes any certificate, but not any signature.
+/// Accepts any certificate, but still verifies signatures.
 #[derive(Debug)]
 struct AcceptAny(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! What the URL of a database says, and the parameters that only this crate knows.
+//! The URL of a database, and the parameters that only this crate knows.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -6,13 +6,13 @@ use tokio_postgres::config::{Config, Host, SslMode};
 
 use crate::{address::percent_decoded, sink::SinkError};
 
-/// A database, as its URL names it. A password is in `config` only, which does not print it.
+/// A database, as its URL names it. Only `config` contains a password, and it does not print it.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) config: Config,
-    /// The certificates that the server's must lead to; `None`: those that the system trusts.
+    /// The certificates to trust; `None`: those that the system trusts.
     pub(super) root_certificates: Option<PathBuf>,
-    /// The certificate that shows who the client is, and its key.
+    /// The client's certificate and its key.
     pub(super) client_certificate: Option<(PathBuf, PathBuf)>,
     pub(super) password_file: Option<PathBuf>,
 }
@@ -24,7 +24,7 @@ impl FromStr for Target {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(bad("it does not begin with postgres://"));
         }
-        // As `tokio-postgres` reads it: whatever stands before the first @ is user and password.
+        // As in `tokio-postgres`: everything before the first @ is user and password.
         let behind_password = url.find('@').unwrap_or_default();
         let at =
             url.bytes().skip(behind_password).position(|byte| byte == b'?').map(|at| at + behind_password);
@@ -40,7 +40,7 @@ impl FromStr for Target {
         }
         let rest =
             if others.is_empty() { address.to_owned() } else { format!("{address}?{}", others.join("&")) };
-        // The cause may hold a part of the URL, and with it a part of the password.
+        // The cause may contain a part of the URL, and with it a part of the password.
         let mut config =
             rest.parse::<Config>().map_err(|_| bad("see the documentation of PostgreSQL, 34.1.1.2"))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
@@ -50,14 +50,14 @@ impl FromStr for Target {
         let client_certificate = match (ours.certificate, ours.key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => return Err(bad("of sslcert and sslkey one is missing")),
+            _ => return Err(bad("only one of sslcert and sslkey is given")),
         };
         let root_certificates = ours.root_certificates.filter(|path| path.as_os_str() != "system");
         Ok(Self { config, root_certificates, client_certificate, password_file: ours.password_file })
     }
 }
 
-/// The parameters that `tokio-postgres` does not know, or takes in another way.
+/// The parameters that `tokio-postgres` does not know, or interprets differently.
 #[derive(Default)]
 struct Ours {
     mode: Option<String>,
@@ -68,9 +68,9 @@ struct Ours {
 }
 
 impl Ours {
-    /// Whether it is one of these.
+    /// Takes a parameter. Returns whether it is one of these.
     fn take(&mut self, name: &str, value: &str) -> Result<bool, SinkError> {
-        let value = percent_decoded(value).ok_or_else(|| bad("what stands behind a % is no character"))?;
+        let value = percent_decoded(value).ok_or_else(|| bad("its percent-encoding is invalid"))?;
         match name {
             "sslmode" => self.mode = Some(value),
             "sslrootcert" => self.root_certificates = Some(value.into()),
@@ -82,7 +82,8 @@ impl Ours {
         Ok(true)
     }
 
-    /// Every mode but `disable` is `verify-full`: the weaker ones of libpq accept any server.
+    /// Returns the TLS mode. Every mode except `disable` is `verify-full`: the weaker modes of libpq accept
+    /// any server.
     fn ssl_mode(&self, config: &Config) -> Result<SslMode, SinkError> {
         match self.mode.as_deref() {
             Some("disable") => Ok(SslMode::Disable),
@@ -93,7 +94,7 @@ impl Ours {
     }
 }
 
-/// Whether no host can be elsewhere.
+/// Returns whether all hosts are on this machine.
 fn is_on_this_machine(config: &Config) -> bool {
     let is_here = |host: &Host| match host {
         Host::Tcp(name) => {
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_spoken_to_without_tls() {
+    fn only_this_machine_is_contacted_without_tls() {
         for here in ["localhost", "127.0.0.1:5433", "[::1]", "%2Frun%2Fpostgresql", "localhost,127.1.2.3"] {
             assert_eq!(mode(&format!("postgres://u@{here}/d")), SslMode::Disable, "{here}");
             assert_eq!(
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_files_are_taken() {
+    fn file_parameters_are_accepted() {
         let url = "postgresql://u:p@h/d?passfile=%2Fa%20b&sslrootcert=/ca.pem&sslcert=c&sslkey=k&target_session_attrs=read-write";
         let target: Target = url.parse().unwrap();
         assert_eq!(target.password_file.unwrap().to_str(), Some("/a b"));
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_holds_a_password() {
+    fn no_error_contains_a_password() {
         for bad in [
             "postgres://u:Secr3t@h:port/d",
             "postgres://u:Secr3t@h/d?Secr3t=1",

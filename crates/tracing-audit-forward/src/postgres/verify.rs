@@ -1,4 +1,4 @@
-//! Checks the table: each chain, from the lines, and each column against its line.
+//! Verifies the table: each chain, from its lines, and each column against its line.
 
 use std::time::SystemTime;
 
@@ -62,7 +62,7 @@ async fn verify_chain(
 ) -> Result<(), SinkError> {
     let statement = names.next_rows();
     let mut last: (i64, Timestamp<SystemTime>) = (i64::MIN, Timestamp::NegInfinity);
-    // What the rows before say of the number of the chain, until a line says it.
+    // The number of the chain according to earlier rows, until a line shows it.
     let mut number = None;
     loop {
         let after =
@@ -89,7 +89,7 @@ fn verify_row(
     let chain: Option<i16> = get(row, 3)?;
     let line = match CopiedLine::parse(bytes) {
         Ok(line) => line,
-        // Its columns are not compared with a line that is not to be trusted.
+        // The columns are not compared with a line that cannot be trusted.
         Err(bad) => {
             checker.bad(chain_id, Some(key), bytes, bad);
             return Ok(());

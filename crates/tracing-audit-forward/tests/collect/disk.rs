@@ -9,7 +9,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// A disk of this size, or `None` where mounting is not allowed.
+    /// Mounts a disk of this size; `None` if mounting is not allowed.
     pub(crate) fn new(size: &str) -> Option<Self> {
         let disk = Self { dir: tempfile::tempdir().unwrap() };
         disk.mount(&["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"]).then_some(disk)
@@ -35,7 +35,7 @@ impl Drop for Disk {
     }
 }
 
-/// Says that a test cannot run here, where it is counted.
+/// Reports that a test cannot run here, so that it is counted.
 #[allow(clippy::print_stderr, reason = "it is said to who runs the tests")]
 pub(crate) fn skip(test: &str, why: &str) {
     eprintln!("SKIPPED {test}: {why}");

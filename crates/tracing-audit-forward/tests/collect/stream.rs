@@ -13,9 +13,9 @@ pub(crate) struct Stream {
     pub(crate) messages: Vec<Delivered>,
     pub(crate) beats: Vec<Beat>,
     pub(crate) next: usize,
-    /// How many messages it hands out at once.
+    /// Maximum number of messages that one call returns.
     pub(crate) limit: Option<usize>,
-    /// Up to which place messages are gone.
+    /// The place up to which messages are gone.
     pub(crate) purged: u64,
     /// Whether it cannot be read.
     pub(crate) fails: bool,
@@ -70,7 +70,7 @@ impl Feed for Stream {
 }
 
 impl Stream {
-    /// The records of a log, as its forwarder would send them.
+    /// Adds the records of a log, as its forwarder would send them.
     pub(crate) fn add(&mut self, origin: &Origin, log: &Path) {
         for (id, line, _) in lines_of(log) {
             self.push(origin, &id, line);
@@ -106,7 +106,7 @@ impl Stream {
         self.beats.push(beat);
     }
 
-    /// Mixes the logs, as hosts that send at the same time do.
+    /// Interleaves the logs, as with hosts that send at the same time.
     pub(crate) fn mix(&mut self) {
         let mut by_chain: BTreeMap<Arc<str>, Vec<Delivered>> = BTreeMap::new();
         for message in self.messages.drain(..) {
@@ -126,7 +126,7 @@ impl Stream {
     }
 }
 
-/// The chain of a message.
+/// Returns the chain of a message.
 pub(crate) fn id_of(message: &Delivered) -> Arc<str> {
     match &message.what {
         What::Line { chain_id, .. } => Arc::clone(chain_id),
@@ -147,7 +147,7 @@ pub(crate) fn write_events(log: &AuditLog, count: u32) {
     });
 }
 
-/// The id of its chain, the text and the hash of each line of a log, chain by chain.
+/// Returns the id of its chain, the text and the hash of each line of a log, chain by chain.
 pub(crate) fn lines_of(log: &Path) -> Vec<(String, String, String)> {
     let mut names: Vec<_> = fs::read_dir(log)
         .unwrap()
@@ -167,12 +167,12 @@ pub(crate) fn lines_of(log: &Path) -> Vec<(String, String, String)> {
     lines
 }
 
-/// The same record with another content, and the hash of that.
+/// Returns the same record with another content, and its hash.
 pub(crate) fn fork_of(line: &str) -> String {
     edited(line, "mia", "eve")
 }
 
-/// A line with another text in it, and the hash of that.
+/// Returns a line with another text in it, and its hash.
 pub(crate) fn edited(line: &str, text: &str, other: &str) -> String {
     let (body, _) = line.rsplit_once(",\"_hash\":").unwrap();
     let body = body.replacen(text, other, 1) + "}";

@@ -1,4 +1,4 @@
-//! A log of an application, and a store in memory that fails as it is told.
+//! A log of an application, and a store in memory that fails on demand.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use tracing_audit::{AuditLog, Digest};
 use tracing_audit_forward::{Entry, Error, Forwarder, Gap, Notice, NoticeKind, Position, Sink, SinkError};
 use tracing_subscriber::prelude::*;
 
-/// What a call of the store does before it takes anything.
+/// Decides whether a call of the store fails before it stores anything.
 pub(crate) type Script = Box<dyn FnMut(&[Entry]) -> Option<SinkError> + Send>;
 
 /// A store in memory.
@@ -23,13 +23,13 @@ pub(crate) struct Store(pub(crate) Arc<Mutex<Inner>>);
 #[derive(Default)]
 pub(crate) struct Inner {
     pub(crate) rows: BTreeMap<(String, u64), (Digest, String)>,
-    /// In the order in which they came.
+    /// In the order of arrival.
     pub(crate) came: Vec<(String, u64)>,
     pub(crate) gaps: Vec<Gap>,
-    /// Why it takes no gap.
+    /// Why it refuses gaps.
     pub(crate) takes_no_gap: Option<SinkError>,
     pub(crate) script: Option<Script>,
-    /// Fails after it took everything.
+    /// Whether it fails after it stored everything.
     pub(crate) fails_late: bool,
     pub(crate) asked: u64,
     pub(crate) cannot_be_asked: bool,
@@ -107,7 +107,8 @@ impl Store {
     }
 }
 
-/// A log beside which a forwarder is writes one after each second of silence, so it may come between any two lines.
+/// Returns whether a line is a mark. A log with a forwarder beside it writes one after each second of
+/// silence, so one may appear between any two lines.
 pub(crate) fn is_mark(line: &str) -> bool {
     line.contains("\"kind\":\"mark\"")
 }
@@ -116,7 +117,7 @@ pub(crate) fn unavailable() -> SinkError {
     SinkError::Unavailable { reason: "no answer".to_owned(), retry_after: Some(Duration::ZERO) }
 }
 
-/// A log in a directory of its own.
+/// A log in its own directory.
 pub(crate) struct App {
     pub(crate) dir: TempDir,
     pub(crate) log: AuditLog,
@@ -141,7 +142,7 @@ impl App {
         self.path().join("control").join(name)
     }
 
-    /// What stands in the position of the forwarder that `start` starts.
+    /// Returns the content of the position file of the forwarder that `start` starts.
     pub(crate) fn position(&self) -> String {
         fs::read_to_string(self.control("forward-store")).unwrap_or_default()
     }
@@ -168,7 +169,7 @@ pub(crate) fn emit_to(log: &AuditLog, events: u64) {
     log.flush().unwrap();
 }
 
-/// The lines of all segments, in the order of files.
+/// Returns the lines of all segments, in the order of files.
 pub(crate) fn lines(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
@@ -199,7 +200,7 @@ pub(crate) fn start(app: &App, store: &Store) -> (Forwarder, Notices) {
     (builder.start(&app.log, store.sink()).unwrap(), notices)
 }
 
-/// Waits until the store has everything but what one chain has.
+/// Waits until the store has everything except what one chain has.
 pub(crate) fn drain_others(forwarder: &Forwarder, left_out: u16) {
     let error = forwarder.drain(LONG).unwrap_err();
     assert!(matches!(&error, Error::LeftOut { chains, .. } if *chains == [left_out]), "{error}");

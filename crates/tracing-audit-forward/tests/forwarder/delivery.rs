@@ -70,7 +70,7 @@ fn a_store_that_comes_and_goes_gets_everything_once() {
             forwarder.drain(LONG).unwrap();
         }
         assert!(store.lines() == lines(&app.path()));
-        // Also where the answer was lost behind what was taken.
+        // Even where the answer was lost after the store had accepted the batch.
         assert_eq!(store.came(), store.lines().len());
         assert!(forwarder.stats().failures >= 4);
     }
@@ -105,7 +105,7 @@ fn a_record_that_is_refused_stops_no_other() {
         assert!(list.contains("\"record\":\"000/7:") && list.contains("too odd"), "{list}");
         let position = || fs::read_to_string(app.path().join("control/forward-store")).unwrap();
         assert!(position().contains("\"refused\": 7"), "{}", position());
-        // One is given up, the other taken after all.
+        // One is given up, the other is accepted at last.
         let heads: Vec<Head> = rejected(app.path(), "store").unwrap().iter().map(|one| one.record).collect();
         assert_eq!(heads.iter().map(Head::seq).collect::<Vec<_>>(), [7, 30]);
         give_up(app.path(), "store", &heads[..1]).unwrap_err();
@@ -168,13 +168,13 @@ fn another_record_under_the_same_key_stops_its_chain_and_no_other() {
 }
 
 #[test]
-fn a_store_that_lost_what_it_had_gets_it_again() {
+fn a_store_that_lost_records_gets_them_again() {
     let app = App::new();
     app.emit(30);
     let store = Store::default();
     let (forwarder, notices) = start(&app, &store);
     forwarder.drain(LONG).unwrap();
-    // It fails over, and the other one is behind.
+    // The store fails over to one that is behind.
     let fails = Arc::new(Mutex::new(false));
     let failing = Arc::clone(&fails);
     {
@@ -190,7 +190,7 @@ fn a_store_that_lost_what_it_had_gets_it_again() {
     assert_eq!(forwarder.stats().losses, 1);
     assert!(kinds(&notices).contains(&NoticeKind::StoreLost), "{notices:?}");
     drop(forwarder);
-    // At the next start too, of everything.
+    // Also at the next start, with an empty store.
     store.0.lock().unwrap().rows.clear();
     let (forwarder, notices) = start(&app, &store);
     forwarder.drain(LONG).unwrap();
@@ -199,7 +199,7 @@ fn a_store_that_lost_what_it_had_gets_it_again() {
 }
 
 #[test]
-fn a_store_that_cannot_be_asked_is_believed() {
+fn a_store_that_cannot_be_asked_is_trusted() {
     let app = App::new();
     app.emit(30);
     let store = Store::default();
@@ -214,7 +214,7 @@ fn a_store_that_cannot_be_asked_is_believed() {
 }
 
 #[test]
-fn a_store_that_hangs_holds_nobody() {
+fn a_store_that_hangs_blocks_nobody() {
     let app = App::new();
     app.emit(30);
     let store = Store::with(|_| {
@@ -232,7 +232,7 @@ fn a_store_that_hangs_holds_nobody() {
 }
 
 #[test]
-fn one_forwarder_has_a_name() {
+fn one_forwarder_at_a_time_holds_a_name() {
     let app = App::new();
     app.emit(10);
     let store = Store::default();
@@ -250,7 +250,7 @@ fn one_forwarder_has_a_name() {
 }
 
 #[test]
-fn forwarding_begins_where_it_is_told() {
+fn forwarding_begins_where_it_is_configured_to() {
     let app = App::new();
     app.emit(10);
     let head = app.log.head();
@@ -279,7 +279,7 @@ fn forwarding_begins_where_it_is_told() {
 }
 
 #[test]
-fn what_retention_removed_is_told_and_what_somebody_removed_stops_the_chain() {
+fn what_retention_removed_is_reported_and_what_somebody_removed_stops_the_chain() {
     let app = App::with(|builder| {
         builder
             .rotation(Rotation::never().max_bytes(64 << 10))
@@ -296,7 +296,7 @@ fn what_retention_removed_is_told_and_what_somebody_removed_stops_the_chain() {
     assert!(store.lines() == lines(&app.path()));
     assert_eq!(kinds(&notices), [], "it begins with what is there");
     drop(forwarder);
-    // Now with a position that lies before.
+    // Now with an earlier position.
     for _ in 0..40 {
         app.emit(50);
     }
@@ -344,12 +344,12 @@ fn nothing_is_forwarded_past_a_break() {
     assert_eq!(last, 22, "the record before the edited one");
 }
 
-/// What a process that died had written is offered as well.
+/// What a process wrote before it died is offered as well.
 #[test]
 fn the_tail_of_a_dead_writer_is_recovered() {
     let app = App::new();
     app.emit(10);
-    // The directory as it is while the writer runs, and nobody holds it.
+    // The directory as it is while the writer runs, without anybody holding it.
     let dead = app.dir.path().join("dead");
     fs::create_dir_all(dead.join("control")).unwrap();
     for name in ["audit-000-00000001.jsonl", "control/chain-000.lock"] {
@@ -370,9 +370,9 @@ fn the_tail_of_a_dead_writer_is_recovered() {
     });
 }
 
-/// What such a store says last is no reason to take it for one that answers.
+/// The last answer of such a store does not prove that it works.
 #[test]
-fn pauses_grow_also_for_a_store_that_cannot_be_asked() {
+fn pauses_also_grow_for_a_store_that_cannot_be_asked() {
     let app = App::new();
     app.emit(3);
     let calls = Arc::new(Mutex::new(0));
@@ -390,7 +390,7 @@ fn pauses_grow_also_for_a_store_that_cannot_be_asked() {
 }
 
 #[test]
-fn a_sink_that_panics_ends_the_forwarder_and_that_is_seen() {
+fn a_sink_that_panics_ends_the_forwarder_visibly() {
     let app = App::new();
     app.emit(3);
     let store = Store::with(|_| panic!("a bug of the sink"));
@@ -402,7 +402,7 @@ fn a_sink_that_panics_ends_the_forwarder_and_that_is_seen() {
 
 /// The store never had the last record of the chain, because it refused it.
 #[test]
-fn a_refused_last_record_is_no_loss_of_the_store() {
+fn a_refused_last_record_is_not_a_loss_of_the_store() {
     let app = App::new();
     app.emit(3);
     let store = Store::with(|batch| {
@@ -418,7 +418,7 @@ fn a_refused_last_record_is_no_loss_of_the_store() {
         assert_eq!(kinds(&notices).len(), usize::from(round == 0), "{notices:?}");
     }
     assert_eq!(rejected(app.path(), "store").unwrap().len(), 1);
-    // Half a line in the list, as a crash of an older version or somebody's editor leaves it.
+    // Half a line in the list, as left by a crash of an older version or by an editor.
     let list = app.path().join("control/forward-store.rejected.jsonl");
     let text = fs::read_to_string(&list).unwrap() + "{\"record\":";
     fs::write(&list, text).unwrap();
@@ -433,7 +433,7 @@ fn a_refused_last_record_is_no_loss_of_the_store() {
     assert_eq!(seqs, [5, 7]);
 }
 
-/// What the store lost may not go from the log, also while the store takes nothing.
+/// What the store lost must stay in the log, even while the store accepts nothing.
 #[test]
 fn a_loss_of_the_store_is_on_disk_at_once() {
     let app = App::new();
@@ -453,7 +453,7 @@ fn a_loss_of_the_store_is_on_disk_at_once() {
     assert!(position().contains("\"seq\": 9"), "{}", position());
 }
 
-/// A backup leaves `control/` out, and `restore` brings back the segments only.
+/// A backup omits `control/`, and `restore` restores the segments only.
 #[test]
 fn a_log_that_was_restored_without_control_is_forwarded() {
     use std::os::unix::fs::PermissionsExt as _;

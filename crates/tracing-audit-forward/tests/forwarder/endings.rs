@@ -15,7 +15,7 @@ use tracing_audit_forward::{Entry, Forwarder, NoticeKind, Position, Sink, SinkEr
 
 use super::app::*;
 
-/// Also where a test fails: who waits for it would wait for ever.
+/// Sets the flag even if the test fails; otherwise a thread that waits for it would wait forever.
 struct SetAtTheEnd<'a>(&'a AtomicBool);
 
 impl Drop for SetAtTheEnd<'_> {
@@ -24,9 +24,9 @@ impl Drop for SetAtTheEnd<'_> {
     }
 }
 
-/// It is never at rest, and the store is slow enough to have something left each time.
+/// The log is never idle, and the store is slow enough to have something left each time.
 #[test]
-fn a_log_that_is_written_can_be_drained() {
+fn a_log_that_is_being_written_can_be_drained() {
     let app = App::new();
     let store = Store::with(|_| {
         thread::sleep(Duration::from_millis(20));
@@ -80,9 +80,9 @@ fn a_store_that_hangs_is_not_healthy() {
     assert!(forwarder.stats().is_healthy());
 }
 
-/// However long it was to be left alone.
+/// However long a pause the store asked for.
 #[test]
-fn who_drains_need_not_wait_for_the_end_of_a_pause() {
+fn a_drain_ends_a_pause() {
     let app = App::new();
     app.emit(3);
     let is_down = Arc::new(AtomicBool::new(true));
@@ -99,9 +99,9 @@ fn who_drains_need_not_wait_for_the_end_of_a_pause() {
     assert_eq!(store.lines().len(), 5);
 }
 
-/// It may come back with less.
+/// The store may come back with less.
 #[test]
-fn what_a_store_said_counts_for_nothing_while_it_is_down() {
+fn what_a_store_reported_does_not_count_while_it_is_down() {
     let app = App::new();
     app.emit(10);
     let store = Store::default();
@@ -119,7 +119,7 @@ fn what_a_store_said_counts_for_nothing_while_it_is_down() {
 
 /// The log was cloned, and the store has the records of the other one under the same numbers.
 #[test]
-fn what_a_store_has_of_another_log_counts_for_nothing() {
+fn what_a_store_has_of_another_log_does_not_count() {
     for has_more in [false, true] {
         let app = App::new();
         app.emit(4);
@@ -160,7 +160,7 @@ fn what_a_store_has_of_another_log_counts_for_nothing() {
 }
 
 #[test]
-fn a_beginning_that_the_log_does_not_have_is_refused() {
+fn a_start_record_that_the_log_does_not_have_is_refused() {
     let app = App::new();
     app.emit(10);
     let head = app.log.head();
@@ -182,9 +182,9 @@ fn a_beginning_that_the_log_does_not_have_is_refused() {
     assert_eq!(store.seqs().len(), 1);
 }
 
-/// Somebody removed the file of the lock: whoever takes the new one has the name.
+/// Somebody removed the lock file: whoever locks the new one holds the name.
 #[test]
-fn one_forwarder_has_a_name_whatever_becomes_of_its_lock() {
+fn one_forwarder_holds_a_name_even_if_its_lock_file_is_removed() {
     let app = App::new();
     app.emit(3);
     let store = Store::default();
@@ -221,7 +221,7 @@ impl Drop for PanicsAtTheEnd {
 }
 
 #[test]
-fn a_sink_that_panics_when_it_is_dropped_ends_all_the_same() {
+fn a_sink_that_panics_in_drop_still_ends() {
     let app = App::new();
     app.emit(3);
     let forwarder = Forwarder::builder("store").start(&app.log, PanicsAtTheEnd).unwrap();
@@ -231,9 +231,9 @@ fn a_sink_that_panics_when_it_is_dropped_ends_all_the_same() {
     assert!(begun.elapsed() < Duration::from_millis(400), "it waits for a thread that says that it ended");
 }
 
-/// The position moves on a full disk, or nothing could ever be removed from it.
+/// The position can be written on a full disk; otherwise nothing could ever be removed from it.
 #[test]
-fn a_place_is_kept_for_the_next_position() {
+fn disk_space_is_kept_for_the_next_position() {
     let app = App::with(|builder| builder.retention(Retention::keep_all()));
     app.emit(3);
     let store = Store::default();

@@ -1,4 +1,4 @@
-//! A sink that asks for larger batches, and hears which chains are left out.
+//! A sink that asks for larger batches, and is told which chains are left out.
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +41,7 @@ impl Sink for Paced {
     }
 }
 
-/// A store, how many records each of its batches had, and a forwarder to it.
+/// Returns a store, the size of each of its batches, and a forwarder to it.
 fn paced(app: &App, set: impl FnOnce(&mut Pace)) -> (Store, Arc<Mutex<Vec<usize>>>, Forwarder, LeftOut) {
     let batches = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&batches);
@@ -58,7 +58,7 @@ fn paced(app: &App, set: impl FnOnce(&mut Pace)) -> (Store, Arc<Mutex<Vec<usize>
 }
 
 #[test]
-fn records_wait_for_others_as_long_as_the_sink_says() {
+fn records_linger_as_long_as_the_sink_asks() {
     let app = App::new();
     let linger = Duration::from_secs(2);
     let (store, batches, forwarder, _) = paced(&app, |pace| pace.linger = linger);
@@ -71,7 +71,7 @@ fn records_wait_for_others_as_long_as_the_sink_says() {
     assert!(begun.elapsed() >= linger);
     let offered = batches.lock().unwrap().len();
     assert!(offered <= 2, "{offered} offers of records that came within half a second");
-    // A drain waits for nothing.
+    // A drain does not wait for the interval.
     app.emit(10);
     let begun = Instant::now();
     forwarder.drain(LONG).unwrap();
@@ -96,13 +96,13 @@ fn a_batch_has_as_many_records_and_bytes_as_the_sink_says() {
 }
 
 #[test]
-fn a_sink_hears_which_chains_are_left_out_and_why() {
+fn a_sink_is_told_which_chains_are_left_out_and_why() {
     let app = App::new();
     app.emit(3);
     let (store, _, forwarder, left_out) = paced(&app, |_| {});
     forwarder.drain(LONG).unwrap();
     assert!(left_out.lock().unwrap().is_empty());
-    // Another record lies in the place of the next one.
+    // Another record is in the place of the next one.
     let (id, seq) = store.0.lock().unwrap().rows.keys().next_back().cloned().unwrap();
     let other = store.0.lock().unwrap().rows.values().next().cloned().unwrap();
     for next in 1..10 {
@@ -115,9 +115,9 @@ fn a_sink_hears_which_chains_are_left_out_and_why() {
     assert!(heard.values().all(|why| why.contains("another record")), "{heard:?}");
 }
 
-/// The store took a batch, its answer was lost, and there is nothing more to offer.
+/// The store accepted a batch, its answer was lost, and there is nothing more to offer.
 #[test]
-fn a_sink_hears_that_it_is_healed_although_nothing_is_offered() {
+fn a_sink_is_told_that_it_healed_although_nothing_is_offered() {
     let app = App::new();
     app.emit(3);
     let mut calls = 0;

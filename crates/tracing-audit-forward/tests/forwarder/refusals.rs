@@ -11,7 +11,7 @@ fn refused() -> SinkError {
     SinkError::Refused { reason: "too odd".to_owned() }
 }
 
-/// Refuses a batch with one of these records.
+/// Returns a store that refuses a batch with one of these records.
 fn refuses(bad: impl Fn(u64) -> bool + Send + 'static) -> Store {
     Store::with(move |batch| batch.iter().any(|entry| bad(entry.record.seq())).then(refused))
 }
@@ -20,7 +20,8 @@ fn list(app: &App) -> Vec<u64> {
     rejected(app.path(), "store").unwrap().iter().map(|one| one.record.seq()).collect()
 }
 
-/// More bad ones in a row than are believed, and calls that fail between them: the store is then asked what it has.
+/// More bad records in a row than are taken as refusals, and calls that fail between them, so that the store
+/// is asked what it has.
 #[test]
 fn many_bad_records_in_a_row_stop_no_good_one() {
     for fails_each in [u64::MAX, 3, 7] {
@@ -43,9 +44,9 @@ fn many_bad_records_in_a_row_stop_no_good_one() {
     }
 }
 
-/// It is asked whether it refuses everything with a record that it has, and by now it has less.
+/// The test whether it refuses everything uses a record that it has; by now it has less.
 #[test]
-fn many_bad_records_behind_what_a_store_lost_stop_no_good_one() {
+fn many_bad_records_after_a_loss_of_the_store_stop_no_good_one() {
     let app = App::new();
     app.emit(100);
     let store = Store::default();
@@ -70,9 +71,9 @@ fn many_bad_records_behind_what_a_store_lost_stop_no_good_one() {
     assert_eq!(store.lines().len(), good, "{:?}", store.seqs());
 }
 
-/// That is no matter of what is in a record.
+/// That does not depend on the content of a record.
 #[test]
-fn a_store_that_refuses_everything_needs_somebody() {
+fn a_store_that_refuses_everything_needs_action() {
     let app = App::new();
     app.emit(100);
     let store = refuses(|_| true);
@@ -86,9 +87,9 @@ fn a_store_that_refuses_everything_needs_somebody() {
     }
 }
 
-/// Nothing is set aside for its sake.
+/// Nothing is set aside because of it.
 #[test]
-fn a_store_that_begins_to_refuse_everything_needs_somebody() {
+fn a_store_that_begins_to_refuse_everything_needs_action() {
     for is_started_anew in [false, true] {
         let app = App::new();
         app.emit(10);
@@ -110,9 +111,10 @@ fn a_store_that_begins_to_refuse_everything_needs_somebody() {
     }
 }
 
-/// Killed before what it refused is on the list, it would say that it has it.
+/// If the forwarder were killed before the refused record is on the list, the store would report that it has
+/// it.
 #[test]
-fn a_store_that_can_be_asked_refuses_whole_batches() {
+fn a_partial_refusal_by_a_store_that_can_be_asked_divides_the_batch() {
     let app = App::new();
     app.emit(50);
     let store = Store::with(|batch| {
@@ -127,7 +129,7 @@ fn a_store_that_can_be_asked_refuses_whole_batches() {
 }
 
 #[test]
-fn a_sink_that_names_what_was_not_offered_needs_somebody() {
+fn a_sink_that_refuses_what_was_not_offered_needs_action() {
     type Named = fn(&[Entry]) -> Vec<usize>;
     for named in [(|batch| vec![batch.len()]) as Named, |_| vec![0, 0], |_| vec![]] {
         let app = App::new();
@@ -143,7 +145,7 @@ fn a_sink_that_names_what_was_not_offered_needs_somebody() {
     }
 }
 
-/// A chain that began anew has the number of the one before it, and none of its refusals.
+/// A chain that began anew has the number of the previous one, and none of its refusals.
 #[test]
 fn a_refusal_of_another_chain_hides_no_loss() {
     let app = App::new();
@@ -164,7 +166,7 @@ fn a_refusal_of_another_chain_hides_no_loss() {
 
 /// The store has nothing of the chain, and lost nothing.
 #[test]
-fn all_that_was_offered_may_be_refused() {
+fn a_whole_batch_may_be_refused() {
     let app = App::new();
     app.emit(9);
     let store = refuses(|_| true);
@@ -184,9 +186,9 @@ fn all_that_was_offered_may_be_refused() {
     assert_eq!((forwarder.stats().losses, kinds(&notices)), (0, vec![]));
 }
 
-/// Also where the position is lost, or a kill came between both.
+/// Even if the position is lost, or a kill came between the two.
 #[test]
-fn the_list_says_what_retention_waits_for() {
+fn the_list_determines_what_retention_waits_for() {
     let app = App::new();
     app.emit(20);
     let store = refuses(|seq| seq == 9);
@@ -212,7 +214,7 @@ fn a_list_that_cannot_be_understood_is_named() {
     until("it says so", || forwarder.stats().state == State::Setup);
     let notice = notices.lock().unwrap()[0].message.clone();
     assert!(
-        notice.contains("control/forward-store.rejected.jsonl is no list of refused records"),
+        notice.contains("control/forward-store.rejected.jsonl is not a list of refused records"),
         "{notice}"
     );
     fs::remove_file(app.control("forward-store.rejected.jsonl")).unwrap();
@@ -220,7 +222,7 @@ fn a_list_that_cannot_be_understood_is_named() {
     assert_eq!(store.lines().len(), 5);
 }
 
-/// What a store makes of a gap is its own matter.
+/// What a store does with a gap is up to the store.
 #[test]
 fn a_gap_that_is_refused_stops_nothing() {
     let app = App::with(|builder| {

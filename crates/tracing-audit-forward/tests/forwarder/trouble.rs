@@ -1,4 +1,4 @@
-//! Trouble of the log itself, and what retention and operators are told meanwhile.
+//! Trouble of the log itself, and what retention and operators see meanwhile.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use tracing_audit_forward::{
 
 use super::app::*;
 
-/// Emits into the log of another process, so to say: another chain of the same directory.
+/// Emits into another chain of the same directory, like another process.
 fn another_chain(app: &App, events: u64) {
     let log = AuditLog::builder(app.path()).stderr(false).open().unwrap();
     emit_to(&log, events);
@@ -31,7 +31,7 @@ fn moved(from: &Path, to: &Path) {
     fs::rename(from, to).unwrap();
 }
 
-/// Puts something in the place of a file that can be opened or read by nobody.
+/// Replaces a file by something that nobody can open or read.
 fn make_unreadable(path: &Path, as_directory: bool) -> PathBuf {
     let aside = path.with_extension("aside");
     moved(path, &aside);
@@ -61,9 +61,9 @@ fn seqs_of(store: &Store, wanted: usize) -> Vec<u64> {
     rows.keys().filter(|(of, _)| Some(of) == id.as_ref()).map(|(_, seq)| *seq).collect()
 }
 
-/// It once kept all chains waiting.
+/// Such a chain once blocked all others.
 #[test]
-fn a_chain_that_cannot_be_read_stops_no_other_and_goes_on_later() {
+fn a_chain_that_cannot_be_read_stops_no_other_and_continues_later() {
     for (as_directory, is_at_start) in [(false, true), (true, true), (false, false), (true, false)] {
         let app = App::new();
         app.emit(100);
@@ -97,7 +97,7 @@ fn a_chain_that_cannot_be_read_stops_no_other_and_goes_on_later() {
         let (first, second) = chains_of(&app);
         assert_eq!((first.lag_records, first.fate), (Some(0), Some(Fate::Acknowledged)));
         assert_eq!((second.chain, second.lag_records), (1, None));
-        // What the store has of it the position says.
+        // The position still shows what the store has of it.
         assert_eq!(second.last.map(|head| head.seq()), (!is_at_start).then_some(13));
         assert_eq!(require(app.path(), &["tape"]).unwrap(), ["tape"]);
         assert_eq!(required(app.path()).unwrap(), ["tape"]);
@@ -119,9 +119,9 @@ fn chains_of(app: &App) -> (ChainStatus, ChainStatus) {
     two
 }
 
-/// It once said that the store had the record behind which forwarding began.
+/// Status once reported the record after which forwarding began as acknowledged.
 #[test]
-fn status_tells_what_the_store_has_from_where_forwarding_stands() {
+fn status_distinguishes_what_the_store_has_from_where_forwarding_begins() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("log");
     let emit = || {
@@ -155,7 +155,7 @@ fn status_tells_what_the_store_has_from_where_forwarding_stands() {
 }
 
 #[test]
-fn a_log_of_which_nothing_can_be_read_is_no_trouble_of_the_store() {
+fn an_unreadable_log_is_not_trouble_of_the_store() {
     let app = App::new();
     app.emit(10);
     app.log.close().unwrap();
@@ -178,7 +178,7 @@ fn a_log_of_which_nothing_can_be_read_is_no_trouble_of_the_store() {
 
 /// A later version may write it.
 #[test]
-fn a_chain_whose_first_line_is_not_understood_is_said_and_stays_so() {
+fn a_chain_whose_first_line_is_not_understood_stays_reported() {
     let app = App::new();
     app.emit(3);
     let logs = [3, 4].map(|events| {
@@ -234,7 +234,7 @@ fn a_stopped_chain_that_cannot_be_read_stops_no_other() {
 
 /// A store that acknowledged records and lost them before it was asked: the log still has them.
 #[test]
-fn retention_believes_what_the_store_says_when_it_is_asked() {
+fn retention_relies_on_what_the_store_reports() {
     let app = App::with(|builder| {
         builder.retention(Retention::keep_all().max_segments(1).require_forwarded(["store"]))
     });
@@ -259,9 +259,9 @@ fn retention_believes_what_the_store_says_when_it_is_asked() {
     until("the store said that it has it", || !first.exists());
 }
 
-/// Neither the chains that are there when it begins nor those that begin while it runs.
+/// Neither the chains that exist when it begins nor those that begin while it runs.
 #[test]
-fn retention_does_not_believe_what_was_only_acknowledged() {
+fn retention_does_not_rely_on_what_was_only_acknowledged() {
     let app = App::new();
     app.emit(20);
     let store = Store::default();
@@ -274,7 +274,7 @@ fn retention_does_not_believe_what_was_only_acknowledged() {
 }
 
 #[test]
-fn a_store_that_falls_behind_is_told_of_once() {
+fn a_store_that_falls_behind_is_reported_once() {
     let app = App::new();
     let down = Arc::new(AtomicBool::new(true));
     let is_down = Arc::clone(&down);
@@ -306,7 +306,7 @@ fn a_store_that_falls_behind_is_told_of_once() {
 
 /// The store never had it, and nobody wants it offered again.
 #[test]
-fn a_last_record_that_was_given_up_is_no_loss_of_the_store() {
+fn a_last_record_that_was_given_up_is_not_a_loss_of_the_store() {
     let app = App::new();
     app.emit(3);
     let store = Store::with(|batch| {

@@ -5,7 +5,7 @@ use tracing_audit_forward::{Nats, NatsAllow, Sink as _};
 
 use crate::{check_setup, records::events, server::Server};
 
-/// Refused with this name and advice, and taken where it is allowed.
+/// Checks that a stream is refused with this name and advice, and accepted if that is allowed.
 #[track_caller]
 fn check(server: &Server, number: usize, other: &Value, name: &str, advice: &str) {
     let (stream, prefix) = (format!("S{number}"), format!("s{number}"));
@@ -43,9 +43,9 @@ fn a_stream_that_may_lose_records_is_refused_unless_that_is_allowed() {
         (json!({ "retention": "workqueue" }), "workqueue", "--retention=limits"),
         (json!({ "deny_delete": false }), "delete", "--deny-delete"),
         (json!({ "deny_purge": false }), "purge", "--deny-purge"),
-        (json!({ "deny_purge": false, "allow_rollup_hdrs": true }), "purge,rollup", "take the place of all"),
+        (json!({ "deny_purge": false, "allow_rollup_hdrs": true }), "purge,rollup", "may replace all"),
         (json!({ "no_ack": true, "allow_atomic": false }), "no-ack", "acknowledges nothing"),
-        (json!({ "allow_msg_ttl": true }), "message-ttl", "how long they live"),
+        (json!({ "allow_msg_ttl": true }), "message-ttl", "set their own lifetime"),
         (json!({ "persist_mode": "async", "allow_atomic": false }), "async-persist", "before it writes"),
         (json!({ "max_msg_size": 10_000 }), "small-messages", "--max-msg-size=-1"),
     ];
@@ -68,8 +68,8 @@ fn a_stream_that_may_lose_records_is_refused_unless_that_is_allowed() {
 }
 
 #[test]
-fn all_that_is_wrong_is_named_at_once() {
-    let Some(server) = Server::start("all_that_is_wrong_is_named_at_once") else { return };
+fn every_risky_setting_is_named_at_once() {
+    let Some(server) = Server::start("every_risky_setting_is_named_at_once") else { return };
     server.admin().make(
         "AUDIT",
         &json!({ "storage": "memory", "deny_delete": false, "max_age": 3_600_000_000_000_u64 }),
@@ -120,7 +120,7 @@ fn lines_that_do_not_fit_are_refused_one_by_one() {
     store.offer(&entries[..large]).unwrap();
     let outcome = store.offer(&entries[large..=large]);
     assert!(matches!(outcome, Err(tracing_audit_forward::SinkError::Refused { .. })), "{outcome:?}");
-    // As the forwarder does behind a record that was refused.
+    // As the forwarder does after a record that was refused.
     store.offer(&entries[large + 1..]).unwrap();
     assert_eq!(server.admin().count("AUDIT"), entries.len() as u64 - 1);
 }

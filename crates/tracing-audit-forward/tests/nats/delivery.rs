@@ -12,7 +12,7 @@ use crate::{
     store, subject,
 };
 
-/// Both ways to publish: as atomic batches, and one after the other.
+/// Both ways of publishing: as atomic batches, and one after another.
 fn both(test: &str, check: impl Fn(&Server, Nats)) {
     for is_atomic in [true, false] {
         let Some(server) = Server::start(test) else { return };
@@ -21,8 +21,8 @@ fn both(test: &str, check: impl Fn(&Server, Nats)) {
 }
 
 #[test]
-fn records_are_stored_byte_for_byte_whatever_they_hold() {
-    both("records_are_stored_byte_for_byte_whatever_they_hold", |server, mut store| {
+fn records_are_stored_byte_for_byte_whatever_they_contain() {
+    both("records_are_stored_byte_for_byte_whatever_they_contain", |server, mut store| {
         let entries = logged(|| {
             let every = (0..=0x0010_FFFF).step_by(0x1_01).filter_map(char::from_u32).collect::<String>();
             let long = "é".repeat(40_000);
@@ -36,8 +36,8 @@ fn records_are_stored_byte_for_byte_whatever_they_hold() {
 }
 
 #[test]
-fn what_is_offered_again_is_not_doubled() {
-    both("what_is_offered_again_is_not_doubled", |server, mut store| {
+fn what_is_offered_again_is_not_duplicated() {
+    both("what_is_offered_again_is_not_duplicated", |server, mut store| {
         let entries = events(50);
         store.offer(&entries[..20]).unwrap();
         store.offer(&entries[..20]).unwrap();
@@ -46,7 +46,7 @@ fn what_is_offered_again_is_not_doubled() {
         store.offer(&twice).unwrap();
         store.offer(&[]).unwrap();
         check_stored(&server.admin(), &mut store, &entries);
-        // By another sender, which knows of nothing, and when the duplicate window of 100 ms is over.
+        // By another sender, without any state, after the duplicate window of 100 ms.
         thread::sleep(Duration::from_millis(300));
         let mut other = Nats::new(&server.url("AUDIT")).unwrap();
         other.offer(&entries[..30]).unwrap();
@@ -57,15 +57,16 @@ fn what_is_offered_again_is_not_doubled() {
 }
 
 #[test]
-fn more_than_one_atomic_batch_is_stored_in_its_order() {
-    let Some(server) = Server::start("more_than_one_atomic_batch_is_stored_in_its_order") else { return };
+fn more_than_one_atomic_batch_is_stored_in_order() {
+    let Some(server) = Server::start("more_than_one_atomic_batch_is_stored_in_order") else { return };
     let mut store = store(&server, true);
     let entries = events(2_500);
     store.offer(&entries).unwrap();
     let report = store.verify().unwrap();
     assert!(report.is_intact() && report.records() == entries.len() as u64, "{report}");
     assert_eq!(server.admin().count("AUDIT"), entries.len() as u64);
-    // All of a batch in one: the last message has the number of its batch and the mark of its end.
+    // All records of the batch were published at once: the last message has the number of its batch and the
+    // mark of its end.
     let get = json!({ "last_by_subj": subject(&entries[0]) }).to_string();
     let last = server.admin().ask("$JS.API.STREAM.MSG.GET.AUDIT", &get);
     assert_eq!(last["message"]["seq"], entries.len() as u64);
@@ -74,7 +75,7 @@ fn more_than_one_atomic_batch_is_stored_in_its_order() {
 #[test]
 fn another_record_under_the_same_key_is_a_conflict() {
     both("another_record_under_the_same_key_is_a_conflict", |server, mut store| {
-        // Two logs of one chain: a log that was restored went on in another way.
+        // Two logs of one chain: a log that was restored and then diverged.
         let event =
             |n: u32| format!(r#""ts":"2026-11-10T00:00:00.000000000Z","kind":"event","fields":{{"n":{n}}}"#);
         let (one, other): (Vec<String>, Vec<String>) =
@@ -82,7 +83,7 @@ fn another_record_under_the_same_key_is_a_conflict() {
         let members = |texts: &[String]| by_hand(&texts.iter().map(String::as_str).collect::<Vec<_>>());
         let (one, other) = (members(&one), members(&other));
         store.offer(&one[..8]).unwrap();
-        // By who knows what is there, and by who does not.
+        // By a sender that knows what is there, and by one that does not.
         let mut fresh = Nats::new(&server.url("AUDIT")).unwrap();
         for sender in [&mut store, &mut fresh] {
             let outcome = sender.offer(&other[..12]);
@@ -91,7 +92,7 @@ fn another_record_under_the_same_key_is_a_conflict() {
             assert_eq!(outcome, Err(SinkError::Conflict { index: 1, stored: one[6].record.hash() }));
         }
         check_stored(&server.admin(), &mut store, &one[..8]);
-        // The others of the batch are not kept back: the forwarder offers them again without that chain.
+        // The other chains of the batch are not delayed: the forwarder offers them again without that chain.
         let another = events(5);
         let mixed = [&another[..], &other[..12]].concat();
         let index = another.len() + 7;
@@ -117,7 +118,7 @@ fn two_senders_of_one_chain_are_kept_apart() {
         // Both know of the same last record.
         assert_eq!(store.positions(&ids).unwrap(), clone.positions(&ids).unwrap());
         store.offer(&one[4..10]).unwrap();
-        // The clone goes on with another one: it is told, and nothing of it is stored.
+        // The clone continues with a different record: that is a conflict, and nothing of it is stored.
         let outcome = clone.offer(&other[4..8]);
         assert_eq!(
             outcome,
@@ -125,13 +126,13 @@ fn two_senders_of_one_chain_are_kept_apart() {
             "{outcome:?}"
         );
         check_stored(&server.admin(), &mut store, &one[..10]);
-        // A second sender of the same log doubles nothing, and needs no second call for what is there.
+        // A second sender of the same log duplicates nothing, and needs no second call for what is there.
         let mut second = Nats::new(&server.url("AUDIT")).unwrap();
         second.positions(&ids).unwrap();
         store.offer(&one[10..20]).unwrap();
         second.offer(&one[10..15]).unwrap();
         second.offer(&one[..30]).unwrap();
-        // The first one is behind now, and is told so before anything of its own is stored.
+        // The first one is behind now, and learns that before anything of its own is stored.
         check_unavailable(&store.offer(&one[20..32]), "asked what it has");
         store.positions(&ids).unwrap();
         store.offer(&one[30..32]).unwrap();
@@ -164,12 +165,12 @@ fn positions_are_the_last_records_of_the_chains() {
 }
 
 #[test]
-fn gaps_are_noted_once_and_explain_holes() {
-    both("gaps_are_noted_once_and_explain_holes", |server, mut store| {
+fn gaps_are_stored_once_and_explain_holes() {
+    both("gaps_are_stored_once_and_explain_holes", |server, mut store| {
         let entries = events(20);
         let id = Arc::clone(&entries[0].chain_id);
         let gap = |first, last| Gap::new(Arc::clone(&id), 0, first..=last);
-        // At the beginning of a chain nothing is before it.
+        // At the beginning of a chain there is nothing before it.
         store.gap(&gap(1, 2)).unwrap();
         assert_eq!(store.positions(&[Arc::clone(&id)]).unwrap(), Some(vec![]));
         store.offer(&entries[2..4]).unwrap();
@@ -186,7 +187,7 @@ fn gaps_are_noted_once_and_explain_holes() {
         assert!(report.to_string().contains("records 5 to 9 are not here"), "{report}");
         let CopyChain { chain, last, .. } = &report.chains()[0];
         assert_eq!((*chain, last.as_ref()), (Some(0), Some(&position(entries.last().unwrap()))));
-        // A record before the end is found through the gaps; one in a gap is not there, and cannot be put there.
+        // A record before the end is found across the gaps; one in a gap is absent, and cannot be inserted.
         other.offer(&entries[3..4]).unwrap();
         let outcome = other.offer(&entries[5..6]);
         assert!(matches!(outcome, Err(SinkError::Refused { .. })), "{outcome:?}");
@@ -194,17 +195,17 @@ fn gaps_are_noted_once_and_explain_holes() {
 }
 
 #[test]
-fn nothing_is_stored_behind_a_hole() {
-    both("nothing_is_stored_behind_a_hole", |server, mut store| {
+fn nothing_is_stored_after_a_hole() {
+    both("nothing_is_stored_after_a_hole", |server, mut store| {
         let entries = events(30);
         store.offer(&entries[..10]).unwrap();
-        // Somebody takes the stream away and makes it again, between two batches.
+        // Somebody deletes and recreates the stream between two batches.
         let admin = server.admin();
         admin.ask("$JS.API.STREAM.DELETE.AUDIT", "");
         admin.make("AUDIT", &json!({ "allow_atomic": admin.client.is_server_compatible(2, 12, 0) }));
         check_unavailable(&store.offer(&entries[10..20]), "asked what it has");
         assert_eq!(admin.count("AUDIT"), 0);
-        // Nor by who did not ask.
+        // Nor by one that did not ask.
         let mut other = Nats::new(&server.url("AUDIT")).unwrap();
         check_unavailable(&other.offer(&entries[10..20]), "is offered: it is asked again");
         assert_eq!(store.positions(&[Arc::clone(&entries[0].chain_id)]).unwrap(), Some(vec![]));
@@ -247,14 +248,14 @@ fn calls_work_on_the_threads_of_a_runtime() {
         store.close();
         store.offer(&entries).unwrap();
         drop(store);
-        // And where it is dropped while nothing is connected.
+        // Also if it is dropped without a connection.
         drop(Nats::new(&server.url("AUDIT")).unwrap());
     });
 }
 
 #[test]
-fn whose_log_it_is_must_be_said_and_stands_in_the_subject() {
-    let Some(server) = Server::start("whose_log_it_is_must_be_said_and_stands_in_the_subject") else {
+fn the_origin_is_required_and_is_part_of_the_subject() {
+    let Some(server) = Server::start("the_origin_is_required_and_is_part_of_the_subject") else {
         return;
     };
     drop(store(&server, true));
@@ -268,7 +269,8 @@ fn whose_log_it_is_must_be_said_and_stands_in_the_subject() {
     store.offer(&entries).unwrap();
     let subjects: Vec<String> = server.admin().all("AUDIT").into_iter().map(|(subject, _)| subject).collect();
     assert_eq!(subjects[0], format!("audit.web%20shop.n1%2Eexample.{}", entries[0].chain_id));
-    // What the URL says counts. Ids of messages are known for the whole stream, so this waits for the end of the window.
+    // The URL takes precedence. Message ids are known in the whole stream, so this waits for the end of the
+    // duplicate window.
     thread::sleep(Duration::from_millis(300));
     let mut store = Nats::builder(&url).service("other").host("other").build().unwrap();
     store.offer(&entries).unwrap();

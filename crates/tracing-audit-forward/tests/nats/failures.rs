@@ -1,4 +1,4 @@
-//! Servers and connections that fail, and what a forwarder is told.
+//! Servers and connections that fail, and the errors for the forwarder.
 
 use std::{
     fs,
@@ -26,25 +26,25 @@ use crate::{
     store,
 };
 
-/// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for something that must happen.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// As a forwarder does: the same again until it is taken.
+/// Offers the same again until it is accepted, as a forwarder does.
 #[track_caller]
 fn offer_until_taken(store: &mut Nats, batch: &[Entry]) {
     let begun = Instant::now();
     while let Err(error) = store.offer(batch) {
         assert!(matches!(error, SinkError::Unavailable { .. }), "{error}");
-        assert!(begun.elapsed() < PATIENCE, "{error}");
+        assert!(begun.elapsed() < TIMEOUT, "{error}");
         thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
-fn a_server_and_a_stream_need_not_be_there_at_first() {
+fn a_server_and_a_stream_may_be_missing_at_first() {
     let mut server = match Server::prepare("") {
         Ok(server) => server,
-        Err(why) => return skip("a_server_and_a_stream_need_not_be_there_at_first", &why),
+        Err(why) => return skip("a_server_and_a_stream_may_be_missing_at_first", &why),
     };
     let entries = events(5);
     let mut store = Nats::new(&server.url("AUDIT")).unwrap();
@@ -101,7 +101,7 @@ fn a_killed_server_has_everything_that_it_acknowledged() {
     }
 }
 
-/// Ends the other thread of a test also where this one panics.
+/// Ends the other thread of a test even if this one panics.
 struct SetAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for SetAtEnd<'_> {
@@ -111,18 +111,18 @@ impl Drop for SetAtEnd<'_> {
 }
 
 #[test]
-fn an_acknowledgement_that_is_lost_doubles_nothing() {
+fn a_lost_acknowledgement_duplicates_nothing() {
     for is_atomic in [true, false] {
-        let Some(server) = Server::start("an_acknowledgement_that_is_lost_doubles_nothing") else { return };
+        let Some(server) = Server::start("a_lost_acknowledgement_duplicates_nothing") else { return };
         drop(store(&server, is_atomic));
-        let (port, wishes) = proxy::start(server.port());
+        let (port, faults) = proxy::start(server.port());
         let mut store = Nats::new(&Server::url_at(port, "boss", "AUDIT")).unwrap();
         let entries = events(40);
         let last = position(entries.last().unwrap());
         for (batch, cuts) in entries.chunks(10).zip(1..) {
-            wishes.cut_at_acknowledgement.store(true, Ordering::SeqCst);
+            faults.cut_at_acknowledgement.store(true, Ordering::SeqCst);
             check_unavailable(&store.offer(batch), "cannot publish records: the connection was lost");
-            assert_eq!(wishes.cuts.load(Ordering::SeqCst), cuts);
+            assert_eq!(faults.cuts.load(Ordering::SeqCst), cuts);
             if cuts % 2 == 0 {
                 // Past the duplicate window of 100 ms.
                 thread::sleep(Duration::from_millis(300));
@@ -132,9 +132,9 @@ fn an_acknowledgement_that_is_lost_doubles_nothing() {
         }
         check_stored(&server.admin(), &mut store, &entries);
         assert_eq!(store.positions(slice::from_ref(&last.chain_id)).unwrap(), Some(vec![last.clone()]));
-        // The same of a gap.
+        // The same for a gap.
         let gap = Gap::new(last.chain_id, 0, 100..=200);
-        wishes.cut_at_acknowledgement.store(true, Ordering::SeqCst);
+        faults.cut_at_acknowledgement.store(true, Ordering::SeqCst);
         check_unavailable(&store.gap(&gap), "cannot publish records: the connection was lost");
         store.gap(&gap).unwrap();
         assert_eq!(server.admin().count("AUDIT"), entries.len() as u64 + 1);
@@ -142,24 +142,25 @@ fn an_acknowledgement_that_is_lost_doubles_nothing() {
 }
 
 #[test]
-fn an_acknowledgement_that_is_late_doubles_nothing() {
-    let Some(server) = Server::start("an_acknowledgement_that_is_late_doubles_nothing") else { return };
+fn a_late_acknowledgement_duplicates_nothing() {
+    let Some(server) = Server::start("a_late_acknowledgement_duplicates_nothing") else { return };
     drop(store(&server, true));
-    let (port, wishes) = proxy::start(server.port());
+    let (port, faults) = proxy::start(server.port());
     let builder =
         Nats::builder(&Server::url_at(port, "boss", "AUDIT")).answer_timeout(Duration::from_millis(700));
     let mut store = builder.build().unwrap();
     let entries = events(30);
     store.offer(&entries[..10]).unwrap();
-    wishes.drop_acknowledgements.store(true, Ordering::SeqCst);
+    faults.drop_acknowledgements.store(true, Ordering::SeqCst);
     check_unavailable(&store.offer(&entries[..20]), "no answer within 0.7 s");
-    wishes.drop_acknowledgements.store(false, Ordering::SeqCst);
+    faults.drop_acknowledgements.store(false, Ordering::SeqCst);
     assert_eq!(server.admin().count("AUDIT"), 20);
     offer_until_taken(&mut store, &entries);
     check_stored(&server.admin(), &mut store, &entries);
 }
 
-/// The client connects again by itself, and would then publish what it still had. The session ends before.
+/// The client reconnects by itself, and would then publish what was still pending. The session ends before
+/// that.
 #[test]
 fn what_a_lost_connection_had_to_send_is_not_sent_later() {
     for is_atomic in [true, false] {
@@ -167,18 +168,18 @@ fn what_a_lost_connection_had_to_send_is_not_sent_later() {
             return;
         };
         drop(store(&server, is_atomic));
-        let (port, wishes) = proxy::start(server.port());
+        let (port, faults) = proxy::start(server.port());
         let mut store = Nats::new(&Server::url_at(port, "boss", "AUDIT")).unwrap();
         let entries = events(800);
         store.offer(&entries[..10]).unwrap();
-        wishes.cut_before_records.store(true, Ordering::SeqCst);
+        faults.cut_before_records.store(true, Ordering::SeqCst);
         check_unavailable(&store.offer(&entries[10..]), "the connection was lost");
-        wishes.cut_before_records.store(false, Ordering::SeqCst);
-        // Longer than the client takes to connect again.
+        faults.cut_before_records.store(false, Ordering::SeqCst);
+        // Longer than the client takes to reconnect.
         thread::sleep(Duration::from_millis(500));
         let admin = server.admin();
         assert_eq!(admin.count("AUDIT"), 10);
-        // Another sender was faster; what is sent now follows on that.
+        // Another sender was faster; what is sent now follows that.
         Nats::new(&server.url("AUDIT")).unwrap().offer(&entries[..50]).unwrap();
         offer_until_taken(&mut store, &entries);
         check_stored(&admin, &mut store, &entries);
@@ -186,9 +187,8 @@ fn what_a_lost_connection_had_to_send_is_not_sent_later() {
 }
 
 #[test]
-fn a_server_that_was_restarted_between_calls_is_connected_to_again() {
-    let Some(mut server) = Server::start("a_server_that_was_restarted_between_calls_is_connected_to_again")
-    else {
+fn a_restarted_server_is_connected_to_again() {
+    let Some(mut server) = Server::start("a_restarted_server_is_connected_to_again") else {
         return;
     };
     let mut store = store(&server, true);
@@ -208,8 +208,8 @@ fn a_server_that_was_restarted_between_calls_is_connected_to_again() {
 }
 
 #[test]
-fn no_call_waits_for_ever() {
-    let Some(server) = Server::start("no_call_waits_for_ever") else { return };
+fn no_call_waits_forever() {
+    let Some(server) = Server::start("no_call_waits_forever") else { return };
     drop(store(&server, true));
     let entries = events(3);
     let second = Duration::from_secs(1);
@@ -217,15 +217,15 @@ fn no_call_waits_for_ever() {
         let builder = Nats::builder(&Server::url_at(port, "boss", "AUDIT"));
         builder.connect_timeout(second).answer_timeout(second).build().unwrap()
     };
-    // Accepts, and says nothing.
+    // Accepts connections, and never answers.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let begun = Instant::now();
     check_unavailable(&bounded(silent.local_addr().unwrap().port()).offer(&entries), "timed out");
     assert!(begun.elapsed() < Duration::from_secs(10));
-    let (port, wishes) = proxy::start(server.port());
+    let (port, faults) = proxy::start(server.port());
     let mut store = bounded(port);
     offer_until_taken(&mut store, &entries[..1]);
-    wishes.silence.store(true, Ordering::SeqCst);
+    faults.silence.store(true, Ordering::SeqCst);
     let begun = Instant::now();
     check_unavailable(&store.offer(&entries), "no answer within 1 s");
     check_unavailable(&store.positions(&[]), "timed out");
@@ -247,7 +247,7 @@ fn a_full_stream_is_a_reason_to_wait() {
         feed.state().unwrap();
         let full = entries.chunks(40).find_map(|batch| store.offer(batch).err());
         check_unavailable(&Err::<(), _>(full.unwrap()), "maximum bytes exceeded");
-        // Who watches does not take it for one that stores: also of a new connection.
+        // A monitor can see that it stores nothing: also of a new connection.
         store.positions(&[]).unwrap();
         wait_for_trouble(&mut feed, true);
         let report = store.verify().unwrap();
@@ -260,7 +260,7 @@ fn a_full_stream_is_a_reason_to_wait() {
     }
 }
 
-/// Waits for a sign of life that says that nothing can be stored, or no longer says so.
+/// Waits for a heartbeat that reports that nothing can be stored, or no longer reports it.
 #[track_caller]
 fn wait_for_trouble(feed: &mut NatsFeed, is_expected: bool) {
     let begun = Instant::now();
@@ -268,15 +268,15 @@ fn wait_for_trouble(feed: &mut NatsFeed, is_expected: bool) {
         if feed.beats().iter().any(|beat| beat.trouble.is_some() == is_expected) {
             return;
         }
-        assert!(begun.elapsed() < PATIENCE);
+        assert!(begun.elapsed() < TIMEOUT);
         thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// With a whole forwarder: the stream is gone, and everything is sent again.
+/// With a complete forwarder: the stream is gone, and everything is sent again.
 #[test]
-fn a_stream_that_was_deleted_and_made_again_gets_everything_again() {
-    let Some(server) = Server::start("a_stream_that_was_deleted_and_made_again_gets_everything_again") else {
+fn a_stream_that_was_deleted_and_recreated_gets_everything_again() {
+    let Some(server) = Server::start("a_stream_that_was_deleted_and_recreated_gets_everything_again") else {
         return;
     };
     let mut store = store(&server, true);
@@ -295,27 +295,28 @@ fn a_stream_that_was_deleted_and_made_again_gets_everything_again() {
     let told = std::sync::Arc::clone(&notices);
     let builder = Forwarder::builder("nats").on_notice(move |notice| told.lock().unwrap().push(notice.kind));
     let forwarder = builder.start_beside(&path, Nats::new(&server.url("AUDIT")).unwrap()).unwrap();
-    forwarder.drain(PATIENCE).unwrap();
+    forwarder.drain(TIMEOUT).unwrap();
     let admin = server.admin();
     admin.ask("$JS.API.STREAM.DELETE.AUDIT", "");
     admin.make("AUDIT", &json!({}));
     emit(50);
     log.close().unwrap();
     // Draining asks the stream what it has.
-    forwarder.drain(PATIENCE).unwrap();
+    forwarder.drain(TIMEOUT).unwrap();
     assert!(notices.lock().unwrap().contains(&NoticeKind::StoreLost));
-    forwarder.close(PATIENCE).unwrap();
+    forwarder.close(TIMEOUT).unwrap();
     check_stored(&admin, &mut store, &crate::records::read(&path));
 }
 
 #[test]
-fn an_edited_stream_is_noticed_when_it_is_asked() {
-    let Some(server) = Server::start("an_edited_stream_is_noticed_when_it_is_asked") else { return };
+fn a_reconfigured_stream_is_noticed_when_it_is_asked() {
+    let Some(server) = Server::start("a_reconfigured_stream_is_noticed_when_it_is_asked") else { return };
     let mut store = store(&server, true);
     let entries = events(20);
     store.offer(&entries[..10]).unwrap();
     let admin = server.admin();
-    // Atomic batches are no longer allowed: the next batch is refused, and the one after is sent in the other way.
+    // Atomic batches are no longer allowed: the next batch is refused, and the one after it is sent one by
+    // one.
     admin.edit("AUDIT", &json!({ "allow_atomic": false }));
     offer_until_taken(&mut store, &entries);
     check_stored(&admin, &mut store, &entries);
@@ -324,8 +325,8 @@ fn an_edited_stream_is_noticed_when_it_is_asked() {
 }
 
 #[test]
-fn credentials_are_checked_and_never_told() {
-    let Some(server) = Server::start("credentials_are_checked_and_never_told") else { return };
+fn credentials_are_checked_and_never_shown() {
+    let Some(server) = Server::start("credentials_are_checked_and_never_shown") else { return };
     drop(store(&server, true));
     let entries = events(2);
     let wrong = server.url("AUDIT").replace(PASSWORD, "Wr0ng");
@@ -374,7 +375,7 @@ fn a_certificate_is_verified() {
     trusted(&server).create_stream(1).unwrap();
     trusted(&server).offer(&entries).unwrap();
     assert_eq!(trusted(&server).verify().unwrap().records(), entries.len() as u64);
-    // An authority that nobody named, and a certificate of another name.
+    // A certificate of an authority that is not trusted, and one for another name.
     check_setup(&Nats::new(&url(&server)).unwrap().offer(&entries), "certificate");
     let other = start("other.example").unwrap();
     check_setup(&trusted(&other).offer(&entries), "certificate");
@@ -385,11 +386,11 @@ fn a_certificate_is_verified() {
     assert!(!plain.log().contains("boss"), "{}", plain.log());
 }
 
-/// Somebody else published behind a chain. It stops; the others go on.
+/// Somebody else published after a chain. It stops; the others continue.
 #[test]
-fn a_foreign_message_stops_the_chain_that_it_is_behind() {
+fn a_foreign_message_stops_its_chain() {
     for is_atomic in [true, false] {
-        let Some(server) = Server::start("a_foreign_message_stops_the_chain_that_it_is_behind") else {
+        let Some(server) = Server::start("a_foreign_message_stops_its_chain") else {
             return;
         };
         let mut first = store(&server, is_atomic);
@@ -398,7 +399,7 @@ fn a_foreign_message_stops_the_chain_that_it_is_behind() {
         let id = &one[0].chain_id;
         server.admin().publish(&format!("audit.web.n1.{id}"), "{}", &[]);
         let both = [&two[..5], &one[5..]].concat();
-        // Also where it came while a sender was connected.
+        // Also if it was published while a sender was connected.
         let mut second = Nats::new(&server.url("AUDIT")).unwrap();
         for store in [&mut first, &mut second] {
             let outcome = store.offer(&both);

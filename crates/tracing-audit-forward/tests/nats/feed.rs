@@ -20,7 +20,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Everything from a place on.
+/// Reads everything from a place on.
 #[track_caller]
 fn everything(feed: &mut NatsFeed, place: u64) -> Vec<Delivered> {
     feed.start(place).unwrap();
@@ -46,7 +46,7 @@ fn check_lines(delivered: &[Delivered], expected: &[Entry]) {
     }
 }
 
-/// The others, where so many are none of a forwarder.
+/// Returns the others, after checking that this many are not of a forwarder.
 #[track_caller]
 fn without_strangers(delivered: Vec<Delivered>, strangers: usize) -> Vec<Delivered> {
     let count = delivered.len();
@@ -76,7 +76,7 @@ fn everything_is_delivered_in_order_from_any_place() {
     check_lines(&everything(&mut feed, 30), &all[29..]);
     check_lines(&everything(&mut feed, 0), &all);
     assert!(everything(&mut feed, 1_000).is_empty());
-    // It waits for what comes, and no longer than for that.
+    // It waits for new messages, and only as long as necessary.
     feed.start(all.len() as u64 + 1).unwrap();
     let gap = Gap::new(Arc::clone(&one[0].chain_id), 3, 100..=120);
     let begun = Instant::now();
@@ -98,8 +98,8 @@ fn everything_is_delivered_in_order_from_any_place() {
 }
 
 #[test]
-fn messages_of_nobody_are_strangers() {
-    let Some(server) = Server::start("messages_of_nobody_are_strangers") else { return };
+fn messages_of_no_forwarder_are_strangers() {
+    let Some(server) = Server::start("messages_of_no_forwarder_are_strangers") else { return };
     let admin = server.admin();
     admin.make("AUDIT", &json!({ "subjects": ["audit.>", "other.>"], "deny_delete": false }));
     let mut store = Nats::new(&format!("{}&allow=delete", server.url("AUDIT"))).unwrap();
@@ -115,7 +115,7 @@ fn messages_of_nobody_are_strangers() {
     ] {
         admin.publish(&subject, payload, &[]);
     }
-    // One larger than the server may send ahead, which everything has to wait for and get past.
+    // One that is larger than the server may send ahead.
     store.offer(&entries[5..]).unwrap();
     let mut feed = NatsFeed::new(&server.url("AUDIT")).unwrap();
     check_lines(&without_strangers(everything(&mut feed, 1), 5), &entries);
@@ -127,8 +127,9 @@ fn messages_of_nobody_are_strangers() {
 }
 
 #[test]
-fn a_feed_goes_on_after_a_failure_and_knows_another_stream() {
-    let Some(mut server) = Server::start("a_feed_goes_on_after_a_failure_and_knows_another_stream") else {
+fn a_feed_continues_after_a_failure_and_recognises_another_stream() {
+    let Some(mut server) = Server::start("a_feed_continues_after_a_failure_and_recognises_another_stream")
+    else {
         return;
     };
     let mut store = store(&server, true);
@@ -141,7 +142,7 @@ fn a_feed_goes_on_after_a_failure_and_knows_another_stream() {
     server.kill();
     let outcome = loop {
         match feed.next(5, SECOND) {
-            // What the server had sent ahead.
+            // What the server had already sent ahead.
             Ok(more) => delivered.extend(more),
             Err(error) => break error,
         }
@@ -169,7 +170,7 @@ fn a_connection_that_breaks_loses_nothing_silently() {
     for batch in entries.chunks(20) {
         store.offer(batch).unwrap();
     }
-    let (port, wishes) = proxy::start(server.port());
+    let (port, faults) = proxy::start(server.port());
     let mut feed = NatsFeed::new(&Server::url_at(port, "boss", "AUDIT")).unwrap();
     feed.start(1).unwrap();
     let (mut delivered, mut failures) = (Vec::new(), 0);
@@ -177,7 +178,7 @@ fn a_connection_that_breaks_loses_nothing_silently() {
     while delivered.len() < entries.len() {
         assert!(begun.elapsed() < 60 * SECOND);
         if delivered.len() > 50 && failures < 3 {
-            wishes.cut_at_message.store(true, std::sync::atomic::Ordering::SeqCst);
+            faults.cut_at_message.store(true, std::sync::atomic::Ordering::SeqCst);
         }
         if let Ok(more) = feed.next(30, SECOND) {
             delivered.extend(more);
@@ -191,8 +192,8 @@ fn a_connection_that_breaks_loses_nothing_silently() {
 }
 
 #[test]
-fn signs_of_life_come_at_once_when_they_change() {
-    let Some(server) = Server::start("signs_of_life_come_at_once_when_they_change") else { return };
+fn heartbeats_are_sent_at_once_when_they_change() {
+    let Some(server) = Server::start("heartbeats_are_sent_at_once_when_they_change") else { return };
     let mut store = store(&server, true);
     let mut feed = NatsFeed::new(&server.url("AUDIT")).unwrap();
     feed.state().unwrap();
@@ -221,14 +222,14 @@ fn signs_of_life_come_at_once_when_they_change() {
     wait_for(&one);
     store.left_out(&nothing);
     wait_for(&nothing);
-    // Nothing of it is stored.
+    // Heartbeats are not stored.
     assert_eq!(server.admin().count("AUDIT"), 0);
 }
 
 #[test]
-fn signs_of_life_go_on_between_calls_and_after_a_restart_of_the_server() {
+fn heartbeats_continue_between_calls_and_after_a_restart_of_the_server() {
     let Some(mut server) =
-        Server::start("signs_of_life_go_on_between_calls_and_after_a_restart_of_the_server")
+        Server::start("heartbeats_continue_between_calls_and_after_a_restart_of_the_server")
     else {
         return;
     };
@@ -247,7 +248,8 @@ fn signs_of_life_go_on_between_calls_and_after_a_restart_of_the_server() {
     drop(store);
 }
 
-/// Whatever the places say: what was purged or has expired does not come, and who reads on knows.
+/// Whatever the places are: messages that were purged or have expired are not delivered, and the reader knows
+/// that nothing is missing.
 #[test]
 fn a_feed_knows_that_there_is_nothing_more() {
     let Some(server) = Server::start("a_feed_knows_that_there_is_nothing_more") else { return };
@@ -259,7 +261,7 @@ fn a_feed_knows_that_there_is_nothing_more() {
     let mut feed = NatsFeed::new(&server.url("AUDIT")).unwrap();
     feed.start(1).unwrap();
     assert!(!feed.is_at_end());
-    // One call may bring fewer than there are.
+    // One call may return fewer than there are.
     check_lines(&everything(&mut feed, 1), &entries);
     assert!(feed.is_at_end());
     admin.ask("$JS.API.STREAM.PURGE.AUDIT", "");

@@ -28,7 +28,7 @@ use tracing_audit_forward::{Entry, Nats, Position, SinkError};
 
 use crate::server::{Admin, Server};
 
-/// A store in the stream `AUDIT`, which is made here: with atomic batches, or without.
+/// Returns a store in the stream `AUDIT`, which is created here: with atomic batches, or without.
 fn store(server: &Server, is_atomic: bool) -> Nats {
     server.admin().make("AUDIT", &json!({ "allow_atomic": is_atomic, "duplicate_window": 100_000_000 }));
     Nats::new(&server.url("AUDIT")).unwrap()
@@ -43,14 +43,14 @@ fn subject(entry: &Entry) -> String {
     format!("audit.web.n1.{}", entry.chain_id)
 }
 
-/// The stream has these records, byte for byte, each under its subject and once, and nothing else; and so verification
-/// says.
+/// Checks that the stream has these records, byte for byte, each once and under its subject, and nothing
+/// else; and that verification agrees.
 #[track_caller]
 fn check_stored(admin: &Admin, store: &mut Nats, expected: &[Entry]) {
     let mut stored = admin.all("AUDIT");
     let mut expected: Vec<&Entry> = expected.iter().collect();
     expected.sort_by_key(|entry| (Arc::clone(&entry.chain_id), entry.record.seq()));
-    // Stable: the messages of a chain stay in their order.
+    // Stable: the messages of a chain keep their order.
     stored.sort_by(|one, other| one.0.cmp(&other.0));
     let lines = expected.iter().map(|entry| (subject(entry), entry.record.as_json().as_bytes().to_vec()));
     let lines: Vec<_> = lines.collect();

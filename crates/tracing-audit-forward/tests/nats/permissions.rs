@@ -1,4 +1,4 @@
-//! Who may do what: what docs/forwarding/nats.md says of permissions.
+//! The permissions described in docs/forwarding/nats.md.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tracing_audit_forward::{Feed as _, Gap, Nats, NatsFeed, Sink as _};
 
 use crate::{check_setup, check_stored, records::events, server::Server, subject};
 
-/// The users of the documentation, which must stand there as they are tested here.
+/// Returns the users of the documentation, which are tested as they are written there.
 fn users() -> String {
     let text = include_str!("../../../../docs/forwarding/nats.md");
     let block = text.split("```text\n").find(|block| block.contains("user: audit_writer")).unwrap();
@@ -16,7 +16,7 @@ fn users() -> String {
     format!("USERS:{}", users.replace("$PASSWORD", crate::server::PASSWORD))
 }
 
-/// What somebody would do to be rid of records.
+/// Requests by which somebody would remove records.
 const DELETIONS: [(&str, &str); 4] = [
     ("$JS.API.STREAM.DELETE.AUDIT", ""),
     ("$JS.API.STREAM.PURGE.AUDIT", ""),
@@ -41,7 +41,7 @@ fn the_users_of_the_documentation_can_do_their_work_and_nothing_else() {
     let id = entries[0].chain_id.clone();
     assert_eq!(writer.positions(std::slice::from_ref(&id)).unwrap(), Some(vec![]));
     writer.offer(&entries[..20]).unwrap();
-    // Another sender, which has to look for what it offers.
+    // Another sender, which has to query what it offers.
     let mut again = Nats::new(&as_writer).unwrap();
     again.offer(&entries[..10]).unwrap();
     again.offer(&entries).unwrap();
@@ -84,7 +84,8 @@ fn the_users_of_the_documentation_can_do_their_work_and_nothing_else() {
     assert_eq!(admin.count("AUDIT"), entries.len() as u64 + 1);
 }
 
-/// `deny_delete` and `deny_purge` bind everybody, and cannot be taken back; but not who may delete the stream.
+/// `deny_delete` and `deny_purge` apply to everybody, and cannot be reverted, but they do not stop a user who
+/// may delete the stream.
 #[test]
 fn a_stream_that_denies_deletes_can_still_be_deleted_as_a_whole() {
     let Some(server) = Server::start("a_stream_that_denies_deletes_can_still_be_deleted_as_a_whole") else {
@@ -105,7 +106,7 @@ fn a_stream_that_denies_deletes_can_still_be_deleted_as_a_whole() {
     let edited =
         json!({ "name": "AUDIT", "subjects": ["audit.>"], "deny_delete": false, "deny_purge": false });
     refused("$JS.API.STREAM.UPDATE.AUDIT", &edited.to_string());
-    // A message of one's own that takes the place of all before it.
+    // The writer's own message, which replaces all before it.
     let rollup = admin.try_ask(&subject(&entries[0]), "x", &[("Nats-Rollup", "all")]).unwrap();
     assert!(rollup.get("error").is_some(), "{rollup}");
     check_stored(&admin, &mut store, &entries);
@@ -114,8 +115,8 @@ fn a_stream_that_denies_deletes_can_still_be_deleted_as_a_whole() {
 }
 
 #[test]
-fn a_sign_of_life_that_is_not_allowed_keeps_nothing_back() {
-    let name = "a_sign_of_life_that_is_not_allowed_keeps_nothing_back";
+fn a_heartbeat_that_is_not_permitted_stops_no_records() {
+    let name = "a_heartbeat_that_is_not_permitted_stops_no_records";
     let silent =
         "USERS:{ user: silent, password: Secr3t, permissions: { publish: { deny: \"audit-alive.>\" } } }";
     let Some(server) = Server::start_with(name, silent) else { return };

@@ -1,4 +1,4 @@
-//! Stands between a client and a server, and cuts or silences the connection.
+//! A proxy between a client and a server that cuts or silences the connection.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,68 +10,68 @@ use std::{
     thread,
 };
 
-/// What the proxy shall do.
+/// What the proxy does.
 #[derive(Default)]
-pub(crate) struct Wishes {
-    /// The next acknowledgement reaches nobody, and the connection ends with it.
+pub(crate) struct Faults {
+    /// Drops the next acknowledgement, and closes the connection.
     pub(crate) cut_at_acknowledgement: AtomicBool,
-    /// No acknowledgement reaches anybody.
+    /// Drops all acknowledgements.
     pub(crate) drop_acknowledgements: AtomicBool,
-    /// The connection ends where a client publishes records.
+    /// Closes the connection when a client publishes records.
     pub(crate) cut_before_records: AtomicBool,
-    /// The next message of a consumer is cut off in its middle, with the connection.
+    /// Cuts the next message of a consumer in the middle, and closes the connection.
     pub(crate) cut_at_message: AtomicBool,
-    /// No answer of the server reaches anybody.
+    /// Drops all answers of the server.
     pub(crate) silence: AtomicBool,
-    /// How often something was dropped.
+    /// The number of times that something was dropped.
     pub(crate) cuts: AtomicU32,
 }
 
-/// A port that leads to `server`. Its threads end with the test.
-pub(crate) fn start(server: u16) -> (u16, Arc<Wishes>) {
+/// Opens a port that leads to `server`. Its threads end with the test.
+pub(crate) fn start(server: u16) -> (u16, Arc<Faults>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let wishes = Arc::new(Wishes::default());
-    let for_threads = Arc::clone(&wishes);
+    let faults = Arc::new(Faults::default());
+    let for_threads = Arc::clone(&faults);
     thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
             let ((from, to), (back, again)) =
                 ((client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client));
-            let wishes = Arc::clone(&for_threads);
+            let faults = Arc::clone(&for_threads);
             thread::spawn(move || {
                 carry(from, to, |bytes| {
                     let is_record = contains(bytes, b"Nats-Msg-Id");
-                    if is_record && wishes.cut_before_records.load(Ordering::SeqCst) {
-                        wishes.cuts.fetch_add(1, Ordering::SeqCst);
+                    if is_record && faults.cut_before_records.load(Ordering::SeqCst) {
+                        faults.cuts.fetch_add(1, Ordering::SeqCst);
                         return What::Cut;
                     }
                     What::Pass
                 });
             });
-            let wishes = Arc::clone(&for_threads);
+            let faults = Arc::clone(&for_threads);
             thread::spawn(move || {
                 carry(back, again, |bytes| {
                     let is_acknowledgement =
                         contains(bytes, br#"{"stream":"#) || contains(bytes, br#""seq":0}"#);
-                    if is_acknowledgement && wishes.cut_at_acknowledgement.swap(false, Ordering::SeqCst) {
-                        wishes.cuts.fetch_add(1, Ordering::SeqCst);
+                    if is_acknowledgement && faults.cut_at_acknowledgement.swap(false, Ordering::SeqCst) {
+                        faults.cuts.fetch_add(1, Ordering::SeqCst);
                         return What::Cut;
                     }
-                    if is_acknowledgement && wishes.drop_acknowledgements.load(Ordering::SeqCst) {
-                        wishes.cuts.fetch_add(1, Ordering::SeqCst);
+                    if is_acknowledgement && faults.drop_acknowledgements.load(Ordering::SeqCst) {
+                        faults.cuts.fetch_add(1, Ordering::SeqCst);
                         return What::Swallow;
                     }
-                    if contains(bytes, b"$JS.ACK.") && wishes.cut_at_message.swap(false, Ordering::SeqCst) {
-                        wishes.cuts.fetch_add(1, Ordering::SeqCst);
+                    if contains(bytes, b"$JS.ACK.") && faults.cut_at_message.swap(false, Ordering::SeqCst) {
+                        faults.cuts.fetch_add(1, Ordering::SeqCst);
                         return What::Cut;
                     }
-                    if wishes.silence.load(Ordering::SeqCst) { What::Swallow } else { What::Pass }
+                    if faults.silence.load(Ordering::SeqCst) { What::Swallow } else { What::Pass }
                 });
             });
         }
     });
-    (port, wishes)
+    (port, faults)
 }
 
 fn contains(bytes: &[u8], word: &[u8]) -> bool {

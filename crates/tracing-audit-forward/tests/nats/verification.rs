@@ -12,7 +12,7 @@ use crate::{
 /// A subject and a payload.
 type Message = (String, String);
 
-/// A stream in which these messages stand has these findings, in this order.
+/// Checks that a stream with these messages has these findings, in this order.
 #[track_caller]
 fn check(server: &Server, number: usize, messages: &[Message], expected: &[(u64, &str)]) {
     let (stream, prefix) = (format!("S{number}"), format!("s{number}"));
@@ -49,7 +49,7 @@ fn what_was_altered_removed_or_inserted_is_found() {
     let junk = |subject: &str| (subject.to_owned(), "junk".to_owned());
     let not_a_line = "NotALine { what: \"it does not have the layout of a record\" }";
     check(&server, 6, &with(&|all| all.push(junk(&right[0].0))), &[(entries.len() as u64 + 1, not_a_line)]);
-    // Nobody but forwarders should publish under the prefix.
+    // Only forwarders should publish under the prefix.
     check(&server, 7, &with(&|all| all.push(junk("audit.web.n1.x"))), &[(1, not_a_line)]);
     let other = format!("audit.web.n1.{}", "f".repeat(32));
     check(&server, 8, &with(&|all| all.push((other.clone(), right[0].1.clone()))), &[(1, "OtherChain")]);
@@ -96,7 +96,7 @@ fn holes_are_explained_and_heads_compared() {
 #[test]
 fn large_streams_are_verified_in_parts() {
     let Some(server) = Server::start("large_streams_are_verified_in_parts") else { return };
-    // Other subjects of the stream are left to others.
+    // Other subjects of the stream are ignored.
     server.admin().make("AUDIT", &json!({ "subjects": ["audit.>", "other"] }));
     let mut store = Nats::new(&server.url("AUDIT")).unwrap();
     // More than the server sends ahead: 8 MiB.

@@ -1,4 +1,4 @@
-//! What is offered is there, once, whatever happened in between.
+//! What is offered is stored once, whatever happened in between.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -30,7 +30,7 @@ fn whole(place: &Place<'_>) {
 }
 
 #[test]
-fn a_log_is_archived_and_comes_back_from_a_directory() {
+fn a_log_is_archived_and_restored_from_a_directory() {
     let place = Place::directory();
     whole(&place);
     let keys: Vec<String> = place.keys();
@@ -49,11 +49,11 @@ fn a_log_is_archived_and_comes_back_from_a_directory() {
 }
 
 #[test]
-fn a_log_is_archived_and_comes_back_from_a_server() {
-    let Some(server) = Server::start("a_log_is_archived_and_comes_back_from_a_server") else { return };
+fn a_log_is_archived_and_restored_from_a_server() {
+    let Some(server) = Server::start("a_log_is_archived_and_restored_from_a_server") else { return };
     whole(&Place::S3(&server, "locked/logs"));
     whole(&Place::S3(&server, "plain"));
-    // Everything below a prefix, whose log it may be.
+    // Everything below a prefix, of whatever log.
     let url = server.url("locked/logs", "").replace("service=web&host=n1&", "");
     let mut all = Objects::builder(&url).credentials(KEY, SECRET, None).archive().unwrap();
     assert_eq!(all.origins().unwrap(), [Origin::new("web", "n1").unwrap()]);
@@ -81,7 +81,7 @@ fn a_sealed_segment_is_the_file_once_it_is_decompressed() {
 }
 
 #[test]
-fn what_is_there_is_acknowledged_again_and_nothing_is_doubled() {
+fn what_is_there_is_acknowledged_again_without_duplicates() {
     let dir = tempfile::tempdir().unwrap();
     let log = log_of(dir.path(), 2, 100);
     let entries = read(&log);
@@ -92,7 +92,7 @@ fn what_is_there_is_acknowledged_again_and_nothing_is_doubled() {
     sink.offer(&entries[20..80]).unwrap();
     sink.offer(&entries[79..80]).unwrap();
     place.sink().offer(&entries[..90]).unwrap();
-    // Of the first sink, which does not know of the last ten.
+    // From the first sink, which does not know of the last ten.
     sink.offer(&entries[80..95]).unwrap_err();
     sink.offer(&entries[80..95]).unwrap();
     sink.offer(&entries).unwrap();
@@ -100,9 +100,9 @@ fn what_is_there_is_acknowledged_again_and_nothing_is_doubled() {
     check_whole(&mut place.archive(), &log);
 }
 
-/// Every state that a crash can leave is gone on from.
+/// Sealing resumes from every state that a crash can leave.
 #[test]
-fn sealing_goes_on_behind_a_crash_at_any_point() {
+fn sealing_resumes_after_a_crash_at_any_point() {
     let dir = tempfile::tempdir().unwrap();
     let log = log_of(dir.path(), 2, 100);
     let entries = read(&log);
@@ -145,7 +145,7 @@ fn without_names(path: &Path, root: &Path) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-/// Two logs of one past: a machine and its clone.
+/// Two logs with a common past: a machine and its clone.
 fn clones() -> (Vec<Entry>, Vec<Entry>) {
     use crate::records::by_hand;
     let event = r#""ts":"2026-01-01T00:00:00.000000001Z","kind":"event","action":"a""#;
@@ -157,9 +157,9 @@ fn clones() -> (Vec<Entry>, Vec<Entry>) {
 }
 
 #[test]
-fn of_two_senders_with_one_past_one_is_stopped() {
+fn of_two_senders_with_a_common_past_one_is_stopped() {
     let (one, other) = clones();
-    // Both know the same when they part.
+    // Both have the same state when they diverge.
     let place = Place::directory();
     let (mut first, mut second) = (place.sink(), place.sink());
     first.offer(&one[..21]).unwrap();
@@ -168,7 +168,7 @@ fn of_two_senders_with_one_past_one_is_stopped() {
     let conflict = SinkError::Conflict { index: 0, stored: one[21].record.hash() };
     assert_eq!(second.offer(&other[21..]), Err(conflict.clone()));
     assert_eq!(second.offer(&other[21..]), Err(conflict));
-    // Within a part, and behind it.
+    // Within a part, and after it.
     let conflict = SinkError::Conflict { index: 21, stored: one[21].record.hash() };
     assert_eq!(place.sink().offer(&other), Err(conflict));
     let conflict = SinkError::Conflict { index: 0, stored: one[24].record.hash() };
@@ -177,7 +177,7 @@ fn of_two_senders_with_one_past_one_is_stopped() {
     assert!(place.archive().verify().unwrap().is_intact());
 }
 
-/// A sender that has slept while another one sealed the segment adds nothing to it.
+/// A sender that was suspended while another one sealed the segment adds nothing to it.
 #[test]
 fn nothing_is_added_to_a_segment_that_is_sealed() {
     let dir = tempfile::tempdir().unwrap();
@@ -190,7 +190,7 @@ fn nothing_is_added_to_a_segment_that_is_sealed() {
     positions(&mut sleeper, &entries);
     first.offer(&entries[second..]).unwrap();
     let keys = place.keys();
-    // A record of another future, in the segment that the sleeper takes for the live one.
+    // A record of a diverged log, in the segment that the suspended sender takes for the live one.
     let other = events(300).into_iter().find(|entry| entry.record.seq() == second as u64 + 1).unwrap();
     let other = Entry::new(entries[0].chain_id.clone(), other.record);
     let outcome = sleeper.offer(std::slice::from_ref(&other));
@@ -222,7 +222,7 @@ fn one_chain_that_cannot_be_stored_does_not_stop_another() {
 }
 
 #[test]
-fn a_gap_that_was_told_explains_what_is_missing() {
+fn a_reported_gap_explains_what_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let entries = read(&log_of(dir.path(), 2, 50));
     let place = Place::directory();
@@ -255,7 +255,7 @@ fn a_sink_is_used_and_dropped_on_a_thread_of_another_runtime() {
 }
 
 #[test]
-fn a_disk_that_is_not_mounted_any_more_is_noticed() {
+fn an_unmounted_disk_is_noticed() {
     let place = Place::directory();
     let entries = events(5);
     let mut sink = place.sink();
@@ -265,7 +265,7 @@ fn a_disk_that_is_not_mounted_any_more_is_noticed() {
     let Err(SinkError::Setup { .. }) = sink.offer(&entries[2..]) else { panic!("it is stored") };
     fs::create_dir(place.path()).unwrap();
     let Err(SinkError::Setup { reason }) = sink.offer(&entries[2..]) else { panic!("it is stored") };
-    assert!(reason.contains("another directory than before"), "{reason}");
+    assert!(reason.contains("not the same directory as before"), "{reason}");
     fs::remove_dir(place.path()).unwrap();
     move_to(&away, &place.path());
     sink.offer(&entries[2..]).unwrap();
@@ -277,9 +277,10 @@ fn move_to(one: &Path, other: &Path) {
     fs::rename(one, other).unwrap();
 }
 
-/// The whole way: a chain that is damaged in the archive stops with the key in its reason, and the other one goes on.
+/// End to end: a chain that is damaged in the archive stops with the key in its reason, and the other one
+/// continues.
 #[test]
-fn a_forwarder_goes_on_with_the_other_chain() {
+fn a_forwarder_continues_with_the_other_chain() {
     use tracing_audit::AuditLog;
     use tracing_audit_forward::Forwarder;
     use tracing_subscriber::prelude::*;
@@ -320,7 +321,7 @@ fn a_forwarder_goes_on_with_the_other_chain() {
 
 /// After `forward skip`, the next record may be in the middle of a later segment.
 #[test]
-fn a_record_is_put_into_the_segment_that_it_is_of() {
+fn a_record_is_put_into_its_segment() {
     let dir = tempfile::tempdir().unwrap();
     let entries = read(&log_of(dir.path(), 3, 50));
     let third = entries.iter().rposition(|entry| entry.record.get("segment").is_some()).unwrap();
@@ -337,7 +338,7 @@ fn a_record_is_put_into_the_segment_that_it_is_of() {
     );
 }
 
-/// The number of a `segment` line and that of the file it stands in.
+/// A `segment` line whose number differs from that of its file.
 #[test]
 fn a_segment_line_in_another_file_stops_the_chain() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Servers that lose records and say that all is well are refused with the first call.
+//! Servers that lose records and report success are refused by the first call.
 
 use std::{
     collections::BTreeMap,
@@ -15,14 +15,14 @@ use crate::{
     server::{KEY, SECRET, url_at},
 };
 
-/// What a server obeys.
+/// What a server supports.
 #[derive(Clone, Copy)]
 struct Obeys {
     create_only: bool,
     checksums: bool,
 }
 
-/// A server that knows as much of S3 as the first call needs. Its thread ends with the test.
+/// Starts a server that supports as much of S3 as the first call needs. Its thread ends with the test.
 fn start(obeys: Obeys) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -35,7 +35,7 @@ fn start(obeys: Obeys) -> u16 {
     port
 }
 
-/// One request a connection.
+/// Answers one request per connection.
 fn answer(client: TcpStream, obeys: Obeys, objects: &mut BTreeMap<String, Vec<u8>>) {
     let mut reader = BufReader::new(client.try_clone().unwrap());
     let mut lines = Vec::new();
@@ -111,7 +111,7 @@ fn a_server_that_loses_records_is_refused() {
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
-/// What a bucket answers that has keys with two slashes, which are no paths.
+/// Returns the page of a bucket that has keys with two slashes, which are not valid paths.
 fn odd_page(request: &str) -> Vec<u8> {
     let (prefix, _) = request
         .split_once("prefix=")
@@ -135,9 +135,9 @@ fn odd_page(request: &str) -> Vec<u8> {
     format!("<ListBucketResult><IsTruncated>false</IsTruncated>{inner}</ListBucketResult>").into_bytes()
 }
 
-/// The crate for object stores refuses a page of a list that has such a key.
+/// `object_store` rejects a page of a list that has such a key.
 #[test]
-fn keys_that_are_no_paths_are_findings_and_hide_nothing() {
+fn keys_that_are_not_valid_paths_are_findings_and_hide_nothing() {
     let port = start(Obeys { create_only: true, checksums: true });
     let builder = Objects::builder(&url_at(port, "odd", "")).credentials(KEY, SECRET, None);
     let report = builder.clone().archive().unwrap().verify().unwrap();
@@ -146,6 +146,6 @@ fn keys_that_are_no_paths_are_findings_and_hide_nothing() {
         assert!(text.contains(key), "{key}: {text}");
     }
     assert_eq!(report.finding_count(), 4, "{text}");
-    // It is in nobody's way.
+    // Such a key does no harm.
     builder.build().unwrap().offer(&events(3)).unwrap();
 }

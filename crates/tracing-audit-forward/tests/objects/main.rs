@@ -37,7 +37,7 @@ use tracing_audit::{AuditLog, Rotation};
 use tracing_audit_forward::{Archive, Entry, Objects, ObjectsBuilder, Position, Sink as _};
 use tracing_subscriber::prelude::*;
 
-/// Where an archive is in a test.
+/// The location of an archive in a test.
 enum Place<'a> {
     Directory(TempDir),
     S3(&'a server::Server, &'a str),
@@ -71,7 +71,8 @@ impl Place<'_> {
         self.builder().archive().unwrap()
     }
 
-    /// The keys below `web/n1/` and `live/web/n1/` of an archive in a directory, without the id of the chain.
+    /// Returns the keys below `web/n1/` and `live/web/n1/` of an archive in a directory, without the id of
+    /// the chain.
     fn keys(&self) -> Vec<String> {
         let root = self.path();
         let mut keys: Vec<String> = files(&root)
@@ -98,7 +99,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A closed log with so many segments, of `events` events each.
+/// Writes a closed log with this many segments, of `events` events each.
 fn log_of(dir: &Path, segments: u32, events: u64) -> PathBuf {
     let path = dir.join("log");
     let log = AuditLog::builder(&path).rotation(Rotation::never()).stderr(false).open().unwrap();
@@ -124,7 +125,8 @@ fn positions(sink: &mut Objects, entries: &[Entry]) -> Vec<Position> {
     sink.positions(std::slice::from_ref(&entries[0].chain_id)).unwrap().unwrap()
 }
 
-/// The archive has this log: verification finds nothing, and what is restored has the same files, byte for byte.
+/// Checks that the archive has this log: verification finds nothing, and the restored log has the same files,
+/// byte for byte.
 #[track_caller]
 fn check_whole(archive: &mut Archive, log: &Path) {
     let report = archive.verify().unwrap();

@@ -1,4 +1,4 @@
-//! What comes back from an archive.
+//! What is restored from an archive.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ fn restore(place: &Place<'_>) -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 #[test]
-fn a_closed_log_is_intact_and_a_running_one_has_no_end() {
+fn a_closed_log_is_intact_and_a_running_one_is_unclean() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let log = log_of(dir.path(), 3, 50);
@@ -39,9 +39,9 @@ fn a_closed_log_is_intact_and_a_running_one_has_no_end() {
     check_whole(&mut place.archive(), &log);
 }
 
-/// Two runs, and between them a writer that was torn down in a write.
+/// Two runs, and between them a writer that was interrupted in the middle of a write.
 #[test]
-fn a_log_with_a_torn_write_and_one_that_was_pruned_come_back() {
+fn a_log_with_a_torn_write_and_one_that_was_pruned_are_restored() {
     let dir = tempfile::tempdir().unwrap();
     let log = log_of(dir.path(), 1, 50);
     let first = log.join("audit-000-00000001.jsonl");
@@ -78,7 +78,7 @@ fn a_log_with_a_torn_write_and_one_that_was_pruned_come_back() {
 }
 
 #[test]
-fn what_cannot_be_restored_is_said() {
+fn what_cannot_be_restored_is_reported() {
     let place = Place::directory();
     let dir = tempfile::tempdir().unwrap();
     let log = log_of(dir.path(), 2, 20);
@@ -108,7 +108,7 @@ fn what_cannot_be_restored_is_said() {
     assert_eq!(all.origins().unwrap().len(), 2);
     assert!(reason(all.restore(&back, &[])).contains("has 2 logs"));
     assert!(place.archive().verify().unwrap().is_intact());
-    // An object that is not what the manifest says.
+    // An object that does not match the manifest.
     let sealed =
         files(&place.path()).into_iter().find(|path| path.to_str().unwrap().ends_with("zst")).unwrap();
     fs::remove_file(&sealed).unwrap();
@@ -120,7 +120,7 @@ fn what_cannot_be_restored_is_said() {
 
 /// Forwarding of one chain began in the middle of a segment that is not sealed yet.
 #[test]
-fn a_chain_whose_number_nothing_says_does_not_hold_up_the_others() {
+fn a_chain_of_unknown_number_does_not_block_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let log = log_of(dir.path(), 2, 20);
     let (entries, begun) = (read(&log), events(30));
@@ -135,7 +135,7 @@ fn a_chain_whose_number_nothing_says_does_not_hold_up_the_others() {
     let alone = place.archive().restore(&dir.path().join("alone"), &[begun[0].chain_id.to_string()]);
     let said = alone.unwrap_err().to_string();
     assert!(said.contains("--chain-id") && said.contains(&*begun[0].chain_id), "{said}");
-    // What comes later may say it.
+    // A later segment shows it.
     let place = Place::directory();
     let mut sink = place.sink();
     sink.offer(&entries[5..10]).unwrap();
@@ -146,7 +146,7 @@ fn a_chain_whose_number_nothing_says_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn nothing_is_restored_where_others_write() {
+fn nothing_is_restored_where_others_may_write() {
     use std::os::unix::fs::PermissionsExt as _;
     let place = Place::directory();
     place.sink().offer(&events(5)).unwrap();

@@ -18,8 +18,8 @@ fn setup<T: std::fmt::Debug>(outcome: Result<T, SinkError>) -> String {
 }
 
 #[test]
-fn what_somebody_has_to_change_is_said() {
-    let Some(server) = Server::start("what_somebody_has_to_change_is_said") else { return };
+fn errors_that_need_action_are_setup_errors() {
+    let Some(server) = Server::start("errors_that_need_action_are_setup_errors") else { return };
     let entries = events(5);
     let ids = [entries[0].chain_id.clone()];
     let builder = |url: &str, key: &str, secret: &str| {
@@ -34,11 +34,11 @@ fn what_somebody_has_to_change_is_said() {
     assert!(reason.contains("NoSuchBucket"), "{reason}");
     let archive = Objects::builder(&server.url("nowhere", "")).credentials(KEY, SECRET, None).archive();
     assert!(setup(archive.unwrap().verify()).contains("NoSuchBucket"));
-    // Retention, where the bucket has none.
+    // Retention, on a bucket without object lock.
     let mut locking = server.builder("plain", "&retention=compliance&retain-days=1").build().unwrap();
     let reason = setup(locking.offer(&entries));
     assert!(reason.contains("object lock"), "{reason}");
-    // Another machine is not spoken to without TLS.
+    // Another machine is not contacted without TLS.
     let url = "s3://b?service=web&region=r&endpoint=http://192.0.2.1:9000";
     assert!(setup(Archive::new(url)).contains("without TLS"));
     Archive::new(&format!("{url}&allow-http=on")).unwrap();
@@ -48,15 +48,15 @@ fn what_somebody_has_to_change_is_said() {
     assert!(reason.contains("onnect"), "{reason}");
 }
 
-/// The header of an answer.
+/// Returns a header of an answer.
 fn header(answer: &str, name: &str) -> Option<String> {
     let is_it = |line: &&str| line.to_ascii_lowercase().starts_with(&format!("{name}:"));
     Some(answer.lines().find(is_it)?.split_once(':')?.1.trim().to_owned())
 }
 
 #[test]
-fn objects_are_under_the_retention_that_was_asked_for() {
-    let Some(server) = Server::start("objects_are_under_the_retention_that_was_asked_for") else { return };
+fn objects_are_under_the_requested_retention() {
+    let Some(server) = Server::start("objects_are_under_the_requested_retention") else { return };
     let dir = tempfile::tempdir().unwrap();
     let log = log_of(dir.path(), 2, 20);
     let entries = read(&log);
@@ -83,19 +83,19 @@ fn objects_are_under_the_retention_that_was_asked_for() {
 }
 
 #[test]
-fn an_answer_that_was_lost_doubles_nothing() {
-    let Some(server) = Server::start("an_answer_that_was_lost_doubles_nothing") else { return };
+fn a_lost_answer_duplicates_nothing() {
+    let Some(server) = Server::start("a_lost_answer_duplicates_nothing") else { return };
     let dir = tempfile::tempdir().unwrap();
     let log = log_of(dir.path(), 3, 100);
     let entries = read(&log);
-    let (port, wishes) = proxy::start_for(server.port(), b"PUT /");
+    let (port, faults) = proxy::start_for(server.port(), b"PUT /");
     let url = url_at(port, "plain/lost", "");
-    // Without a proxy in between, the endpoint is part of what is signed: it signs the port of the proxy.
+    // Without a proxy in between, because the signature covers the endpoint with its port.
     let mut sink = Objects::builder(&url).credentials(KEY, SECRET, None).build().unwrap();
     let mut taken = 0;
     for batch in entries.chunks(60) {
         for _ in 0..10 {
-            wishes.cut_after_commit.store(true, Ordering::SeqCst);
+            faults.cut_after_commit.store(true, Ordering::SeqCst);
             if sink.offer(batch).is_ok() {
                 break;
             }
@@ -103,24 +103,24 @@ fn an_answer_that_was_lost_doubles_nothing() {
         taken += batch.len();
         assert_eq!(positions(&mut sink, &entries), [position(&entries[taken - 1])]);
     }
-    assert!(wishes.cuts.load(Ordering::SeqCst) >= 5, "{:?}", wishes.cuts);
+    assert!(faults.cuts.load(Ordering::SeqCst) >= 5, "{:?}", faults.cuts);
     check_whole(&mut Place::S3(&server, "plain/lost").archive(), &log);
 }
 
 #[test]
 fn a_server_that_does_not_answer_is_given_up_in_time() {
     let Some(server) = Server::start("a_server_that_does_not_answer_is_given_up_in_time") else { return };
-    let (port, wishes) = proxy::start_for(server.port(), b"PUT /");
+    let (port, faults) = proxy::start_for(server.port(), b"PUT /");
     let builder = Objects::builder(&url_at(port, "plain", "")).credentials(KEY, SECRET, None);
     let mut sink = builder.timeout(Duration::from_secs(5)).build().unwrap();
     let entries = events(5);
     sink.offer(&entries[..2]).unwrap();
-    wishes.silence.store(true, Ordering::SeqCst);
+    faults.silence.store(true, Ordering::SeqCst);
     let begun = std::time::Instant::now();
     let outcome = sink.offer(&entries[2..]);
     let Err(SinkError::Unavailable { reason, .. }) = outcome else { panic!("{outcome:?}") };
     assert!(reason.contains("no answer within 5 s"), "{reason}");
     assert!(begun.elapsed() < Duration::from_secs(20));
-    wishes.silence.store(false, Ordering::SeqCst);
+    faults.silence.store(false, Ordering::SeqCst);
     sink.offer(&entries[2..]).unwrap();
 }

@@ -1,4 +1,4 @@
-//! What the environment says, beside the URL. Each test runs itself again, with the variables.
+//! Settings from the environment, besides the URL. Each test runs itself again, with the variables.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -16,7 +16,7 @@ use crate::{
     server::{KEY, SECRET, url_at},
 };
 
-/// Whether this is the process with the variables. Otherwise it is started, and has to succeed.
+/// Returns whether this is the process with the variables. Otherwise starts it, and checks that it succeeds.
 #[track_caller]
 fn has_variables(test: &str, variables: &[(&str, &str)]) -> bool {
     if std::env::var_os("AUDIT_TEST_CHILD").is_some() {
@@ -29,7 +29,7 @@ fn has_variables(test: &str, variables: &[(&str, &str)]) -> bool {
     false
 }
 
-/// Takes requests, and says the headers of each.
+/// Accepts requests, and returns the headers of each.
 fn listen() -> (u16, mpsc::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -65,9 +65,12 @@ fn an_endpoint_of_the_environment_is_not_reached_without_tls() {
 }
 
 #[test]
-fn the_endpoint_of_the_url_counts_and_no_token_of_another_key_is_sent() {
+fn the_endpoint_of_the_url_takes_precedence_and_no_token_of_another_key_is_sent() {
     let variables = [("AWS_ENDPOINT_URL_S3", "http://192.0.2.1:9000"), ("AWS_SESSION_TOKEN", "T0ken")];
-    if has_variables("the_endpoint_of_the_url_counts_and_no_token_of_another_key_is_sent", &variables) {
+    if has_variables(
+        "the_endpoint_of_the_url_takes_precedence_and_no_token_of_another_key_is_sent",
+        &variables,
+    ) {
         let (port, heads) = listen();
         let builder = Objects::builder(&url_at(port, "b", "")).credentials(KEY, SECRET, None);
         let mut sink = builder.timeout(Duration::from_secs(2)).build().unwrap();
@@ -78,16 +81,16 @@ fn the_endpoint_of_the_url_counts_and_no_token_of_another_key_is_sent() {
 }
 
 #[test]
-fn missing_credentials_are_told_as_that() {
+fn missing_credentials_are_reported_as_such() {
     let variables = [("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1"), ("AWS_EC2_METADATA_DISABLED", "true")];
-    if has_variables("missing_credentials_are_told_as_that", &variables) {
+    if has_variables("missing_credentials_are_reported_as_such", &variables) {
         let mut sink = Objects::builder(&url_at(1, "b", "")).timeout(Duration::from_secs(2)).build().unwrap();
         let reason = sink.offer(&events(2)).unwrap_err().to_string();
         assert!(reason.contains("credentials"), "{reason}");
     }
 }
 
-/// What the check of the endpoint does not see, the connection does.
+/// What the check of the endpoint misses, the connection detects.
 #[test]
 fn nothing_is_sent_to_another_machine_without_tls() {
     let variables = [("AWS_METADATA_ENDPOINT", "http://192.0.2.1:1")];

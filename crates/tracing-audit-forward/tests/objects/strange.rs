@@ -1,4 +1,4 @@
-//! What does not belong in an archive stops no more than the chain that it is in, and verification names it.
+//! Foreign objects in an archive stop at most the chain that they are in, and verification names them.
 
 use std::{
     ffi::OsStr,
@@ -18,7 +18,7 @@ use crate::{
     records::{events, read},
 };
 
-/// The directories of the only chain: its own, and that of its live parts.
+/// Returns the directories of the only chain: its own, and that of its live parts.
 fn directories(place: &Place<'_>) -> [PathBuf; 2] {
     let all = files(&place.path());
     let of = |live: bool| {
@@ -31,7 +31,7 @@ fn directories(place: &Place<'_>) -> [PathBuf; 2] {
 }
 
 #[test]
-fn a_name_that_is_no_key_is_a_finding_and_stops_no_chain() {
+fn a_name_that_is_not_a_key_is_a_finding_and_stops_no_chain() {
     let dir = tempfile::tempdir().unwrap();
     let entries = read(&log_of(dir.path(), 2, 50));
     let odd: [&dyn Fn(&PathBuf); 4] = [
@@ -56,7 +56,7 @@ fn a_name_that_is_no_key_is_a_finding_and_stops_no_chain() {
             assert!(!report.is_intact() && text.contains("does not belong here"), "{number}: {text}");
         }
     }
-    // Beside the services.
+    // Next to the services.
     let place = Place::directory();
     place.sink().offer(&entries).unwrap();
     fs::create_dir(place.path().join(OsStr::from_bytes(b"a\xFF"))).unwrap();
@@ -66,7 +66,7 @@ fn a_name_that_is_no_key_is_a_finding_and_stops_no_chain() {
 }
 
 #[test]
-fn a_manifest_that_names_another_place_is_no_manifest() {
+fn a_manifest_that_names_another_place_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let entries = read(&log_of(dir.path(), 2, 50));
     for name in ["../x", "00000002.jsonl.zst", "/etc/hostname", "00000001.jsonl.zst/.."] {
@@ -77,7 +77,7 @@ fn a_manifest_that_names_another_place_is_no_manifest() {
         fs::remove_file(&manifest).unwrap();
         fs::write(&manifest, text.replacen("00000001.jsonl.zst", name, 1)).unwrap();
         let report = place.archive().verify().unwrap();
-        assert!(report.to_string().contains("is no manifest of this chain"), "{name}: {report}");
+        assert!(report.to_string().contains("is not a manifest of this chain"), "{name}: {report}");
         let (mut sink, other) = (place.sink(), events(5));
         sink.offer(&other).unwrap();
         assert_eq!(positions(&mut sink, &other), [position(&other[other.len() - 1])]);
@@ -103,7 +103,7 @@ fn what_is_too_large_is_not_read() {
     let outcome = place.sink().offer(&entries[80..]);
     let Err(SinkError::Chain { reason, .. }) = outcome else { panic!("{outcome:?}") };
     assert!(reason.contains("larger than"), "{reason}");
-    // Lines without end, where the manifest says how many there are.
+    // Endless lines, although the manifest says how many there are.
     let place = Place::directory();
     place.sink().offer(&entries[..80]).unwrap();
     let sealed = directories(&place)[0].join("00000001.jsonl.zst");
@@ -138,7 +138,8 @@ fn no_more_than_compression_explains_is_read_where_no_manifest_says_it() {
     assert!(place.archive().verify().unwrap().is_intact());
     seal(&lines.repeat(2));
     assert!(!place.archive().verify().unwrap().is_intact());
-    // Some of its parts were taken away: the whole object is right all the same, but what grows beyond measure is cut.
+    // Some of its parts were removed: the object is still right, but an object that grows beyond measure is
+    // cut off.
     seal(&vec![b' '; 64 << 20]);
     let report = place.archive().verify().unwrap();
     assert!(!report.is_intact() && report.records() < 100, "{}", report.records());
@@ -158,7 +159,7 @@ fn an_archive_in_a_directory_that_others_read_is_read_by_its_owner_only() {
 }
 
 #[test]
-fn a_gap_that_says_something_else_stops_the_chain() {
+fn a_different_gap_under_the_same_key_stops_the_chain() {
     let place = Place::directory();
     let entries = events(5);
     let mut sink = place.sink();
@@ -187,9 +188,9 @@ fn the_verification_of_nothing_is_no_success() {
     assert!(Archive::new(&whole).unwrap().verify().unwrap().is_intact());
 }
 
-/// Somebody took away a manifest, or a segment with it.
+/// Somebody removed a manifest, or a segment with it.
 #[test]
-fn a_manifest_that_is_missing_stops_the_chain() {
+fn a_missing_manifest_stops_the_chain() {
     let dir = tempfile::tempdir().unwrap();
     let entries = read(&log_of(dir.path(), 4, 50));
     let end = entries.iter().rposition(|entry| entry.record.get("segment").is_some()).unwrap();
@@ -211,7 +212,7 @@ fn a_manifest_that_is_missing_stops_the_chain() {
     }
 }
 
-/// The next manifest would carry on what the last one says.
+/// The next manifest would repeat what the last one says.
 #[test]
 fn an_altered_manifest_that_the_live_segment_does_not_follow_stops_the_chain() {
     let dir = tempfile::tempdir().unwrap();
@@ -235,9 +236,10 @@ fn an_altered_manifest_that_the_live_segment_does_not_follow_stops_the_chain() {
     }
 }
 
-/// The same log was forwarded as another service's, too, as after a rename: both copies are whole.
+/// The same log was also forwarded under the name of another service, as after a rename: both copies are
+/// complete.
 #[test]
-fn one_log_under_two_names_is_two_whole_copies() {
+fn one_log_under_two_names_is_two_complete_copies() {
     let place = Place::directory();
     let log = place.path().with_file_name("log");
     let entries = read(&log_of(log.parent().unwrap(), 3, 20));
@@ -252,7 +254,7 @@ fn one_log_under_two_names_is_two_whole_copies() {
     let report = Archive::new(&all).unwrap().verify_with(checker).unwrap();
     assert!(report.is_intact() && report.chains().len() == 2, "{report}");
     assert!(report.heads_not_compared().is_empty());
-    // What others keep beside it is in nobody's way.
+    // Files of others do no harm.
     for other in ["backup/2024/jan", "lost+found/x/y"] {
         fs::create_dir_all(place.path().join(other)).unwrap();
         fs::write(place.path().join(other).join("db.sql"), "x").unwrap();
@@ -266,9 +268,9 @@ fn one_log_under_two_names_is_two_whole_copies() {
     assert_eq!(Archive::new(&all).unwrap().origins().unwrap().len(), 2);
 }
 
-/// A chain that cannot be read may have what retention removed since: that is no gap.
+/// A chain that cannot be read may have records that retention removed since: that is not a gap.
 #[test]
-fn no_gap_is_told_of_records_that_are_there() {
+fn no_gap_is_reported_for_records_that_are_there() {
     let place = Place::directory();
     let log = place.path().with_file_name("log");
     let entries = read(&log_of(log.parent().unwrap(), 3, 20));

@@ -1,4 +1,4 @@
-//! What somebody changes in an archive is found, and the key is named.
+//! Changes in an archive are found, and the key is named.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use tracing_audit_forward::{CopyChecker, Sink as _};
 
 use crate::{Place, files, log_of, records::read};
 
-/// An archive with two sealed segments, and two parts of the third.
+/// Creates an archive with two sealed segments, and two parts of the third.
 fn archive() -> (Place<'static>, Vec<tracing_audit_forward::Entry>) {
     let dir = tempfile::tempdir().unwrap();
     let entries = read(&log_of(dir.path(), 3, 60));
@@ -29,7 +29,7 @@ fn find(place: &Place<'_>, end: &str) -> PathBuf {
     found[0].clone()
 }
 
-/// After this, verification finds something, and says this.
+/// Checks that after this change, verification finds something, and reports this.
 #[track_caller]
 fn check_found(change: impl FnOnce(&Place<'_>), expected: &[&str]) {
     let (place, _) = archive();
@@ -59,7 +59,7 @@ fn replaced(bytes: &[u8], one: &str, other: &str) -> Vec<u8> {
 fn what_was_changed_is_found() {
     let sealed = "/00000002.jsonl.zst";
     let is_other = "is not the one that the manifest names";
-    // A line, and the object compressed anew.
+    // Changes a line, and compresses the object again.
     let recompressed = |place: &Place<'_>| {
         edit(&find(place, sealed), |bytes| {
             let lines = zstd::decode_all(bytes.as_slice()).unwrap();
@@ -67,7 +67,7 @@ fn what_was_changed_is_found() {
         });
     };
     check_found(recompressed, &["was edited", is_other, "00000002.jsonl.zst"]);
-    // The same lines, otherwise.
+    // The same lines, compressed differently.
     let same =
         |bytes: Vec<u8>| zstd::encode_all(zstd::decode_all(bytes.as_slice()).unwrap().as_slice(), 9).unwrap();
     check_found(|place| edit(&find(place, sealed), same), &[is_other]);
@@ -94,7 +94,7 @@ fn what_was_changed_in_manifests_and_parts_is_found() {
         edit(&find(place, newest), |bytes| replaced(&bytes, "\"segment\": 2", "\"segment\": 7"));
     };
     check_found(edited, &["00000002.jsonl.zst"]);
-    check_found(|place| edit(&find(place, newest), |_| b"{}".to_vec()), &["is no manifest of this chain"]);
+    check_found(|place| edit(&find(place, newest), |_| b"{}".to_vec()), &["is not a manifest of this chain"]);
     check_found(|place| fs::remove_file(find(place, newest)).unwrap(), &["no manifest names the object"]);
     let part = |place: &Place<'_>, number: u32| find(place, &format!("/00000003/{number:08}.jsonl"));
     let edited = |place: &Place<'_>| edit(&part(place, 1), |bytes| replaced(&bytes, "mia", "eve"));
@@ -109,8 +109,8 @@ fn what_was_changed_in_manifests_and_parts_is_found() {
             bytes
         });
     };
-    check_found(cut, &["00000003/00000001.jsonl: its last line has no end"]);
-    // Parts of a segment that is sealed may go: a lifecycle rule takes them.
+    check_found(cut, &["00000003/00000001.jsonl: its last line has no line feed"]);
+    // Parts of a sealed segment may be missing: a lifecycle rule removes them.
     let (place, _) = archive();
     for path in files(&place.path()).into_iter().filter(|path| path.to_str().unwrap().contains("/00000001/"))
     {
@@ -120,7 +120,7 @@ fn what_was_changed_in_manifests_and_parts_is_found() {
 }
 
 #[test]
-fn an_end_that_was_cut_is_found_by_a_head_that_was_kept() {
+fn a_cut_end_is_found_with_a_kept_head() {
     let (place, entries) = archive();
     let parts: Vec<PathBuf> = files(&place.path())
         .into_iter()
@@ -147,12 +147,12 @@ fn an_altered_part_is_not_sealed() {
     assert!(error.contains("00000001/00000001.jsonl is in the way: it was altered"), "{error}");
 }
 
-/// The newest manifest says something of a segment that its lines do not.
+/// The newest manifest differs from the lines of a segment.
 #[test]
-fn a_manifest_that_does_not_say_what_the_lines_say_is_found() {
+fn a_manifest_that_differs_from_the_lines_is_found() {
     use serde_json::{Value, json};
     let newest = "manifest-00000002.json";
-    let differs = "does not say what the lines say";
+    let differs = "differs from the lines";
     let changed = |place: &Place<'_>, change: &dyn Fn(&mut Value)| {
         edit(&find(place, newest), |bytes| {
             let mut manifest = serde_json::from_slice(&bytes).unwrap();
@@ -187,7 +187,7 @@ fn a_manifest_that_does_not_say_what_the_lines_say_is_found() {
     check_found(gap, &["gap-00000000000000000008", "no manifest names the object"]);
 }
 
-/// A log whose chains witness each other: of one nothing is left.
+/// A log whose chains witness each other; nothing is left of one of them.
 #[test]
 fn a_chain_that_is_missing_is_noted_where_another_one_witnessed_it() {
     use tracing_audit::AuditLog;

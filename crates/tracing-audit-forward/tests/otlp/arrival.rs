@@ -1,4 +1,4 @@
-//! What arrives is what stands in the log.
+//! What arrives is what the log has.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{
     receiver::Receiver,
 };
 
-/// Sends a log, and holds what arrived against its lines. Returns what arrived.
+/// Sends a log, and compares what arrived with its lines. Returns what arrived.
 #[track_caller]
 fn check(receiver: &Receiver, entries: &[Entry]) -> Vec<Json> {
     let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -35,14 +35,15 @@ fn check(receiver: &Receiver, entries: &[Entry]) -> Vec<Json> {
     arrived
 }
 
-/// Whether the table of the documents has an attribute; they are not in the archive of the crate.
+/// Returns whether the table of the documentation has an attribute. The documentation is not in the archive
+/// of the crate.
 fn is_documented(attribute: &str) -> bool {
     let name = if attribute.starts_with("audit.fields.") { "audit.fields.<name>" } else { attribute };
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/forwarding/otlp.md");
     fs::read_to_string(page).map_or(true, |page| page.contains(&format!("`{name}`")))
 }
 
-/// Sends a log of which not all attributes arrive, and returns its first event as it arrived, with its line.
+/// Sends a log of which not all attributes arrive. Returns its first event as it arrived, with its line.
 #[track_caller]
 fn arrived_event(receiver: &Receiver, entries: &[Entry]) -> (Json, String) {
     Otlp::new(&receiver.url()).unwrap().offer(entries).unwrap();
@@ -52,7 +53,7 @@ fn arrived_event(receiver: &Receiver, entries: &[Entry]) -> (Json, String) {
 }
 
 #[test]
-fn every_member_arrives_as_it_stands_in_the_line() {
+fn every_member_arrives_as_in_the_line() {
     let Some(receiver) = Receiver::start() else { return };
     let entries = written(
         |builder| builder.service("shop").redact(["password"]),
@@ -87,9 +88,9 @@ fn every_member_arrives_as_it_stands_in_the_line() {
     assert_eq!(arrived[1]["event_name"], "audit.open");
 }
 
-/// What the log says of itself when its disk failed: `gap`, `unconfirmed`, `notice`, `recovery`.
+/// The log's own records when its disk failed: `gap`, `unconfirmed`, `notice`, `recovery`.
 #[test]
-fn what_the_log_says_of_itself_arrives() {
+fn the_logs_own_records_arrive() {
     let Some(receiver) = Receiver::start() else { return };
     let audit = tracing_audit_test::capture_with(|builder| {
         builder.wait_bound(Duration::from_millis(200)).queue_bytes(1024 * 1024).on_full(OnFull::DropRoutine)
@@ -116,7 +117,8 @@ fn what_the_log_says_of_itself_arrives() {
 #[test]
 fn any_text_arrives() {
     let Some(receiver) = Receiver::start() else { return };
-    // Some of each: controls, quotes, what the log escapes, combining and wide characters, the ends of the planes.
+    // Some of each: control characters, quotes, what the log escapes, combining and wide characters, the ends
+    // of the planes.
     let text: String = (0..0x300)
         .chain(0x2000..0x2070)
         .chain(0xd7f0..=0xd7ff)
@@ -137,7 +139,7 @@ fn any_text_arrives() {
 }
 
 #[test]
-fn a_line_of_60_kib_arrives_whole_and_its_long_values_only_there() {
+fn a_line_of_60_kib_arrives_in_full_and_its_long_values_only_in_the_body() {
     let Some(receiver) = Receiver::start() else { return };
     let long = "é".repeat(30_000);
     let entries = written(
@@ -164,7 +166,7 @@ fn a_line_of_60_kib_arrives_whole_and_its_long_values_only_there() {
 }
 
 #[test]
-fn trace_and_span_are_bytes_where_they_are_ids() {
+fn valid_trace_and_span_ids_are_sent_as_bytes() {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     const SPAN: &str = "00f067aa0ba902b7";
     let Some(receiver) = Receiver::start() else { return };
@@ -205,7 +207,7 @@ fn trace_and_span_are_bytes_where_they_are_ids() {
 }
 
 #[test]
-fn a_gap_is_a_log_record_of_its_own() {
+fn a_gap_is_a_separate_log_record() {
     let Some(receiver) = Receiver::start() else { return };
     let mut sink = Otlp::new(&receiver.url()).unwrap();
     let id: Arc<str> = "5f1c2a9be07d4c3388a1d6e2b94f7013".into();
@@ -258,7 +260,7 @@ fn a_request_has_the_path_the_headers_and_the_resource() {
 }
 
 #[test]
-fn nothing_is_sent_for_nothing_and_nobody_is_asked() {
+fn an_empty_batch_sends_nothing_and_positions_ask_nobody() {
     let Some(receiver) = Receiver::start() else { return };
     let mut sink = Otlp::new(&receiver.url()).unwrap();
     sink.offer(&[]).unwrap();
@@ -274,7 +276,7 @@ fn a_batch_that_is_too_large_is_divided_and_not_sent() {
     let mut sink = Otlp::builder(&receiver.url()).max_request_bytes(1000).build().unwrap();
     assert!(matches!(sink.offer(&entries), Err(SinkError::Refused { .. })));
     assert!(receiver.requests().is_empty());
-    // One record is sent whatever its size is.
+    // A single record is sent whatever its size is.
     for entry in &entries {
         sink.offer(std::slice::from_ref(entry)).unwrap();
     }
@@ -282,7 +284,7 @@ fn a_batch_that_is_too_large_is_divided_and_not_sent() {
 }
 
 #[test]
-fn a_receiver_that_begins_anew_is_found_again() {
+fn a_restarted_receiver_is_found_again() {
     let Some(receiver) = Receiver::start() else { return };
     let port = receiver.port.to_string();
     let entries = with_events(3);

@@ -1,4 +1,4 @@
-//! Logs for these tests, and what of them must arrive.
+//! Logs for these tests, and what must arrive of them.
 
 use std::{path::Path, sync::Arc};
 
@@ -17,7 +17,7 @@ pub(crate) fn written(configure: impl FnOnce(Builder) -> Builder, emit: impl FnO
     entries(&path)
 }
 
-/// A log with so many events.
+/// Writes a log with this many events.
 pub(crate) fn with_events(count: usize) -> Vec<Entry> {
     written(
         |builder| builder,
@@ -29,7 +29,7 @@ pub(crate) fn with_events(count: usize) -> Vec<Entry> {
     )
 }
 
-/// What is durable of a log.
+/// Returns the durable records of a log.
 pub(crate) fn entries(path: &Path) -> Vec<Entry> {
     let records: Vec<_> =
         Reader::new(path).durable_only(true).records().unwrap().collect::<Result<_, _>>().unwrap();
@@ -37,8 +37,8 @@ pub(crate) fn entries(path: &Path) -> Vec<Entry> {
     records.into_iter().map(|record| Entry::new(Arc::clone(&id), record)).collect()
 }
 
-/// What the documents say must arrive of a record: everything but the time of arrival. It is taken from the line, and
-/// shares no code with the sink.
+/// Returns what must arrive of a record according to the documentation: everything except the time of
+/// arrival. It is derived from the line, and shares no code with the sink.
 pub(crate) fn expected(entry: &Entry) -> Json {
     let line = entry.record.as_json();
     let members: Map<String, Json> = serde_json::from_str(line).unwrap();

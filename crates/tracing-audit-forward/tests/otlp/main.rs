@@ -1,6 +1,6 @@
-//! The OTLP sink against a receiver that is not ours.
+//! The OTLP sink against an independent receiver.
 //!
-//! Tests that need the receiver say so when they cannot run, and `ci/services` fails when there are any.
+//! Tests that need the receiver say so when they cannot run, and `ci/services` fails if there are any.
 
 #![expect(
     clippy::unwrap_used,

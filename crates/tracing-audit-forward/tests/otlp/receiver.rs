@@ -1,4 +1,4 @@
-//! A receiver of another ecosystem: a process of Python with the official protobuf classes.
+//! An independent receiver: a Python process with the official protobuf classes.
 
 use std::{
     env,
@@ -15,9 +15,9 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 /// How long a receiver may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The interpreter, if it is named and has the package.
+/// Returns the interpreter, if it is named and has the package.
 fn python() -> Option<&'static str> {
     static PYTHON: OnceLock<Option<String>> = OnceLock::new();
     let found = PYTHON.get_or_init(|| {
@@ -31,7 +31,7 @@ fn python() -> Option<&'static str> {
     found.as_deref()
 }
 
-/// Says that a test is skipped, here and in the list that `ci/services` looks at.
+/// Reports that a test is skipped, here and in the list that `ci/services` checks.
 #[track_caller]
 fn skip() {
     let place = std::panic::Location::caller();
@@ -54,12 +54,12 @@ pub(crate) struct Receiver {
     process: Child,
     pub(crate) port: u16,
     dir: TempDir,
-    /// How often it was started.
+    /// The number of times that it was started.
     lives: usize,
 }
 
 impl Receiver {
-    /// Starts one on a free port. `None`, and said, where that is not possible here.
+    /// Starts one on a free port. If that is not possible here, reports it and returns `None`.
     #[track_caller]
     pub(crate) fn start() -> Option<Self> {
         Self::start_with(&[])
@@ -78,7 +78,8 @@ impl Receiver {
         Some(Self { python, arguments, process, port: port.unwrap(), dir, lives: 1 })
     }
 
-    /// Kills it and starts it again on the same port, with another file: the end of the old one may be half a line.
+    /// Kills it and starts it again on the same port, with another file: the old one may end with half a
+    /// line.
     pub(crate) fn kill_and_restart(&mut self) {
         self.end();
         self.lives += 1;
@@ -90,9 +91,9 @@ impl Receiver {
             if port.is_some() {
                 return;
             }
-            // Somebody who connected has the port for a moment.
+            // A client that connected may hold the port for a moment.
             self.end();
-            assert!(begun.elapsed() < PATIENCE, "the receiver does not start");
+            assert!(begun.elapsed() < TIMEOUT, "the receiver does not start");
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -102,7 +103,7 @@ impl Receiver {
         self.process.wait().unwrap();
     }
 
-    /// Every whole line that it wrote, in all its lives.
+    /// Returns every complete line that it wrote, in all its runs.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for life in 1..=self.lives {
@@ -117,7 +118,7 @@ impl Receiver {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Says how requests are answered from now on.
+    /// Sets how requests are answered from now on.
     pub(crate) fn control(&self, settings: &Json) {
         ureq::post(format!("{}/control", self.url())).send(settings.to_string()).unwrap();
     }
@@ -127,12 +128,12 @@ impl Receiver {
         self.control(&json!({"mode": "status", "status": status, "headers": headers, "text": text}));
     }
 
-    /// Every request so far, with how it was answered.
+    /// Returns every request so far, with its answer.
     pub(crate) fn requests(&self) -> Vec<Json> {
         self.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Every log record that was taken so far.
+    /// Returns every log record that was accepted so far.
     pub(crate) fn records(&self) -> Vec<Json> {
         self.requests().iter().flat_map(|request| request["records"].as_array().unwrap().clone()).collect()
     }
@@ -148,7 +149,7 @@ fn output(dir: &TempDir, life: usize) -> PathBuf {
     dir.path().join(format!("received-{life}.jsonl"))
 }
 
-/// Starts a process, and waits for the port that it says: none where it could not have this one.
+/// Starts a process, and waits for the port that it prints: none if it could not get this one.
 fn run(python: &str, output: &Path, arguments: &[String], port: u16) -> (Child, Option<u16>) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/otlp_receiver.py");
     let mut process = Command::new(python)

@@ -1,4 +1,4 @@
-//! Each way in which a receiver does not take records.
+//! Each way in which a receiver refuses records.
 
 use std::{
     collections::BTreeMap,
@@ -42,7 +42,7 @@ fn divide(sink: &mut Otlp, batch: &[Entry]) -> Vec<u64> {
     }
 }
 
-/// How often each record arrived.
+/// Returns how often each record arrived.
 fn arrivals(receiver: &Receiver) -> BTreeMap<u64, usize> {
     let mut arrivals = BTreeMap::new();
     for record in receiver.records() {
@@ -100,7 +100,7 @@ fn a_pause_is_as_long_as_the_receiver_asks() {
 }
 
 #[test]
-fn what_is_refused_now_and_then_arrives_when_it_is_offered_again() {
+fn what_is_refused_occasionally_arrives_when_offered_again() {
     let Some(receiver) = Receiver::start() else { return };
     receiver.control(&json!({"mode": "refuse_every_third", "message": "not this one"}));
     let entries = with_events(30);
@@ -116,15 +116,16 @@ fn what_is_refused_now_and_then_arrives_when_it_is_offered_again() {
         }
     }
     assert!(refusals >= 10);
-    // Each once, and in order: a refused batch was not taken.
+    // Each once, and in order: nothing of a refused batch was accepted.
     let bodies: Vec<_> =
         receiver.records().iter().map(|record| record["body"].as_str().unwrap().to_owned()).collect();
     assert!(bodies.iter().map(String::as_str).eq(entries.iter().map(|entry| entry.record.as_json())));
 }
 
-/// OTLP does not say which records were rejected. So the batch is divided, and what was taken arrives again.
+/// OTLP does not tell which records were rejected. So the batch is divided, and what was accepted arrives
+/// again.
 #[test]
-fn a_partial_success_is_divided_until_the_rejected_record_is_known() {
+fn a_batch_with_a_partial_success_is_divided_until_the_rejected_record_is_found() {
     let Some(receiver) = Receiver::start() else { return };
     receiver.control(&json!({"mode": "partial", "action": "action-5", "message": "too old"}));
     let entries = with_events(12);
@@ -182,7 +183,7 @@ fn a_redirect_is_not_followed() {
 }
 
 #[test]
-fn a_receiver_that_hangs_is_left_after_the_timeout() {
+fn a_receiver_that_hangs_is_abandoned_after_the_timeout() {
     let Some(receiver) = Receiver::start() else { return };
     receiver.control(&json!({"mode": "hang"}));
     let mut sink = Otlp::builder(&receiver.url()).timeout(Duration::from_millis(300)).build().unwrap();
@@ -195,7 +196,7 @@ fn a_receiver_that_hangs_is_left_after_the_timeout() {
 
 /// The receiver has the records, and nobody knows it: they are sent again.
 #[test]
-fn a_connection_that_is_cut_behind_the_request_doubles_the_records() {
+fn a_connection_that_is_cut_after_the_request_duplicates_the_records() {
     let Some(receiver) = Receiver::start() else { return };
     let entries = with_events(2);
     let mut sink = sink(&receiver);
@@ -208,8 +209,8 @@ fn a_connection_that_is_cut_behind_the_request_doubles_the_records() {
 }
 
 #[test]
-fn a_receiver_that_is_not_there_is_unavailable() {
-    // Nobody listens on a port that was given back.
+fn a_missing_receiver_is_unavailable() {
+    // Nobody listens on a port that was released.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let entries = with_events(1);
     let mut sink = Otlp::new(&format!("http://127.0.0.1:{port}")).unwrap();

@@ -1,4 +1,4 @@
-//! Neither credentials nor the content of records stand in a text of the sink.
+//! The texts of the sink contain neither credentials nor the content of records.
 
 use std::{
     fmt::Write as _,
@@ -11,12 +11,12 @@ use tracing_audit_forward::{Otlp, Sink as _};
 
 use crate::{log::written, receiver::Receiver};
 
-/// Everything that the HTTP client and what it uses log in this process, of all tests.
-struct Heard(Mutex<String>);
+/// Everything that the HTTP client and its dependencies log in this process, of all tests.
+struct Captured(Mutex<String>);
 
-static HEARD: Heard = Heard(Mutex::new(String::new()));
+static HEARD: Captured = Captured(Mutex::new(String::new()));
 
-impl log::Log for Heard {
+impl log::Log for Captured {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
@@ -29,7 +29,7 @@ impl log::Log for Heard {
 }
 
 #[test]
-fn no_text_has_credentials_or_what_was_recorded() {
+fn no_text_contains_credentials_or_recorded_values() {
     let Some(receiver) = Receiver::start() else { return };
     let heard = Arc::new(Mutex::new(Vec::new()));
     let warnings = Arc::clone(&heard);
@@ -78,13 +78,13 @@ fn no_text_has_credentials_or_what_was_recorded() {
             assert!(!text.contains(secret), "{secret} is in {text}");
         }
     }
-    // What the receiver said besides is there.
+    // The rest of the receiver's text is there.
     assert!(texts.iter().any(|text| text.contains("400 Bad Request: no: … …")), "{texts:#?}");
 }
 
-/// The HTTP client dumps what it sends at `trace`, 16 bytes a line: so the secrets here repeat themselves.
+/// The HTTP client dumps what it sends at `trace`, 16 bytes per line, so the secrets here repeat themselves.
 #[test]
-fn no_log_has_credentials() {
+fn no_log_contains_credentials() {
     let Some(receiver) = Receiver::start() else { return };
     log::set_logger(&HEARD).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
@@ -97,7 +97,7 @@ fn no_log_has_credentials() {
             builder = builder.header("authorization", &header);
         }
         let mut sink = builder.header("x-key", &secret).header("x-short", "Zw9").build().unwrap();
-        // Also on a connection that is used again, and behind a request without an answer.
+        // Also on a connection that is reused, and after a request without an answer.
         sink.offer(&entries).unwrap();
         sink.offer(&entries).unwrap();
         receiver.control(&json!({"mode": "cut"}));
@@ -112,7 +112,7 @@ fn no_log_has_credentials() {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None);
     }
-    // They were sent all the same.
+    // They were sent nevertheless.
     let basic = format!("Basic YWI6{}", "Wnc5".repeat(20));
     let expected = [format!("Bearer {secret}"), basic];
     for (index, request) in receiver.requests().iter().enumerate() {
@@ -123,8 +123,8 @@ fn no_log_has_credentials() {
     assert_eq!(receiver.requests().len(), 8);
 }
 
-/// The HTTP client gets asterisks for the value of a header. A record that has the same stays as it is, in a body of
-/// many writes too.
+/// The HTTP client gets asterisks for the value of a header. A record with the same asterisks is unchanged,
+/// even in a body of many writes.
 #[test]
 fn a_record_that_looks_like_a_header_is_not_completed() {
     let Some(receiver) = Receiver::start() else { return };
@@ -151,7 +151,7 @@ fn a_record_that_looks_like_a_header_is_not_completed() {
 }
 
 #[test]
-fn the_text_of_no_setting_is_in_an_error() {
+fn no_error_contains_the_text_of_a_setting() {
     for builder in [
         Otlp::builder("hunter2"),
         Otlp::builder("ftp://mia:hunter2@host"),

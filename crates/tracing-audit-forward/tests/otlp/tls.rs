@@ -53,7 +53,7 @@ fn check_setup(builder: OtlpBuilder, receiver: &Receiver) {
 }
 
 #[test]
-fn a_certificate_of_the_authority_that_was_given_is_accepted() {
+fn a_certificate_of_the_given_authority_is_accepted() {
     let Some(tls) = Tls::start("127.0.0.1") else { return };
     let mut sink = tls.builder().ca_file(tls.ca_file()).build().unwrap();
     let entries = with_events(3);
@@ -76,7 +76,7 @@ fn a_certificate_for_another_name_is_not_accepted() {
 }
 
 #[test]
-fn any_certificate_is_accepted_only_where_that_is_asked_for_and_said() {
+fn any_certificate_is_accepted_only_on_request_and_with_a_warning() {
     let Some(tls) = Tls::start("receiver.example") else { return };
     let (say, said) = std::sync::mpsc::channel();
     let mut sink = tls
@@ -91,7 +91,7 @@ fn any_certificate_is_accepted_only_where_that_is_asked_for_and_said() {
 }
 
 #[test]
-fn https_to_a_receiver_that_speaks_http_is_a_matter_of_setup() {
+fn https_to_a_receiver_of_http_is_a_setup_error() {
     let Some(receiver) = Receiver::start() else { return };
     check_setup(Otlp::builder(&format!("https://127.0.0.1:{}", receiver.port)), &receiver);
 }
@@ -108,7 +108,7 @@ fn a_file_without_certificates_is_refused_when_the_sink_is_built() {
     assert!(file("no PEM").starts_with("there is no certificate in "));
     assert!(
         file("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")
-            .ends_with("is no PEM file of certificates")
+            .ends_with("is not a PEM file of certificates")
     );
     let missing = Otlp::builder("https://host").ca_file(Path::new("/does/not/exist")).build().unwrap_err();
     assert_eq!(missing.to_string(), "cannot read /does/not/exist: No such file or directory (os error 2)");

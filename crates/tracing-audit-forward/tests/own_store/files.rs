@@ -1,15 +1,15 @@
 use std::{collections::BTreeMap, fs, fs::File, io, io::Write, path::PathBuf, sync::Arc};
 use tracing_audit_forward::{Entry, Position, Sink, SinkError};
 
-/// One file for each record, named by its key and hash, so nothing is doubled. Another record under the same key lies beside
-/// the first: a store that compares both says `SinkError::Conflict` instead.
+/// One file per record, named by its key and hash, so nothing is stored twice. A different record under the same key gets its
+/// own file; a store that compares the two returns `SinkError::Conflict` instead.
 pub struct Files {
     pub dir: PathBuf,
 }
 
 impl Files {
     fn last(&self) -> io::Result<BTreeMap<String, (u64, String)>> {
-        // A name counts once it is durable: a crash may have come between a rename and the sync of the directory.
+        // A name counts only once it is durable: a crash may have come between a rename and the sync of the directory.
         File::open(&self.dir)?.sync_all()?;
         let mut last: BTreeMap<String, (u64, String)> = BTreeMap::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -27,12 +27,12 @@ impl Files {
 
     fn store(&self, batch: &[Entry]) -> io::Result<()> {
         for Entry { chain_id, record, .. } in batch {
-            // Written aside: under its name a file is whole, whenever this is killed.
-            let aside = self.dir.join("new");
-            let mut file = File::create(&aside)?;
+            // Renamed when complete: under its final name, a file is never partial, even after a kill.
+            let temporary = self.dir.join("new");
+            let mut file = File::create(&temporary)?;
             file.write_all(record.as_json().as_bytes())?;
             file.sync_all()?;
-            fs::rename(aside, self.dir.join(format!("{chain_id}-{}-{}", record.seq(), record.hash())))?;
+            fs::rename(temporary, self.dir.join(format!("{chain_id}-{}-{}", record.seq(), record.hash())))?;
         }
         File::open(&self.dir)?.sync_all()
     }

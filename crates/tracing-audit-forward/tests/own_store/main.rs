@@ -1,4 +1,4 @@
-//! The store of one's own that the README shows: a crash leaves no half a record that counts.
+//! The sink in the README: after a crash, no partial record counts.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,7 +33,7 @@ fn entries(log: &Path) -> Vec<Entry> {
 }
 
 #[test]
-fn what_was_cut_off_half_way_is_offered_again_and_replaced_as_a_whole() {
+fn an_interrupted_write_is_offered_again_and_replaced() {
     let place = tempfile::tempdir().unwrap();
     let entries = entries(&place.path().join("log"));
     let dir = place.path().join("store");
@@ -42,7 +42,7 @@ fn what_was_cut_off_half_way_is_offered_again_and_replaced_as_a_whole() {
     let ids = [Arc::clone(&entries[0].chain_id)];
     fs::write(dir.join("new"), "{\"seq\":1,\"ts").unwrap();
     assert_eq!(store.positions(&ids).unwrap(), Some(Vec::new()));
-    // Whoever writes under the name itself follows the link.
+    // Writing to the final name itself would follow the link.
     let name = |entry: &Entry| {
         dir.join(format!("{}-{}-{}", entry.chain_id, entry.record.seq(), entry.record.hash()))
     };
@@ -57,7 +57,7 @@ fn what_was_cut_off_half_way_is_offered_again_and_replaced_as_a_whole() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_no_empty_store() {
+fn a_missing_directory_is_not_an_empty_store() {
     let place = tempfile::tempdir().unwrap();
     let mut store = Files { dir: place.path().join("missing") };
     assert!(matches!(store.positions(&[]), Err(SinkError::Unavailable { .. })));

@@ -1,4 +1,4 @@
-//! Servers and connections that fail, and what a forwarder is told.
+//! Servers and connections that fail, and the errors for the forwarder.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -20,8 +20,8 @@ use crate::{
     store,
 };
 
-/// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for something that must happen.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[track_caller]
 fn check_unavailable<T: std::fmt::Debug>(outcome: &Result<T, SinkError>, text: &str) {
@@ -35,22 +35,22 @@ fn check_setup<T: std::fmt::Debug>(outcome: &Result<T, SinkError>, text: &str) {
     assert!(reason.contains(text) && !error.to_string().contains(PASSWORD), "{reason}");
 }
 
-/// As a forwarder does: the same again until it is taken.
+/// Offers the same again until it is accepted, as a forwarder does.
 #[track_caller]
 fn offer_until_taken(store: &mut Postgres, batch: &[Entry]) {
     let begun = Instant::now();
     while let Err(error) = store.offer(batch) {
         assert!(matches!(error, SinkError::Unavailable { .. }), "{error}");
-        assert!(begun.elapsed() < PATIENCE, "{error}");
+        assert!(begun.elapsed() < TIMEOUT, "{error}");
         thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
-fn a_server_need_not_be_there_at_first() {
+fn a_server_may_be_missing_at_first() {
     let mut server = match Server::prepare(&[]) {
         Ok(server) => server,
-        Err(why) => return skip("a_server_need_not_be_there_at_first", &why),
+        Err(why) => return skip("a_server_may_be_missing_at_first", &why),
     };
     let entries = events(5);
     let mut store = Postgres::new(&server.boss()).unwrap();
@@ -70,7 +70,7 @@ fn a_killed_server_has_everything_that_it_acknowledged() {
         return;
     };
     drop(store(&server));
-    // Defaults of the role that would lose what was acknowledged, were they not overruled.
+    // Defaults of the role that would lose what was acknowledged, if they were not overridden.
     server.sql("ALTER ROLE boss SET synchronous_commit = off");
     server.sql("ALTER SYSTEM SET wal_writer_delay = '10s'");
     server.stop();
@@ -110,19 +110,19 @@ fn a_killed_server_has_everything_that_it_acknowledged() {
 }
 
 #[test]
-fn a_connection_that_is_cut_behind_the_commit_doubles_nothing() {
-    let Some(server) = Server::start("a_connection_that_is_cut_behind_the_commit_doubles_nothing") else {
+fn a_connection_that_is_cut_after_the_commit_duplicates_nothing() {
+    let Some(server) = Server::start("a_connection_that_is_cut_after_the_commit_duplicates_nothing") else {
         return;
     };
     drop(store(&server));
-    let (port, wishes) = proxy::start(server.port());
+    let (port, faults) = proxy::start(server.port());
     let mut store = Postgres::new(&Server::url_at(port, "boss", PASSWORD)).unwrap();
     let entries = events(40);
     for (batch, cuts) in entries.chunks(10).zip(1..) {
-        wishes.cut_after_commit.store(true, Ordering::SeqCst);
+        faults.cut_after_commit.store(true, Ordering::SeqCst);
         check_unavailable(&store.offer(batch), "cannot");
-        assert_eq!(wishes.cuts.load(Ordering::SeqCst), cuts);
-        // It was committed all the same.
+        assert_eq!(faults.cuts.load(Ordering::SeqCst), cuts);
+        // It was committed nevertheless.
         let stored = server.sql("SELECT count(*) FROM audit_records");
         assert_eq!(stored.parse(), Ok(entries.len().min(10 * usize::try_from(cuts).unwrap())));
         store.offer(batch).unwrap();
@@ -133,8 +133,8 @@ fn a_connection_that_is_cut_behind_the_commit_doubles_nothing() {
 }
 
 #[test]
-fn no_call_waits_for_ever() {
-    let Some(server) = Server::start("no_call_waits_for_ever") else { return };
+fn no_call_waits_forever() {
+    let Some(server) = Server::start("no_call_waits_forever") else { return };
     drop(store(&server));
     let entries = events(3);
     let bounded = |port| {
@@ -147,20 +147,20 @@ fn no_call_waits_for_ever() {
     };
     thread::scope(|scope| {
         scope.spawn(|| {
-            // Accepts, and says nothing.
+            // Accepts connections, and never answers.
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let mut store = bounded(listener.local_addr().unwrap().port());
             check_unavailable(&store.offer(&entries), "no answer");
         });
         scope.spawn(|| {
-            // Falls silent.
-            let (port, wishes) = proxy::start(server.port());
+            // The server stops answering.
+            let (port, faults) = proxy::start(server.port());
             let mut store = bounded(port);
             store.offer(&entries[..1]).unwrap();
-            wishes.silence.store(true, Ordering::SeqCst);
-            // Or the server ends the transaction in which nothing happens.
+            faults.silence.store(true, Ordering::SeqCst);
+            // Or the server ends the idle transaction.
             check_unavailable(&store.offer(&entries), "");
-            wishes.silence.store(false, Ordering::SeqCst);
+            faults.silence.store(false, Ordering::SeqCst);
             store.offer(&entries[..1]).unwrap();
         });
     });
@@ -173,7 +173,7 @@ fn no_call_waits_for_ever() {
         while server.sql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted")
             == "0"
         {
-            assert!(begun.elapsed() < PATIENCE);
+            assert!(begun.elapsed() < TIMEOUT);
         }
         check_unavailable(&store.offer(&entries), "statement timeout");
     });
@@ -182,8 +182,8 @@ fn no_call_waits_for_ever() {
 }
 
 #[test]
-fn what_a_server_says_is_told_apart() {
-    let Some(server) = Server::start("what_a_server_says_is_told_apart") else { return };
+fn answers_of_a_server_are_distinguished() {
+    let Some(server) = Server::start("answers_of_a_server_are_distinguished") else { return };
     drop(store(&server));
     let entries = events(3);
     let outcome = || Postgres::new(&server.url("mia", "pass")).unwrap().offer(&entries);
@@ -222,7 +222,7 @@ fn what_a_server_says_is_told_apart() {
     server.sql(
         "DROP TRIGGER no ON audit_records; ALTER TABLE audit_records DROP CONSTRAINT audit_records_pkey",
     );
-    check_setup(&outcome(), "would be doubled");
+    check_setup(&outcome(), "would be duplicated");
     server.sql("DROP TABLE audit_gaps");
     check_setup(&outcome(), "audit_gaps");
 }
@@ -272,9 +272,9 @@ fn a_batch_is_acknowledged_when_the_standbys_have_it() {
         builder.build().unwrap()
     };
     thread::sleep(Duration::from_millis(500));
-    // Neither the timeout of the client ...
+    // The timeout of the client is not an acknowledgement ...
     check_unavailable(&new().offer(&entries), "no answer");
-    // ... nor an operator who ends the wait makes it an acknowledgement ...
+    // ... nor is an operator who ends the wait ...
     let waiting = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     let (mut store, ended) = (new(), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -292,10 +292,10 @@ fn a_batch_is_acknowledged_when_the_standbys_have_it() {
             if reason.contains("canceling wait for synchronous replication") {
                 break;
             }
-            assert!(begun.elapsed() < PATIENCE, "{reason}");
+            assert!(begun.elapsed() < TIMEOUT, "{reason}");
         }
     });
-    // ... nor that the rows are there when they are offered or asked for again.
+    // ... nor that the rows are there when they are offered or queried again.
     assert_eq!(server.sql("SELECT count(*) FROM audit_records"), entries.len().to_string());
     check_unavailable(&new().offer(&entries), "no answer");
     check_unavailable(&new().positions(&[entries[0].chain_id.clone()]), "no answer");
@@ -306,7 +306,7 @@ fn a_batch_is_acknowledged_when_the_standbys_have_it() {
     check_stored(&server, &mut store, &entries);
 }
 
-/// Ends the other thread of a test also where this one panics.
+/// Ends the other thread of a test even if this one panics.
 struct SetAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for SetAtEnd<'_> {

@@ -69,7 +69,7 @@ fn the_certificate_and_the_name_of_a_server_are_verified() {
     let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                      WHERE ssl AND application_name = 'tracing-audit-forward'";
     assert_eq!(server.sql(encrypted), "1");
-    // Whatever it is called, it is verified.
+    // Every mode verifies the certificate.
     for mode in ["allow", "prefer", "require", "verify-ca", "verify-full"] {
         check_setup(&url(&format!("sslmode={mode}")), "certificate");
     }
@@ -80,12 +80,13 @@ fn the_certificate_and_the_name_of_a_server_are_verified() {
         .offer(&events(1))
         .unwrap();
 
-    // A client that shows who it is.
+    // A client with a certificate.
     server.stop();
     let hba = server.data().join("pg_hba.conf");
     fs::write(&hba, "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n").unwrap();
     server.set(&["ssl=on", "ssl_ca_file=server-ca.crt"]);
-    // The check whether it answers uses a connection without a certificate: a second line lets `psql` in.
+    // The check whether the server answers uses a connection without a certificate: a second line lets `psql`
+    // in.
     fs::write(&hba, "hostnossl all all 127.0.0.1/32 scram-sha-256\nhostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n").unwrap();
     server.run();
     check_setup(&trusted, "");
@@ -93,7 +94,7 @@ fn the_certificate_and_the_name_of_a_server_are_verified() {
     let known = format!("{trusted}&sslcert={}&sslkey={}", certificate.display(), key.display());
     Postgres::new(&known).unwrap().offer(&events(1)).unwrap();
 
-    // A certificate of another name.
+    // A certificate for another name.
     server.stop();
     let authority = certificates(dir.path(), "DNS:db.example");
     install(&mut server, dir.path());
@@ -103,7 +104,7 @@ fn the_certificate_and_the_name_of_a_server_are_verified() {
     );
 }
 
-/// Gives the server this certificate, and starts it.
+/// Installs this certificate on the server, and starts it.
 fn install(server: &mut Server, dir: &Path) {
     server.stop();
     let data = server.data();
@@ -120,7 +121,7 @@ fn install(server: &mut Server, dir: &Path) {
     server.run();
 }
 
-/// Makes `server.crt` and `server.key` for this name, and returns the path of the authority that signed it.
+/// Creates `server.crt` and `server.key` for this name, and returns the path of the authority that signed it.
 fn certificates(dir: &Path, name: &str) -> String {
     let path = |file: &str| dir.join(file).to_str().unwrap().to_owned();
     let openssl = |arguments: &[&str]| succeed(Command::new("openssl").args(arguments));

@@ -1,4 +1,4 @@
-//! What somebody changes in the tables is found.
+//! Changes in the tables are found.
 
 use tracing_audit_forward::{CopyChecker, CopyFindingKind, Entry, HoleReason, Postgres, Sink as _};
 
@@ -9,7 +9,8 @@ use crate::{
     store,
 };
 
-/// After these statements verification finds exactly this, in this order; then everything is put back.
+/// Checks that after these statements, verification finds exactly this, in this order; then restores
+/// everything.
 #[track_caller]
 fn check_found(server: &Server, store: &mut Postgres, statements: &str, expected: &[(u64, &str)]) {
     server.sql("CREATE TABLE kept AS SELECT * FROM audit_records");
@@ -17,7 +18,7 @@ fn check_found(server: &Server, store: &mut Postgres, statements: &str, expected
     let report = store.verify().unwrap();
     let found: Vec<(u64, String)> =
         report.findings().iter().map(|finding| (finding.seq, format!("{:?}", finding.kind))).collect();
-    // Records may be of the same microsecond.
+    // Records may have the same microsecond.
     let is_about_time = |kind: &str| kind.contains("\"ts") && !statements.contains("SET ts");
     let found: Vec<(u64, &str)> = found
         .iter()
@@ -113,8 +114,8 @@ fn what_was_changed_is_found() {
 }
 
 #[test]
-fn holes_are_explained_by_what_the_log_says() {
-    let Some(server) = Server::start("holes_are_explained_by_what_the_log_says") else { return };
+fn holes_are_explained_by_the_log() {
+    let Some(server) = Server::start("holes_are_explained_by_the_log") else { return };
     let mut store = store(&server);
     let event = r#""ts":"2026-01-01T00:00:00.000000001Z","kind":"event","action":"a""#;
     let entries = by_hand(&[event; 9]);
@@ -142,7 +143,7 @@ fn holes_are_explained_by_what_the_log_says() {
     let report = store.verify_with(checker).unwrap();
     assert!(report.is_intact() && report.to_string().contains("refused by the store"), "{report}");
 
-    // The record behind what was pruned does not link to what the prune record names.
+    // The record after what was pruned does not link to what the prune record names.
     let prune = prune.replace(&hash.to_string(), &"0".repeat(64));
     members[7] = &prune;
     let entries = by_hand(&members);

@@ -1,4 +1,4 @@
-//! A NATS server of a test: in a directory of its own, on a free port, ended by its process id.
+//! A NATS server for a test: in its own directory, on a free port, ended by its process id.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 /// How long a server may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The password of the user `boss`, who may do everything.
 pub(crate) const PASSWORD: &str = "Secr3t";
@@ -31,12 +31,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server, or `None`, said and noted, where none can be started.
+    /// Starts a server. If none can be started, reports that and returns `None`.
     pub(crate) fn start(test: &str) -> Option<Self> {
         Self::start_with(test, "")
     }
 
-    /// The same with more of a configuration, such as further users in `USERS`.
+    /// Starts a server with additional configuration, such as further users in `USERS`.
     pub(crate) fn start_with(test: &str, settings: &str) -> Option<Self> {
         match Self::prepare(settings) {
             Ok(mut server) => {
@@ -50,7 +50,7 @@ impl Server {
         }
     }
 
-    /// A server that syncs every two minutes, as one does by itself.
+    /// Starts a server that syncs every two minutes, as by default.
     #[allow(dead_code, reason = "the figures need it")]
     pub(crate) fn start_lazy(test: &str) -> Option<Self> {
         match Self::prepare("") {
@@ -66,7 +66,7 @@ impl Server {
         }
     }
 
-    /// A server that does not run yet.
+    /// Prepares a server that does not run yet.
     pub(crate) fn prepare(settings: &str) -> Result<Self, String> {
         let program = program().ok_or("there is no NATS server")?;
         let dir = tempfile::tempdir().unwrap();
@@ -74,7 +74,7 @@ impl Server {
         Ok(Self { program, dir, port, settings: settings.to_owned(), sync: "always", process: None })
     }
 
-    /// Starts it, on the data that is there, and waits until it answers.
+    /// Starts it on the existing data, and waits until it answers.
     pub(crate) fn run(&mut self) {
         let users = format!("{{ user: boss, password: {PASSWORD} }}");
         let (users, settings) = match self.settings.split_once("USERS:") {
@@ -98,7 +98,7 @@ impl Server {
         while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
             let ended = self.process.as_mut().unwrap().try_wait().unwrap();
             assert!(
-                ended.is_none() && begun.elapsed() < PATIENCE,
+                ended.is_none() && begun.elapsed() < TIMEOUT,
                 "the server does not start: {}",
                 self.log()
             );
@@ -106,7 +106,7 @@ impl Server {
         }
     }
 
-    /// Ends it at once and without order.
+    /// Kills it.
     pub(crate) fn kill(&mut self) {
         let Some(mut process) = self.process.take() else { return };
         process.kill().unwrap();
@@ -117,7 +117,7 @@ impl Server {
         self.port
     }
 
-    /// The stream, as `boss`.
+    /// Returns the URL of the stream, as `boss`.
     pub(crate) fn url(&self, stream: &str) -> String {
         self.url_of("boss", stream)
     }
@@ -154,14 +154,14 @@ impl Drop for Server {
     }
 }
 
-/// Speaks to a server in its own terms.
+/// Sends raw requests to a server.
 pub(crate) struct Admin {
     pub(crate) runtime: Runtime,
     pub(crate) client: Client,
 }
 
 impl Admin {
-    /// The answer, or `None` where there is none within a second.
+    /// Returns the answer, or `None` if there is none within a second.
     pub(crate) fn try_ask(&self, subject: &str, body: &str, headers: &[(&str, &str)]) -> Option<Value> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -180,7 +180,7 @@ impl Admin {
         answer
     }
 
-    /// A stream that is right, but for these members.
+    /// Creates a stream with a safe configuration, except for these members.
     #[track_caller]
     pub(crate) fn make(&self, stream: &str, other: &Value) {
         let subject = format!("$JS.API.STREAM.CREATE.{stream}");
@@ -188,8 +188,8 @@ impl Admin {
         loop {
             let made = self.try_ask(&subject, &config(stream, other).to_string(), &[]).unwrap();
             let Some(error) = made.get("error") else { return };
-            // The files of one that was deleted are not gone yet.
-            assert!(error["err_code"] == 10049 && begun.elapsed() < PATIENCE, "{stream}: {made}");
+            // The files of a deleted stream are not gone yet.
+            assert!(error["err_code"] == 10049 && begun.elapsed() < TIMEOUT, "{stream}: {made}");
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -211,7 +211,7 @@ impl Admin {
         self.ask(&format!("$JS.API.STREAM.INFO.{stream}"), "")["state"]["messages"].as_u64().unwrap()
     }
 
-    /// Subject and message of everything in a stream, in its order.
+    /// Returns subject and message of everything in a stream, in its order.
     #[track_caller]
     pub(crate) fn all(&self, stream: &str) -> Vec<(String, Vec<u8>)> {
         let mut found = Vec::new();
@@ -227,7 +227,7 @@ impl Admin {
     }
 }
 
-/// The configuration of a stream that is right, with these members instead.
+/// Returns a safe configuration of a stream, with these members instead.
 fn config(stream: &str, other: &Value) -> Value {
     let mut config = json!({
         "name": stream, "subjects": ["audit.>"], "storage": "file", "retention": "limits", "discard": "new",
@@ -239,7 +239,7 @@ fn config(stream: &str, other: &Value) -> Value {
     config
 }
 
-/// Base64, as the server writes it.
+/// Decodes base64, as the server writes it.
 fn decoded(text: &str) -> Vec<u8> {
     let value = |byte: u8| match byte {
         b'A'..=b'Z' => byte - b'A',
@@ -257,7 +257,7 @@ fn decoded(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// What `ci/services nats` installed, what `AUDIT_NATS_SERVER` names, or what stands in `PATH`.
+/// Returns what `ci/services nats` installed, what `AUDIT_NATS_SERVER` names, or the program in `PATH`.
 fn program() -> Option<PathBuf> {
     if let Some(program) = std::env::var_os("AUDIT_NATS_SERVER") {
         return Some(program.into());
@@ -268,7 +268,7 @@ fn program() -> Option<PathBuf> {
     [installed].into_iter().chain(in_path).find(|program| program.exists())
 }
 
-/// Says that a test could not run, and notes it in the file that `AUDIT_SKIPPED` names.
+/// Reports that a test could not run, and notes it in the file that `AUDIT_SKIPPED` names.
 pub(crate) fn skip(test: &str, why: &str) {
     eprintln!("SKIPPED {test}: {why}");
     if let Some(list) = std::env::var_os("AUDIT_SKIPPED") {

@@ -30,9 +30,9 @@ DEFAULTS = {
     "status": 200,
     "headers": {},
     "text": "",
-    # For `partial`: log records with this action are rejected, the others are taken.
+    # For `partial`: log records with this action are rejected, the others are accepted.
     "action": "",
-    # What a partial success, a warning or a refusal says. `{authorization}` is replaced by that header.
+    # The text of a partial success, a warning or a refusal. `{authorization}` is replaced by that header.
     "message": "",
 }
 
@@ -40,7 +40,7 @@ PROTOBUF = "application/x-protobuf"
 
 
 def any_value(value):
-    """A value with its type, so that 1, 1.0, True and "1" are told apart."""
+    """A value with its type, so that 1, 1.0, True and "1" are distinguished."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
@@ -187,7 +187,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        """A client that ends its connection is no error; a test that finds no records says more than a traceback."""
+        """A client that closes its connection is not an error; a test without records is clearer than a traceback."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 

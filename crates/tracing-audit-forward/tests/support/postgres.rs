@@ -1,4 +1,4 @@
-//! A PostgreSQL server of a test: in a directory of its own, on a free port, ended by its process id.
+//! A PostgreSQL server for a test: in its own directory, on a free port, ended by its process id.
 
 use std::{
     fs,
@@ -14,14 +14,15 @@ use std::{
 use tempfile::TempDir;
 
 /// How long a server may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The password of the role `boss`, which may do everything.
 pub(crate) const PASSWORD: &str = "Secr3t";
 
 pub(crate) struct Server {
     programs: PathBuf,
-    /// What starts programs as another user, where this one is root: the server refuses to run as root.
+    /// The command that starts programs as another user if this one is root: the server refuses to run as
+    /// root.
     other_user: Vec<String>,
     dir: TempDir,
     port: u16,
@@ -30,12 +31,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server with a database, or `None`, said and noted, where none can be started.
+    /// Starts a server with a database. If none can be started, reports that and returns `None`.
     pub(crate) fn start(test: &str) -> Option<Self> {
         Self::start_with(test, &[])
     }
 
-    /// The same with settings such as `fsync=off`.
+    /// Starts a server with settings such as `fsync=off`.
     pub(crate) fn start_with(test: &str, settings: &[&str]) -> Option<Self> {
         match Self::prepare(settings) {
             Ok(mut server) => {
@@ -49,7 +50,7 @@ impl Server {
         }
     }
 
-    /// A server that does not run yet.
+    /// Prepares a server that does not run yet.
     pub(crate) fn prepare(settings: &[&str]) -> Result<Self, String> {
         let programs = programs().ok_or("there is no PostgreSQL server")?;
         let other_user = other_user()?;
@@ -75,7 +76,7 @@ impl Server {
         succeed(&mut init);
     }
 
-    /// Starts it, on the data that is there, and waits until it answers.
+    /// Starts it on the existing data, and waits until it answers.
     pub(crate) fn run(&mut self) {
         let begun = Instant::now();
         loop {
@@ -93,16 +94,16 @@ impl Server {
                 if self.try_sql("postgres", "SELECT 1").status.success() {
                     return;
                 }
-                assert!(begun.elapsed() < PATIENCE, "the server does not start: {}", self.log());
+                assert!(begun.elapsed() < TIMEOUT, "the server does not start: {}", self.log());
                 thread::sleep(Duration::from_millis(50));
             }
-            // After a kill the memory of the old server is in use for a moment.
-            assert!(begun.elapsed() < PATIENCE, "the server ends: {}", self.log());
+            // After a kill, the shared memory of the old server is in use for a moment.
+            assert!(begun.elapsed() < TIMEOUT, "the server ends: {}", self.log());
             thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Ends it at once and without order, as a power cut would end its processes.
+    /// Kills all its processes, as a power cut would.
     pub(crate) fn kill(&mut self) {
         let Some(mut process) = self.process.take() else { return };
         let id = process.id();
@@ -115,13 +116,13 @@ impl Server {
         }
     }
 
-    /// Ends it in order.
+    /// Stops it in order.
     pub(crate) fn stop(&mut self) {
         let Some(mut process) = self.process.take() else { return };
         let _asked = Command::new("kill").args(["-INT", &process.id().to_string()]).output();
         let begun = Instant::now();
         while process.try_wait().is_ok_and(|ended| ended.is_none()) {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 let _ended = process.kill();
             }
             thread::sleep(Duration::from_millis(20));
@@ -141,12 +142,12 @@ impl Server {
         self.dir.path().join("server/data")
     }
 
-    /// The name of the user that runs it, where that is another one.
+    /// Returns the name of the user that runs it, if it is another one.
     pub(crate) fn user(&self) -> Option<&str> {
         self.other_user.iter().find_map(|word| word.strip_prefix("--reuid="))
     }
 
-    /// The URL of a role; without a password where that is empty.
+    /// Returns the URL of a role; without a password if that is empty.
     pub(crate) fn url(&self, role: &str, password: &str) -> String {
         Self::url_at(self.port, role, password)
     }
@@ -211,7 +212,7 @@ impl Drop for Server {
     }
 }
 
-/// The newest version that Debian installed, or what stands in `PATH`.
+/// Returns the newest version that Debian installed, or the directory in `PATH`.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let installed =
@@ -233,7 +234,7 @@ fn other_user() -> Result<Vec<String>, String> {
     let user = ["postgres", "nobody"].into_iter().find(|user| id(&["-u", user]).is_some());
     let user = user.ok_or("the server does not run as root, and there is no user for it")?;
     let group = id(&["-g", user]).unwrap_or_default();
-    // A server does not outlive the test that started it, even where that is killed.
+    // A server does not outlive the test that started it, even if that is killed.
     let words = [
         "setpriv",
         &format!("--reuid={user}"),
@@ -254,7 +255,7 @@ pub(crate) fn succeed(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Says that a test could not run, and notes it in the file that `AUDIT_SKIPPED` names.
+/// Reports that a test could not run, and notes it in the file that `AUDIT_SKIPPED` names.
 pub(crate) fn skip(test: &str, why: &str) {
     eprintln!("SKIPPED {test}: {why}");
     if let Some(list) = std::env::var_os("AUDIT_SKIPPED") {

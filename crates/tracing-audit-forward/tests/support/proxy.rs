@@ -1,4 +1,4 @@
-//! Stands between a client and a server, and cuts or silences the connection.
+//! A proxy between a client and a server that cuts or silences the connection.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,58 +10,58 @@ use std::{
     thread,
 };
 
-/// What the proxy shall do.
+/// What the proxy does.
 #[derive(Default)]
-pub(crate) struct Wishes {
-    /// The next `COMMIT`, or what else is told by [`start_for`], reaches the server, and its answer nobody.
+pub(crate) struct Faults {
+    /// Passes the next `COMMIT`, or the text given to [`start_for`], to the server, and drops the answer.
     pub(crate) cut_after_commit: AtomicBool,
-    /// No answer of the server reaches anybody.
+    /// Drops all answers of the server.
     pub(crate) silence: AtomicBool,
-    /// How many answers to a `COMMIT` were dropped.
+    /// The number of answers to a `COMMIT` that were dropped.
     pub(crate) cuts: AtomicU32,
 }
 
-/// A port that leads to `server`. Its threads end with the test.
-pub(crate) fn start(server: u16) -> (u16, Arc<Wishes>) {
+/// Opens a port that leads to `server`. Its threads end with the test.
+pub(crate) fn start(server: u16) -> (u16, Arc<Faults>) {
     start_for(server, b"; COMMIT")
 }
 
-/// The same, where requests with this text count.
-pub(crate) fn start_for(server: u16, text: &'static [u8]) -> (u16, Arc<Wishes>) {
+/// Opens a port as [`start`] does, but counts requests with this text.
+pub(crate) fn start_for(server: u16, text: &'static [u8]) -> (u16, Arc<Faults>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let wishes = Arc::new(Wishes::default());
-    let for_threads = Arc::clone(&wishes);
+    let faults = Arc::new(Faults::default());
+    let for_threads = Arc::clone(&faults);
     thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
             let is_cut = Arc::new(AtomicBool::new(false));
             let (there, back) =
                 ((client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client));
-            let (wishes, cut) = (Arc::clone(&for_threads), Arc::clone(&is_cut));
+            let (faults, cut) = (Arc::clone(&for_threads), Arc::clone(&is_cut));
             thread::spawn(move || {
                 carry(there.0, there.1, |bytes| {
                     if bytes.windows(text.len()).any(|word| word == text)
-                        && wishes.cut_after_commit.swap(false, Ordering::SeqCst)
+                        && faults.cut_after_commit.swap(false, Ordering::SeqCst)
                     {
                         cut.store(true, Ordering::SeqCst);
                     }
                     What::Pass
                 });
             });
-            let wishes = Arc::clone(&for_threads);
+            let faults = Arc::clone(&for_threads);
             thread::spawn(move || {
                 carry(back.0, back.1, |_| {
                     if is_cut.load(Ordering::SeqCst) {
-                        wishes.cuts.fetch_add(1, Ordering::SeqCst);
+                        faults.cuts.fetch_add(1, Ordering::SeqCst);
                         return What::Cut;
                     }
-                    if wishes.silence.load(Ordering::SeqCst) { What::Swallow } else { What::Pass }
+                    if faults.silence.load(Ordering::SeqCst) { What::Swallow } else { What::Pass }
                 });
             });
         }
     });
-    (port, wishes)
+    (port, faults)
 }
 
 enum What {

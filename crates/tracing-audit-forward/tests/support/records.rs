@@ -1,4 +1,4 @@
-//! Records to offer: of a real log, or written by hand where the library would not write such a line.
+//! Records to offer: from a real log, or written by hand if the library would not write such a line.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, sync::Arc};
 
@@ -7,7 +7,7 @@ use tracing_audit::{AuditLog, Reader};
 use tracing_audit_forward::Entry;
 use tracing_subscriber::prelude::*;
 
-/// The records of a log in which `emit` ran.
+/// Returns the records of a log in which `emit` ran.
 pub(crate) fn logged(emit: impl FnOnce()) -> Vec<Entry> {
     let dir = tempfile::tempdir().unwrap();
     let log = AuditLog::open(dir.path().join("log")).unwrap();
@@ -16,7 +16,7 @@ pub(crate) fn logged(emit: impl FnOnce()) -> Vec<Entry> {
     read(&dir.path().join("log"))
 }
 
-/// So many records of events.
+/// Returns this many records of events.
 pub(crate) fn events(count: u64) -> Vec<Entry> {
     logged(|| {
         for number in 0..count {
@@ -25,7 +25,7 @@ pub(crate) fn events(count: u64) -> Vec<Entry> {
     })
 }
 
-/// Everything in a log, in the order of each chain.
+/// Returns everything in a log, in the order of each chain.
 pub(crate) fn read(dir: &Path) -> Vec<Entry> {
     let mut ids: BTreeMap<u16, Arc<str>> = BTreeMap::new();
     let mut entries = Vec::new();
@@ -39,7 +39,7 @@ pub(crate) fn read(dir: &Path) -> Vec<Entry> {
     entries
 }
 
-/// A log of these members, each text what stands between `seq` and `_prev_hash`, behind a `segment` line.
+/// Returns a log of these members, each the text between `seq` and `_prev_hash`, after a `segment` line.
 pub(crate) fn by_hand(members: &[&str]) -> Vec<Entry> {
     const SEGMENT: &str = r#""ts":"2026-01-01T00:00:00.000000001Z","kind":"segment","segment":{"format":1,"id":"0123456789abcdef0123456789abcdef","chain":"000","segment":1,"after":[],"chains":{}}"#;
     let dir = tempfile::tempdir().unwrap();
@@ -56,7 +56,7 @@ pub(crate) fn by_hand(members: &[&str]) -> Vec<Entry> {
     read(&dir.path().join("log"))
 }
 
-/// A line, without its line feed, and its hash.
+/// Returns a line, without its line feed, and its hash.
 pub(crate) fn sealed(seq: u64, members: &str, previous: &str) -> (String, String) {
     let body = format!(r#"{{"seq":{seq},{members},"_prev_hash":"{previous}""#);
     let hash = hex(&Sha256::digest(format!("\0{body}}}")));

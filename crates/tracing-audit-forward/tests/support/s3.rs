@@ -1,5 +1,5 @@
-//! An S3 server of a test: `weed` of `SeaweedFS`, in a directory of its own, on free ports, ended by its process id.
-//! `AUDIT_S3_SERVER` names the program.
+//! An S3 server for a test: `weed` of `SeaweedFS`, in its own directory, on free ports, ended by its process
+//! id. `AUDIT_S3_SERVER` names the program.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tracing_audit_forward::{Objects, ObjectsBuilder};
 
 /// How long a server may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) const KEY: &str = "AUDITKEY";
 pub(crate) const SECRET: &str = "Secr3tSecr3t";
@@ -28,8 +28,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server with a bucket `locked`, which has object lock, and one `plain`, which has not. `None`, said and noted, where none
-    /// can be started.
+    /// Starts a server with a bucket `locked`, which has object lock, and one `plain`, which has not. If none
+    /// can be started, reports that and returns `None`.
     pub(crate) fn start(test: &str) -> Option<Self> {
         let Some(program) = std::env::var_os("AUDIT_S3_SERVER").map(PathBuf::from) else {
             skip(test, "AUDIT_S3_SERVER names no S3 server");
@@ -45,20 +45,20 @@ impl Server {
         server.run();
         server.curl("PUT", "locked", &["-H", "x-amz-bucket-object-lock-enabled: true"]);
         server.curl("PUT", "plain", &[]);
-        // The first object makes volumes, which takes some seconds where others are busy.
+        // The first object creates volumes, which takes some seconds on a busy machine.
         let begun = Instant::now();
         let first = ["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD", "--data-binary", "x"];
         while !server.curl("PUT", "plain/first", &first).starts_with("HTTP/1.1 200") {
-            assert!(begun.elapsed() < PATIENCE, "the server takes nothing: {}", server.log());
+            assert!(begun.elapsed() < TIMEOUT, "the server takes nothing: {}", server.log());
             thread::sleep(Duration::from_millis(50));
         }
         Some(server)
     }
 
-    /// Starts it, on the data that is there, and waits until it answers.
+    /// Starts it on the existing data, and waits until it answers.
     pub(crate) fn run(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        // A server does not outlive the test that started it, even where that is killed.
+        // A server does not outlive the test that started it, even if that is killed.
         let mut command = Command::new("setpriv");
         command.arg("--pdeathsig=KILL").arg(&self.program);
         command.args(["-logtostderr=true", "server", "-filer", "-s3", "-s3.iam=false", "-ip=127.0.0.1"]);
@@ -84,14 +84,14 @@ impl Server {
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.process = Some(command.spawn().unwrap());
         let begun = Instant::now();
-        // A bucket that is not there is an answer of all of its parts.
+        // The answer that a bucket does not exist needs all parts of the server.
         while !self.curl("GET", "nowhere", &[]).contains("NoSuchBucket") {
-            assert!(begun.elapsed() < PATIENCE, "the server does not start: {}", self.log());
+            assert!(begun.elapsed() < TIMEOUT, "the server does not start: {}", self.log());
             thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -103,7 +103,7 @@ impl Server {
         self.ports[6]
     }
 
-    /// The URL of a prefix in a bucket, with more parameters.
+    /// Returns the URL of a prefix in a bucket, with more parameters.
     pub(crate) fn url(&self, place: &str, parameters: &str) -> String {
         url_at(self.port(), place, parameters)
     }
@@ -112,7 +112,7 @@ impl Server {
         Objects::builder(&self.url(place, parameters)).credentials(KEY, SECRET, None)
     }
 
-    /// A signed request, and the whole answer with its headers.
+    /// Sends a signed request, and returns the whole answer with its headers.
     pub(crate) fn curl(&self, method: &str, path: &str, arguments: &[&str]) -> String {
         let mut curl = Command::new("curl");
         curl.args(["-s", "-i", "--max-time", "10", "--aws-sigv4", "aws:amz:us-east-1:s3"]);
@@ -136,14 +136,14 @@ pub(crate) fn url_at(port: u16, place: &str, parameters: &str) -> String {
     format!("s3://{place}?service=web&host=n1&region=us-east-1&endpoint=http://127.0.0.1:{port}{parameters}")
 }
 
-/// Ports that are free, and differ.
+/// Returns distinct free ports.
 fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
-/// Says that a test could not run, and notes it in the file that `AUDIT_SKIPPED` names.
+/// Reports that a test could not run, and notes it in the file that `AUDIT_SKIPPED` names.
 pub(crate) fn skip(test: &str, why: &str) {
     eprintln!("SKIPPED {test}: {why}");
     if let Some(list) = std::env::var_os("AUDIT_SKIPPED") {

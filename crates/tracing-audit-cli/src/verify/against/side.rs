@@ -1,4 +1,4 @@
-//! One of the two that are compared: the records that count, chain by chain, from plain and compressed segments.
+//! The log or the copy in a comparison: its records that count, by chain, from plain and compressed segments.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,39 +14,39 @@ use zstd::stream::read::Decoder;
 
 use crate::{directory::segment_of, scan::LONGEST_LINE};
 
-/// A segment, whole or compressed.
+/// A segment, plain or compressed.
 #[derive(Debug, Clone)]
 struct SegmentFile {
     number: u32,
     name: String,
     path: PathBuf,
-    /// How many of its bytes count, where a later segment says so.
+    /// Number of its bytes that count, if a later segment states it.
     counted: Option<u64>,
 }
 
-/// A directory with segments.
+/// A directory of segments.
 #[derive(Debug)]
 pub(super) struct Side {
     chains: BTreeMap<u16, VecDeque<SegmentFile>>,
-    /// The ids of the chains, as their segments say them.
+    /// The ids of the chains, from their segments.
     ids: BTreeMap<u16, String>,
 }
 
-/// How much is read at once.
+/// Number of bytes that are read at once.
 const BUFFER: usize = 1 << 17;
 
-/// How a name ends, behind its last dot.
+/// Returns the extension of a file name.
 fn ends(name: &str) -> &str {
     name.rsplit_once('.').map_or("", |(_, end)| end)
 }
 
-/// The chain and the number of a segment, compressed or not, by its name.
+/// Parses the name of a plain or compressed segment into its chain and number.
 fn parse_name(name: &str) -> Option<(u16, u32)> {
     segment_of(name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name))
 }
 
 impl Side {
-    /// Lists a directory. Where a segment is there plain and compressed, the plain one is read.
+    /// Lists a directory. If a segment is there both plain and compressed, the plain one is used.
     pub(super) fn list(dir: &Path) -> Result<Self> {
         if dir.is_file() {
             bail!("{} is a file: name the directory that holds the segments", dir.display());
@@ -59,6 +59,7 @@ impl Side {
             let is_plain = ends(&name) == "jsonl";
             let segment = SegmentFile { number, name, path: entry.path(), counted: None };
             let known = chains.entry(chain).or_default();
+            // The compressed one may be an incomplete copy of the other.
             if is_plain || !known.contains_key(&number) {
                 known.insert(number, segment);
             }
@@ -79,24 +80,25 @@ impl Side {
         self.chains.keys().copied()
     }
 
-    /// The id of a chain; its number where no segment says it.
+    /// Returns the id of a chain, or its number if no segment has the id.
     pub(super) fn id(&self, chain: u16) -> String {
         self.ids.get(&chain).cloned().unwrap_or_else(|| format!("{chain:03}"))
     }
 
-    /// The id of a chain, where a segment says it.
+    /// Returns the id of a chain, if a segment has it.
     pub(super) fn known_id(&self, chain: u16) -> Option<&str> {
         self.ids.get(&chain).map(String::as_str)
     }
 
-    /// The lines of a chain that count.
+    /// Returns the lines of a chain that count.
     pub(super) fn lines(&self, chain: u16) -> Lines {
         Lines { files: self.chains.get(&chain).cloned().unwrap_or_default(), open: None }
     }
 }
 
-/// Takes what each segment says of those before it, the newest first: a segment that counts nothing says nothing.
-/// Returns the id of the chain, as the oldest says it.
+/// Sets how many bytes of each segment count, from what later segments state. Returns the id of the chain.
+///
+/// The newest segment comes first: one of which no bytes count is ignored. The id is that of the oldest segment that has it.
 fn count(files: &mut [SegmentFile]) -> Result<Option<String>> {
     let mut id = None;
     for at in (0..files.len()).rev() {
@@ -113,6 +115,7 @@ fn count(files: &mut [SegmentFile]) -> Result<Option<String>> {
             let number = |name: &str| claim.get(name).and_then(Value::as_u64);
             let (Some(last), Some(bytes)) = (number("segment"), number("bytes")) else { continue };
             let from = number("from").unwrap_or(last);
+            // The first claim found is that of the newest segment, which is the one that holds.
             for file in older.iter_mut().filter(|file| (from..=last).contains(&u64::from(file.number))) {
                 file.counted.get_or_insert(bytes);
             }
@@ -121,7 +124,7 @@ fn count(files: &mut [SegmentFile]) -> Result<Option<String>> {
     Ok(id)
 }
 
-/// Opens a segment for reading. `None` where it is gone: retention may remove it at any time.
+/// Opens a segment for reading. Returns `None` if it is gone: retention may remove it at any time.
 fn open(file: &SegmentFile) -> Result<Option<Box<dyn BufRead>>> {
     let cannot = || format!("cannot read {}", file.path.display());
     let opened = match File::open(&file.path) {
@@ -130,42 +133,44 @@ fn open(file: &SegmentFile) -> Result<Option<Box<dyn BufRead>>> {
         Err(error) => return Err(error).with_context(cannot),
     };
     Ok(Some(match ends(&file.name) {
+        // `MultiGzDecoder`, because gzip files may be concatenated (RFC 1952, section 2.2).
         "gz" => Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(BufReader::new(opened)))),
         "zst" => Box::new(BufReader::with_capacity(BUFFER, Decoder::new(opened).with_context(cannot)?)),
         _ => Box::new(BufReader::with_capacity(BUFFER, opened)),
     }))
 }
 
-/// Reads at most so many bytes, up to a line feed.
+/// Reads up to and including a line feed, but at most `limit` bytes.
 fn read_line(lines: &mut dyn BufRead, limit: u64, file: &SegmentFile) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = lines.take(limit).read_until(b'\n', &mut bytes);
-    read.with_context(|| format!("cannot read {}: is it whole?", file.path.display()))?;
+    read.with_context(|| format!("cannot read {}: is it complete?", file.path.display()))?;
     Ok(bytes)
 }
 
-/// A line, and where it stands.
+/// A line, and its position.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// Its number, if it begins like a record.
+    /// Its number, if it is complete and begins like a record.
     pub(super) seq: Option<u64>,
     /// Without the line feed.
     pub(super) bytes: Vec<u8>,
     pub(super) file: String,
     pub(super) number: u64,
-    /// Where it begins in the segment, in bytes of the plain one.
+    /// Where it begins in the uncompressed segment, in bytes.
     pub(super) offset: u64,
 }
 
 impl Line {
-    /// The highest record that this line says is durable.
+    /// Returns the number of the highest record that this line states is durable.
     pub(super) fn durable(&self) -> Option<u64> {
-        // An orderly end is durable although nothing behind it says so.
+        // A `close` counts as durable itself, although no later line can state that.
+        // The kind is near the beginning of a line. Further on, it could be a field with this name.
         let head = self.bytes.get(..self.bytes.len().min(120)).unwrap_or_default();
         if memchr::memmem::find(head, b",\"kind\":\"close\",").is_some() {
             return self.seq;
         }
-        // In a value the quotes would be escaped.
+        // Inside a value the quotes would be escaped, so this can only be the member itself.
         let end = memchr::memmem::rfind(&self.bytes, b",\"_prev_hash\":\"")?;
         let body = std::str::from_utf8(self.bytes.get(..end)?).ok()?;
         let digits = body.len() - body.trim_end_matches(|digit: char| digit.is_ascii_digit()).len();
@@ -173,7 +178,7 @@ impl Line {
         number.parse().ok().filter(|_| before.ends_with(",\"durable\":"))
     }
 
-    /// Takes over the number that a line begins with.
+    /// Returns the number that a line begins with.
     fn seq_of(bytes: &[u8]) -> Option<u64> {
         let rest = bytes.strip_prefix(b"{\"seq\":")?;
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -181,7 +186,7 @@ impl Line {
     }
 }
 
-/// An open segment, and how far it was read.
+/// An open segment, and how far it has been read.
 struct Open {
     file: SegmentFile,
     lines: Box<dyn BufRead>,
@@ -189,7 +194,7 @@ struct Open {
     offset: u64,
 }
 
-/// The lines of a chain that count, one by one, so that a log of any length takes little memory.
+/// The lines of a chain that count, read one by one, so that memory is bounded.
 pub(super) struct Lines {
     files: VecDeque<SegmentFile>,
     open: Option<Open>,
@@ -216,9 +221,10 @@ impl Lines {
 impl Open {
     fn next(&mut self, is_last: bool) -> Result<Option<Line>> {
         let left = self.file.counted.map_or(u64::MAX, |counted| counted.saturating_sub(self.offset));
+        // A limit, so that a hostile file without line feeds cannot fill the memory.
         let mut bytes = read_line(&mut *self.lines, left.min(LONGEST_LINE), &self.file)?;
         let is_whole = bytes.last() == Some(&b'\n');
-        // At the very end a line may be torn, or just being written.
+        // The very last line may be torn, or still being written.
         if bytes.is_empty() || (is_last && !is_whole && (bytes.len() as u64) < LONGEST_LINE) {
             return Ok(None);
         }

@@ -1,4 +1,4 @@
-//! `export` and `report` of logs that may only be read, and of one that is written at the same time.
+//! `export` and `report` of read-only logs, and of one that is being written.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ const READING: [&str; 6] = [
     "report log -o out/page.html",
 ];
 
-/// Whether a command printed what it was asked for, or wrote it.
+/// Checks that a command succeeded, with its output printed or written.
 fn check(place: &Place, line: &str, output: &Output) {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{line}: {error}");
@@ -78,7 +78,7 @@ fn a_user_who_may_read_segments_alone_exports_them() {
     }
 }
 
-/// While a program writes and begins segments, every export ends well, and has every record once up to some number.
+/// While a program writes and begins segments, every export succeeds, and has every record up to some number once.
 #[test]
 fn a_log_that_is_written_is_exported() {
     let place = Place::new().0;
@@ -97,7 +97,7 @@ fn a_log_that_is_written_is_exported() {
         });
         let mut last = 0;
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            // The machine may be busy with other things than writing.
+            // A busy machine may not have written anything yet.
             let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
             let mut grown = 0;
             while grown < 5 && std::time::Instant::now() < end {
@@ -108,7 +108,7 @@ fn a_log_that_is_written_is_exported() {
                 }
                 let (code, page, err) = place.run("report log -o -");
                 assert_eq!(code, 0, "{err}");
-                assert!(page.contains("those that were written while the page was made"), "{err}");
+                assert!(page.contains("those written while the page was made"), "{err}");
                 let count = out.lines().count();
                 assert!(count >= last, "{count}");
                 grown += usize::from(count > last);

@@ -1,4 +1,4 @@
-//! `export`: every format, and where it may write.
+//! `export`: the formats, and where it may write.
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use super::forge::{BEGIN, Forge};
 use crate::place::Place;
 
-/// A login that was confirmed, one that was not, one that failed, and what is no login; with hostile texts.
+/// A log with a confirmed login, an unconfirmed one, a failed one, and another event with hostile texts.
 fn small() -> Place {
     let (place, _) = Place::new();
     let mut forge = Forge::new(&place.path("small"), BEGIN);
@@ -21,7 +21,7 @@ fn small() -> Place {
         "critical",
         &json!({"action": "auth.login", "actor": "jonas", "outcome": "success", "source": "web-1", "reason": "=cmd|' /C calc'!A0"}),
     );
-    // It stands behind the sync that made the record durable, before anything else.
+    // The line comes directly after the sync that made the record durable.
     forge.unconfirmed(BEGIN + 1, refused, refused);
     forge.event(
         BEGIN + 2,
@@ -47,16 +47,16 @@ fn segment(place: &Place) -> String {
 }
 
 #[test]
-fn lines_stand_byte_for_byte_and_a_translation_says_that_it_is_none() {
+fn lines_are_exported_byte_for_byte_with_a_note_on_evidence() {
     let place = small();
     let (code, out, err) = place.run("export small --format jsonl -o -");
     assert_eq!((code, out), (0, segment(&place)));
-    assert!(err.contains("a translation is not the evidence: the log is"), "{err}");
+    assert!(err.contains("an export is not the evidence: the log is"), "{err}");
     assert!(err.contains("1 record unconfirmed, which may have been refused: 000/4"), "{err}");
 }
 
 #[test]
-fn a_line_that_cannot_say_that_it_is_unconfirmed_comes_with_the_one_that_does() {
+fn an_unconfirmed_line_is_exported_with_the_line_that_names_it() {
     let place = small();
     let (_, out, _) = place.run("export small --format jsonl --actor jonas -o -");
     let kinds: Vec<Json> = objects(&out).into_iter().map(|line| line["kind"].clone()).collect();
@@ -66,7 +66,7 @@ fn a_line_that_cannot_say_that_it_is_unconfirmed_comes_with_the_one_that_does() 
 }
 
 #[test]
-fn a_row_of_a_table_begins_no_formula_and_leads_back_to_its_record() {
+fn a_csv_row_has_no_formula_and_identifies_its_record() {
     let place = small();
     let (code, out, _) = place.run("export small --format csv -o -");
     assert_eq!(code, 0);
@@ -106,7 +106,8 @@ fn a_row_of_a_table_begins_no_formula_and_leads_back_to_its_record() {
     assert_eq!(of(row("8"), "fields"), "{\"n\":7}");
 }
 
-/// What OCSF 1.5.0 requires of every class, and of the classes that are used: a pointer each; of several, one must be there.
+/// JSON pointers to the attributes that OCSF 1.5.0 requires in every class and in those that are used. Of several in one
+/// entry, one must be there.
 const REQUIRED: [&[&str]; 9] = [
     &["/category_uid"],
     &["/class_uid"],
@@ -174,7 +175,7 @@ fn an_ocsf_event_has_what_its_class_requires() {
 }
 
 #[test]
-fn what_may_have_been_refused_is_never_exported_as_done() {
+fn an_unconfirmed_record_is_never_exported_as_a_success() {
     let place = small();
     let (_, out, _) = place.run("export small --format ocsf --actor jonas -o -");
     let event = &objects(&out)[0];
@@ -236,12 +237,12 @@ fn a_file_appears_when_it_is_complete_and_never_in_a_log() {
         for command in ["export small --format csv -o", "report small -o", "report link -o"] {
             let (code, out, err) = place.run(&format!("{command} {target}"));
             assert_eq!((code, out.as_str()), (2, ""), "{command} {target}");
-            assert!(err.contains("lies in the directory of the log; write it elsewhere"), "{err}");
+            assert!(err.contains("is in the directory of the log; write it elsewhere"), "{err}");
         }
     }
     assert_eq!(names(&place.path("small")), ["audit-000-00000001.jsonl"]);
     assert_eq!(segment(&place), before);
-    // What fails leaves what was there, and nothing else.
+    // A failed export leaves the old file, and no other.
     fs::write(place.path("kept.csv"), "kept").unwrap();
     fs::create_dir(place.path("small/audit-000-00000002.jsonl")).unwrap();
     let all = names(&place.path("."));
@@ -257,7 +258,7 @@ fn a_file_appears_when_it_is_complete_and_never_in_a_log() {
 }
 
 #[test]
-fn what_is_no_log_and_no_file_is_named_as_such() {
+fn invalid_logs_and_output_files_are_refused_with_the_reason() {
     let place = small();
     fs::create_dir(place.path("packed")).unwrap();
     fs::write(place.path("packed/audit-000-00000001.jsonl.gz"), "").unwrap();
@@ -274,14 +275,14 @@ fn what_is_no_log_and_no_file_is_named_as_such() {
         check("small/audit-000-00000001.jsonl", "it is a file; name the directory");
         check("nowhere", "there is no audit log at nowhere: there is no such directory");
     }
-    check("report small -o /dev/null", "is no file; write with `-o -`");
+    check("report small -o /dev/null", "is not a file; write with `-o -`");
     check("report small -o packed", "is a directory");
     check("report small -o nowhere/x", "cannot write nowhere/x");
     assert!(!place.path("x").exists());
 }
 
 #[test]
-fn what_could_not_be_exported_is_said() {
+fn unreadable_lines_are_reported() {
     let place = small();
     let path = place.path("small/audit-000-00000001.jsonl");
     fs::write(&path, segment(&place).replace("\"actor\":\"eve\"", "\"actor\":\"bob\"")).unwrap();
@@ -293,7 +294,7 @@ fn what_could_not_be_exported_is_said() {
 }
 
 #[test]
-fn who_closes_the_pipe_ends_it_without_a_word() {
+fn a_closed_pipe_ends_an_export_silently() {
     let (place, _) = Place::new();
     super::forge::two_days(&place.path("days"), 200);
     let binary = env!("CARGO_BIN_EXE_tracing-audit");

@@ -1,4 +1,4 @@
-//! Logs with times, outcomes and accidents of our choosing, written by hand as docs/format.md says.
+//! Logs with chosen times, outcomes and accidents, written by hand according to docs/format.md.
 
 use std::{
     fs,
@@ -62,7 +62,7 @@ impl Forge {
         forge
     }
 
-    /// Adds a record: its members behind `ts`, without braces.
+    /// Adds a record from its members after `ts`, without braces.
     pub(crate) fn record(&mut self, at: i64, members: &str) -> u64 {
         self.times = (self.times.0.min(at), self.times.1.max(at));
         self.raw(&format!("\"ts\":\"{}\",{members}", time(at)))
@@ -109,7 +109,7 @@ impl Forge {
         self.record(at, &format!("\"kind\":\"gap\",\"gap\":{gap}"));
     }
 
-    /// A run that ended without `close`, and the next one.
+    /// Adds the recovery after a run that ended without `close`.
     pub(crate) fn crash(&mut self, at: i64) {
         let bytes = self.lines.len();
         self.open(at);
@@ -145,7 +145,7 @@ impl Forge {
         self.begin(at);
     }
 
-    /// Ends in order.
+    /// Closes the chain.
     pub(crate) fn close(mut self, at: i64) {
         let events = self.events;
         self.record(at, &format!("\"kind\":\"close\",\"close\":{{\"events\":{events},\"chains\":{{}}}}"));
@@ -153,8 +153,8 @@ impl Forge {
     }
 }
 
-/// Two days of a shop: people at work by day, one who guesses passwords in the second night, events that were lost then, a
-/// crash, and two records that nobody confirmed.
+/// Writes two days of a shop: work by day, password guessing and lost events in the second night, a crash, and two
+/// unconfirmed records.
 pub(crate) fn two_days(dir: &Path, per_hour: u64) {
     let mut forge = Forge::new(dir, BEGIN);
     let mut random = 17_u64;

@@ -1,4 +1,4 @@
-//! `export` and `report` of logs that few programs write: several chains, clocks set back, members of any name, later formats.
+//! `export` and `report` of unusual logs: several chains, clocks set back, members with any name, later formats.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -20,9 +20,9 @@ fn names_of_1(forge: &mut Forge, at: i64, id: &str, seq: u64) {
     forge.record(at, &format!("\"kind\":\"unconfirmed\",\"unconfirmed\":{unconfirmed}"));
 }
 
-/// Who exports lines gets what says that one is unconfirmed wherever it stands, and nothing that says it of others.
+/// The line that names an exported record unconfirmed is exported from anywhere; lines that name other records are not.
 #[test]
-fn a_line_comes_with_what_another_chain_says_of_it() {
+fn a_line_is_exported_with_the_line_of_another_chain_that_names_it() {
     let place = Place::new().0;
     let log = place.path("two");
     let mut one = Forge::of_chain(&log, 1, BEGIN);
@@ -31,7 +31,8 @@ fn a_line_comes_with_what_another_chain_says_of_it() {
     }
     one.close(BEGIN + 60);
     let mut zero = Forge::of_chain(&log, 0, BEGIN);
-    // Of a chain that is gone, of another record, and, by a clock that is late, before what it names.
+    // Lines about a removed chain, about another record, and two about this one. A slow clock puts the first of these before
+    // the record itself.
     names_of_1(&mut zero, BEGIN + 1, &"0".repeat(32), 5);
     names_of_1(&mut zero, BEGIN + 2, &id_of(1), 3);
     names_of_1(&mut zero, BEGIN + 3, &id_of(1), 5);
@@ -73,7 +74,7 @@ fn a_clock_that_was_set_back_hides_nothing() {
     }
 }
 
-/// A log with members that other formats have places for, and times that are none.
+/// A log with members of other types than other formats expect, and with `ts` values that are not times.
 fn odd() -> Place {
     let place = Place::new().0;
     let mut forge = Forge::new(&place.path("odd"), BEGIN);
@@ -104,7 +105,7 @@ fn members_of_any_name_keep_their_values() {
             (&json!("000"), &json!("audit-000-00000001.jsonl"))
         );
         assert!(position["byte"].as_u64().unwrap() > 100);
-        // What has another type than its place takes is nowhere else.
+        // A member of the wrong type is only in the untranslated rest.
         assert_eq!(
             (&all[3][rest]["record"]["action"], &all[3][rest]["record"]["ts"]),
             (&json!(5), &json!(77))
@@ -130,13 +131,13 @@ fn a_record_without_a_time_gets_that_of_the_one_before_and_says_so() {
             (&json!(BEGIN + 5), &json!(["audit_time_missing"]))
         );
     }
-    // Nothing before it was read.
+    // No record with a time was read before it.
     let (_, out, _) = place.run("export odd --format ecs --seq 4 -o -");
     assert_eq!(objects(&out)[0]["@timestamp"], "1970-01-01T00:00:00.000000000Z");
 }
 
 #[test]
-fn only_the_log_itself_does_what_the_log_does() {
+fn only_the_logs_own_records_get_an_action_from_their_kind() {
     let place = odd();
     let (_, out, _) = place.run("export odd --format ecs -o -");
     let documents = objects(&out);
@@ -144,9 +145,9 @@ fn only_the_log_itself_does_what_the_log_does() {
     assert_eq!(documents[1]["event"]["action"], "audit-log.open");
 }
 
-/// As spreadsheets read it that part cells at `;`: no cell begins a formula, and every cell is quoted.
+/// Reads the table as a spreadsheet that separates cells at `;`: no cell begins a formula, and every cell is quoted.
 #[test]
-fn a_table_has_no_formula_behind_another_separator() {
+fn csv_has_no_formula_after_a_semicolon() {
     let place = odd();
     let (_, out, _) = place.run("export odd --format csv -o -");
     for line in out.lines() {
@@ -164,7 +165,7 @@ fn a_table_has_no_formula_behind_another_separator() {
 }
 
 #[test]
-fn records_of_a_later_format_are_not_passed_over_in_silence() {
+fn records_of_a_later_format_are_reported() {
     let place = Place::new().0;
     let mut forge = Forge::new(&place.path("later"), BEGIN);
     forge.event(BEGIN, "routine", &json!({"action": "one"}));
@@ -183,7 +184,7 @@ fn records_of_a_later_format_are_not_passed_over_in_silence() {
 }
 
 #[test]
-fn who_reads_no_further_makes_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let place = Place::new().0;
     two_days(&place.path("days"), 200);
     for line in [

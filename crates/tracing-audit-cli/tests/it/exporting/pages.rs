@@ -1,4 +1,4 @@
-//! `report`: what the page says, and that nothing of a record becomes part of it but as text.
+//! `report`: the content of the page, in which text of records stays text.
 
 use std::{fs, process::Command};
 
@@ -10,14 +10,14 @@ use tracing_subscriber::prelude::*;
 use super::forge::{BEGIN, Forge, two_days};
 use crate::{place::Place, sealed::hexadecimal};
 
-/// The page of a log, and the exit code.
+/// Makes the page of a log. Returns it with the exit code.
 fn page(place: &Place, log: &str) -> (i32, String) {
     let (code, out, err) = place.run(&format!("report {log} -o -"));
     assert!(err.contains("no evidence by itself"), "{err}");
     (code, out)
 }
 
-/// Every tag of a page with the names of its attributes, and all its text, as an independent parser sees them.
+/// Parses a page with an independent parser. Returns every tag with the names of its attributes, and all text.
 fn parsed(place: &Place, page: &str) -> Option<(Vec<String>, String)> {
     const PARSER: &str = r"
 import html.parser, json, sys
@@ -42,7 +42,7 @@ print(json.dumps([sorted(p.tags), ''.join(p.text)]))
     Some(serde_json::from_slice(&output.stdout).unwrap())
 }
 
-/// Writes events whose every text is one of these, through the layer.
+/// Writes events through the layer, with these texts in every place that takes one.
 fn emit(place: &Place, name: &str, texts: &[String]) {
     let log = AuditLog::builder(place.path(name)).stderr(false).open().unwrap();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
@@ -100,7 +100,7 @@ fn nothing_of_a_record_becomes_markup() {
         return crate::place::skip("nothing_of_a_record_becomes_markup", "python3 is not there");
     };
     assert_eq!(tags, expected);
-    // And it is all there, as text.
+    // All of it is there as text.
     for shown in
         ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "&lt;b&gt; &amp;", "\\u{202e}txet"]
     {
@@ -118,7 +118,7 @@ fn a_page_loads_and_runs_nothing() {
     ] {
         assert!(!page.contains(outside), "{outside}");
     }
-    // The one style sheet is the one that the policy names.
+    // The policy names the hash of the only style sheet.
     let style = page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
     let sum = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, Sha256::digest(style));
     let policy = format!("default-src 'none'; style-src 'sha256-{sum}'; base-uri 'none'; form-action 'none'");
@@ -157,7 +157,7 @@ fn a_page_says_what_the_log_is_and_what_was_not_checked() {
         assert!(damaged.contains(said), "{said}");
     }
     fs::write(&path, line.rsplit_once("{\"seq\":13").unwrap().0).unwrap();
-    // The lock file of the log knows better than to call this unclean: a copy does not have it.
+    // With the noted head in its lock file this log would be damaged, not unclean. Without `control` it is like a copy.
     fs::remove_dir_all(place.path("log/control")).unwrap();
     let (code, unclean) = page(&place, "log");
     assert_eq!(code, 3);
@@ -165,7 +165,7 @@ fn a_page_says_what_the_log_is_and_what_was_not_checked() {
 }
 
 #[test]
-fn an_unconfirmed_record_is_told_apart() {
+fn an_unconfirmed_record_is_listed_separately() {
     let place = Place::new().0;
     let mut forge = Forge::new(&place.path("small"), BEGIN);
     let members = json!({"action": "role.granted", "actor": "jonas", "outcome": "success"});
@@ -175,10 +175,10 @@ fn an_unconfirmed_record_is_told_apart() {
     let (code, page) = page(&place, "small");
     assert_eq!(code, 0);
     let Some((_, text)) = parsed(&place, &page) else {
-        return crate::place::skip("an_unconfirmed_record_is_told_apart", "python3 is not there");
+        return crate::place::skip("an_unconfirmed_record_is_listed_separately", "python3 is not there");
     };
     assert!(text.contains("Unconfirmed records") && text.contains("000/3"), "{text}");
-    // The word that stands in the record stands only where it says that it is what was recorded.
+    // The recorded outcome appears only in the column for it.
     assert_eq!(text.matches("success").count(), 1, "{text}");
     assert!(text.contains("OutcomeEventsFailedUnconf.unconfirmed1–1"), "{text}");
 }

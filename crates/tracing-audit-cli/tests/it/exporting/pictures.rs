@@ -1,4 +1,4 @@
-//! The page in a browser: it is light and dark, and nothing of it runs out of a phone's screen.
+//! The page in a browser: its light and dark colours, and its width on a phone.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 use super::forge::two_days;
 use crate::place::{Place, skip};
 
-/// Runs the browser in this directory with a profile of its own.
+/// Runs the browser in this directory, with its own profile.
 fn browser(place: &Place, arguments: &[&str]) -> Option<String> {
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new("chromium")
@@ -35,7 +35,7 @@ fn browser(place: &Place, arguments: &[&str]) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What a browser makes of the page at this width: the width that it needs, and its background.
+/// Loads the page at this width. Returns the width that it needs, and its background colour.
 fn measured(place: &Place, page: &str, width: u32, settings: &str) -> Option<(u32, String)> {
     let frame = format!(
         "<!DOCTYPE html><body><iframe id=f src={page} width={width} height=900 style='border:0'></iframe><script>

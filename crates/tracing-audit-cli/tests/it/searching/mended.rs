@@ -1,4 +1,4 @@
-//! Logs as no writer of ours leaves them: what is not sure is said, and nothing is passed over in silence.
+//! Logs that the library never writes: nothing in them is skipped silently.
 
 use std::{
     fs::{self, OpenOptions},
@@ -17,7 +17,7 @@ use crate::{
 
 const FILE: &str = "log/audit-000-00000001.jsonl";
 
-/// A log of one segment with these events after one of `mallory`, which is number 3.
+/// A log of one segment, with an event of `mallory` as record 3 and further events.
 fn forged(fill: impl FnOnce(&mut Forge)) -> Place {
     let (place, _) = Place::new();
     fs::remove_dir_all(place.path("log")).unwrap();
@@ -41,7 +41,7 @@ fn ask(place: &Place, arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn what_names_a_record_may_stand_far_behind_it() {
+fn the_line_that_names_a_record_may_be_far_behind_it() {
     let place = forged(|forge| {
         long(forge, 700);
         forge.unconfirmed(BEGIN + 3, 3, 3);
@@ -55,7 +55,7 @@ fn what_names_a_record_may_stand_far_behind_it() {
 }
 
 #[test]
-fn what_names_a_record_may_be_spelled_in_any_way() {
+fn the_line_that_names_a_record_may_be_spelled_in_any_way() {
     for kind in ["\"\\u006bind\":\"unconfirmed\"", "\"kind\":\"\\u0075nconfirmed\""] {
         let place = forged(|forge| {
             let members = "\"unconfirmed\":{\"reason\":\"timeout\",\"records\":[[3,3]]}";
@@ -80,7 +80,7 @@ fn a_clock_that_was_set_back_hides_nothing() {
 }
 
 #[test]
-fn a_record_without_a_time_is_of_no_time() {
+fn a_record_without_a_time_matches_no_time() {
     let place = forged(|forge| {
         forge.record(
             BEGIN,
@@ -105,15 +105,15 @@ fn a_record_without_a_time_is_of_no_time() {
 }
 
 #[test]
-fn a_text_that_stands_in_no_line_is_refused() {
+fn a_text_that_no_line_can_contain_is_refused() {
     let place = forged(|_| {});
     let (code, _, said) = ask(&place, &["--grep", "a\nb"]);
-    assert!(code == 2 && said.contains("stands in no line"), "{said}");
+    assert!(code == 2 && said.contains("which no line contains"), "{said}");
 }
 
-/// What is left of lines whose line feeds were overwritten, over the end of what is read at once.
+/// A region without line feeds, as if they had been overwritten, across the border of a chunk.
 #[test]
-fn a_long_destroyed_stretch_is_said() {
+fn a_long_destroyed_region_is_reported() {
     let place = forged(|forge| long(forge, 12));
     let mut bytes = fs::read(place.path(FILE)).unwrap();
     let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
@@ -129,12 +129,12 @@ fn a_long_destroyed_stretch_is_said() {
 }
 
 #[test]
-fn a_copied_line_is_no_record() {
+fn a_copied_line_is_not_accepted() {
     let place = forged(|forge| long(forge, 30));
     let path = place.path(FILE);
     let text = fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    // Beside the original, far behind it, and before it.
+    // The copy is next to the original, far after it, or before it.
     for at in [3, 31] {
         let copied = [&lines[..at], &lines[2..3], &lines[at..]].concat().concat();
         fs::write(&path, copied).unwrap();
@@ -146,18 +146,18 @@ fn a_copied_line_is_no_record() {
 }
 
 #[test]
-fn a_bad_line_is_one_place() {
+fn a_bad_line_is_counted_once() {
     let place = forged(|forge| long(forge, 3));
     let text = fs::read_to_string(place.path(FILE)).unwrap();
     fs::write(place.path(FILE), text.replace("\"n\":2}", "\"n\":9}")).unwrap();
     for arguments in [&["--count"][..], &[], &["--reverse"]] {
         let (code, _, said) = ask(&place, arguments);
-        assert!(code == 2 && said.contains(" 1 places"), "{said}");
+        assert!(code == 2 && said.contains(" 1 positions"), "{said}");
     }
 }
 
 #[test]
-fn what_cannot_be_printed_is_no_success() {
+fn a_failed_write_is_no_success() {
     let place = forged(|_| {});
     for arguments in [&["query", "log", "--count"][..], &["stats", "log"], &["stats", "log", "--json"]] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tracing-audit"));
@@ -181,7 +181,7 @@ fn stats_know_words_and_gaps() {
 }
 
 #[test]
-fn cells_and_kinds_and_patterns() {
+fn patterns_cells_and_unknown_kinds() {
     let place = forged(|forge| {
         forge.event(BEGIN + 2, "routine", &json!({"action": "café", "actor": " =1+1", "resource": "|x"}));
         forge.record(BEGIN + 3, "\"kind\":\"newkind\",\"actor\":\"noor\",\"message\":\"hey\"");
@@ -196,7 +196,7 @@ fn cells_and_kinds_and_patterns() {
 }
 
 #[test]
-fn a_segment_of_a_later_format_is_said() {
+fn a_segment_of_a_later_format_is_reported() {
     let place = forged(|_| {});
     let text = fs::read_to_string(place.path(FILE)).unwrap();
     let (first, rest) = text.split_once('\n').unwrap();
@@ -209,7 +209,7 @@ fn a_segment_of_a_later_format_is_said() {
     }
 }
 
-/// Many chains wait for each other to be merged.
+/// All chains have to be read at the same time to be merged.
 #[test]
 fn three_hundred_chains_take_little_memory() {
     let (place, _) = Place::new();
@@ -233,7 +233,7 @@ fn three_hundred_chains_take_little_memory() {
         command.args(["query", "log", "--output", "jsonl"]).args(more).current_dir(place.path(""));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        // It waits then until somebody reads more, with something of each chain at hand.
+        // It then blocks on the full pipe, with records of each chain in memory.
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         child.kill().unwrap();

@@ -1,4 +1,4 @@
-//! Who may only read.
+//! Users who may only read a log.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// The commands that read a log, and how they end.
+/// The commands that read a log, with their exit codes.
 const READING: [(&str, i32); 5] = [
     ("tail log", 0),
     ("tail log -n 100 --json", 0),
@@ -30,7 +30,7 @@ fn a_log_on_a_read_only_mount_is_read() {
     }
     for (line, code) in READING {
         let output = run_by(&place, &ON_READ_ONLY_MOUNT, line);
-        // A disk may be nearly full, or a tmpfs: that is not what is tested.
+        // The disk may be nearly full, or a tmpfs, which is not what this tests.
         let is_doctor = line.starts_with("doctor");
         assert!(is_doctor || output.status.code() == Some(code), "{line}: {output:?}");
         assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{line}: {output:?}");
@@ -48,7 +48,7 @@ fn a_user_who_may_read_segments_alone_reads_them() {
     fs::remove_dir_all(place.path("log")).unwrap();
     AuditLog::builder(place.path("log")).group_readable(true).stderr(false).open().unwrap().close().unwrap();
     place.emit_as(&["mia", "tom", "li"]);
-    // Each run has its own mode; this is what the first one gave them.
+    // Files that the first run made have the mode that it gave them.
     let group = let_group_read(&place);
     let nobody = ["setpriv", "--reuid", "65534", "--regid", &group, "--clear-groups"];
     for (line, code) in READING {
@@ -57,7 +57,7 @@ fn a_user_who_may_read_segments_alone_reads_them() {
         assert!(is_doctor || output.status.code() == Some(code), "{line}: {output:?}");
         assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{line}: {output:?}");
     }
-    // That somebody has the log open is nothing that they may know.
+    // This user may not know whether a process has the log open.
     let open = AuditLog::builder(place.path("log")).group_readable(true).stderr(false).open().unwrap();
     set_mode(&place.path("log/control"), 0o700);
     let said = String::from_utf8(run_by(&place, &nobody, "doctor log").stdout).unwrap();
@@ -65,7 +65,7 @@ fn a_user_who_may_read_segments_alone_reads_them() {
     assert!(said.contains("WARN  ends          chain 000 is not closed; not known"), "{said}");
     assert!(!said.contains("DO    ends") && !said.contains("no program"), "{said}");
     open.close().unwrap();
-    // Who may not even do that hears of it, and what to do.
+    // A user who may not even read segments gets an error with a remedy.
     for (line, _) in READING {
         let output = run_by(&place, &STRANGER, line);
         let error = String::from_utf8(output.stderr).unwrap();

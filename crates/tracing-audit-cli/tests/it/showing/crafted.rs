@@ -1,4 +1,4 @@
-//! Logs written line by line, for what no disk of ours does when it should.
+//! Logs written by hand, for states that a real disk does not produce on demand.
 
 use std::{fs, io::Write as _, path::PathBuf};
 
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::sealed::seal;
 
-/// A chain that is written by hand.
+/// A chain written by hand.
 pub(crate) struct Crafted {
     dir: TempDir,
     /// The number and the hash of the last record.
@@ -19,7 +19,7 @@ pub(crate) struct Crafted {
 }
 
 impl Crafted {
-    /// A chain with a segment line and an `open`.
+    /// Makes a chain with a `segment` line and an `open` record.
     pub(crate) fn new() -> Self {
         Self::at("2026-11-21T08:00:00.000000000Z")
     }
@@ -48,7 +48,7 @@ impl Crafted {
         fs::metadata(self.file()).unwrap().len()
     }
 
-    /// Begins a segment; `after` are the entries for those before.
+    /// Begins a segment; `after` has the entries for the earlier ones.
     pub(crate) fn segment(&mut self, after: &str) {
         self.segment += 1;
         let Self { seq, segment, chain, .. } = *self;

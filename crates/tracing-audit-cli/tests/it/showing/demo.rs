@@ -7,7 +7,7 @@ use tracing_audit::{RecordKind, segments};
 use crate::place::Place;
 
 #[test]
-fn a_newcomer_sees_a_log_with_all_that_happens_in_one() {
+fn the_demo_log_has_everything_that_happens_in_a_real_one() {
     let place = Place::new().0;
     let (code, said, error) = place.run("demo new/log --events 1500");
     assert_eq!((code, error.as_str()), (0, ""), "{said}");
@@ -26,7 +26,7 @@ fn a_newcomer_sees_a_log_with_all_that_happens_in_one() {
     let events = records.iter().filter(|record| record.is_event()).count();
     assert!((1_450..1_600).contains(&events), "{events}");
     assert!(segments(place.path("new/log")).unwrap().iter().filter(|one| one.chain() == 0).count() > 2);
-    // The commands that it names can be typed.
+    // The commands that it suggests work.
     assert_eq!(place.run("show new/log 000/42").0, 0);
     let (code, _, error) = place.run("demo new/log");
     assert!(
@@ -36,11 +36,11 @@ fn a_newcomer_sees_a_log_with_all_that_happens_in_one() {
 }
 
 #[test]
-fn what_is_recorded_is_the_same_each_time() {
+fn the_demo_events_are_the_same_in_each_run() {
     let place = Place::new().0;
     let recorded = |log: &str| {
         assert_eq!(place.run(&format!("demo {log} --events 300")).0, 0);
-        // All writers but the one that was killed, at a moment of its own.
+        // All writers but the killed one, which ends at a different moment in each run.
         let records = tracing_audit::read(place.path(log)).unwrap().map(Result::unwrap);
         let mut recorded: Vec<String> = records
             .filter(tracing_audit::Record::is_event)
@@ -70,7 +70,7 @@ fn each_tampering_is_found() {
         let report = tracing_audit::verify(place.path(&format!("{name}-damaged"))).unwrap();
         assert!(report.to_string().contains(finding), "{damage}: {report}");
         assert_eq!(place.run(&format!("verify {name}-damaged")).0, code, "{damage}: {report}");
-        // The log itself is as it was.
+        // The log itself is not changed.
         assert_eq!(place.run(&format!("verify {name}")).0, 0);
         if damage == "cut" {
             let lines = said.lines().filter_map(|line| line.trim().strip_prefix("tracing-audit "));

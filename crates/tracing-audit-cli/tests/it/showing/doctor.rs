@@ -11,7 +11,7 @@ use tracing_audit::AuditLog;
 use super::crafted::Crafted;
 use crate::place::{Place, can_run, skip};
 
-/// The exit code, and what was found of each thing: its state, and what was found.
+/// Runs `doctor`. Returns the exit code, and the name, state and finding of each check.
 fn look(place: &Place, line: &str) -> (i32, Vec<(String, String, String)>) {
     let (code, said, error) = place.run(&format!("doctor {line} --json"));
     assert!(!said.is_empty(), "{error}");
@@ -38,7 +38,7 @@ fn a_log_in_order_needs_nothing() {
     fs::write(place.path("heads"), format!("{head}\n")).unwrap();
     let before = listing(&place);
     let (code, checks) = look(&place, "log --heads heads --max-age 30d");
-    // The disk of whoever runs this may be full, or a tmpfs.
+    // The disk of the test machine may be full, or a tmpfs.
     let is_ours = |one: &&(String, String, String)| !["file system", "free space"].contains(&one.0.as_str());
     assert!(checks.iter().filter(is_ours).all(|one| one.1 == "ok"), "{code}: {checks:#?}");
     assert_eq!(listing(&place), before);
@@ -61,7 +61,7 @@ fn listing(place: &Place) -> Vec<(String, u64, i64, i64)> {
 }
 
 #[test]
-fn who_may_write_and_what_does_not_belong_is_told() {
+fn write_access_and_foreign_files_are_reported() {
     let (place, _) = Place::new();
     let mode =
         |name: &str, mode| fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap();
@@ -79,7 +79,7 @@ fn who_may_write_and_what_does_not_belong_is_told() {
     mode("log", 0o700);
     symlink(place.path("log"), place.path("link")).unwrap();
     assert_found(&look(&place, "link").1, "permissions", "do", "link is a symlink");
-    let name = "who_may_write_and_what_does_not_belong_is_told";
+    let name = "write_access_and_foreign_files_are_reported";
     if !rustix::process::geteuid().is_root() {
         return skip(name, "only root can give files away");
     }
@@ -95,13 +95,13 @@ fn a_program_that_writes_is_named() {
     let own = format!("chain 000 is written by process {} (", std::process::id());
     assert_found(&checks, "writers", "ok", &own);
     assert_found(&checks, "ends", "ok", "");
-    // To look is not to hold: the program still has it, and closes it.
+    // `doctor` took no lock: the program still has the chain, and closes it.
     log.close().unwrap();
     assert_found(&look(&place, "log").1, "writers", "ok", "no program");
 }
 
 #[test]
-fn ends_gaps_and_clocks_are_told() {
+fn ends_gaps_and_clocks_are_checked() {
     let place = Place::new().0;
     let mut log = Crafted::new();
     log.event("");
@@ -134,35 +134,40 @@ fn ends_gaps_and_clocks_are_told() {
 }
 
 #[test]
-fn holds_forwarders_and_heads_are_told() {
+fn holds_forwarders_and_heads_are_checked() {
     let (place, head) = Place::new();
     fs::write(place.path("log/hold"), "").unwrap();
     fs::write(place.path("log/forward-required"), "archive\n").unwrap();
     fs::write(place.path("heads"), "nothing\n").unwrap();
     let (_, checks) = look(&place, "log --heads heads");
     assert_found(&checks, "hold", "warn", "a legal hold is set");
-    assert_found(&checks, "forwarding", "do", "retention waits for `archive`, which is not seen here");
-    assert_found(&checks, "heads", "do", "line 1 of heads is no head");
+    assert_found(
+        &checks,
+        "forwarding",
+        "do",
+        "retention waits for `archive`, whose forwarder has not run here",
+    );
+    assert_found(&checks, "heads", "do", "line 1 of heads is not a head");
     fs::write(place.path("log/forward-required"), "No Name\n").unwrap();
     assert_found(&look(&place, "log").1, "forwarding", "do", "counts as a hold");
     let kept = |text: String| {
         fs::write(place.path("heads"), text).unwrap();
         look(&place, "log --heads heads").1
     };
-    assert_found(
-        &kept(format!("{head} # 2026-11-21T08:00:00Z\n")),
-        "heads",
-        "ok",
-        "the newest that is kept is",
-    );
+    assert_found(&kept(format!("{head} # 2026-11-21T08:00:00Z\n")), "heads", "ok", "the newest kept head is");
     let other = head.to_string().replace(|digit: char| digit.is_ascii_lowercase(), "0");
-    assert_found(&kept(other), "heads", "do", "is not the one that was kept");
-    assert_found(&kept(head.to_string().replace("/13:", "/99:")), "heads", "do", "is not there");
+    assert_found(&kept(other), "heads", "do", "does not have the hash of the kept head");
+    assert_found(
+        &kept(head.to_string().replace("/13:", "/99:")),
+        "heads",
+        "do",
+        "of the newest kept head is missing",
+    );
     assert_found(&look(&place, "log --heads nowhere").1, "heads", "do", "cannot read the heads in nowhere");
 }
 
 #[test]
-fn records_that_should_be_gone_are_told() {
+fn expired_records_are_reported() {
     let mut log = Crafted::at("2020-01-01T00:00:00.000000000Z");
     let (time, end) = (log.time.clone(), log.bytes());
     log.segment(&format!(r#"{{"segment":1,"bytes":{end},"from":"{time}","to":"{time}"}}"#));
@@ -173,16 +178,16 @@ fn records_that_should_be_gone_are_told() {
 }
 
 #[test]
-fn a_log_in_memory_is_told() {
+fn a_log_in_memory_is_reported() {
     let mount = "mkdir m && mount -t tmpfs -o mode=0700 tmpfs m && cp -a log/. m && exec \"$@\"";
     let place = Place::new().0;
     if !can_run("unshare", &["--mount", "true"]) {
-        return skip("a_log_in_memory_is_told", "it needs a mount of its own");
+        return skip("a_log_in_memory_is_reported", "it needs a mount of its own");
     }
     let mut command = std::process::Command::new("unshare");
     command.args(["--mount", "sh", "-c", mount, "sh", env!("CARGO_BIN_EXE_tracing-audit"), "doctor", "m"]);
     let output = command.current_dir(place.path("")).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("DO    file system   tmpfs: the log goes with the machine"), "{said}");
+    assert!(said.contains("DO    file system   tmpfs: the log is lost with the machine"), "{said}");
     assert_eq!(output.status.code(), Some(1));
 }

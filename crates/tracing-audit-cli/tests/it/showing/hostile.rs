@@ -1,8 +1,8 @@
-//! Records that somebody made up to harm who reads them.
+//! Records made to attack their reader.
 
 use crate::place::{Place, on_terminal};
 
-/// What must never reach a terminal.
+/// Returns whether a character must never reach a terminal.
 fn is_harmful(character: char) -> bool {
     let number = u32::from(character);
     (character.is_control() && character != '\n')
@@ -20,13 +20,13 @@ const HOSTILE: [&str; 7] = [
 ];
 
 #[test]
-fn nothing_of_a_record_moves_a_terminal() {
+fn no_text_of_a_record_moves_a_terminal() {
     let place = Place::new().0;
     place.emit_as(&HOSTILE);
     let (code, said, error) = place.run("tail log -n 100");
     assert_eq!((code, error.as_str()), (0, ""));
     assert!(!said.contains(is_harmful), "{said:?}");
-    // The lines as they stand: the format escapes what moves a terminal, and no more.
+    // Raw lines: the format itself escapes the characters that move a terminal, and no others.
     let (_, said, _) = place.run("tail log -n 100 --json");
     let is_moving = |character| is_harmful(character) && !('\u{200B}'..='\u{200D}').contains(&character);
     assert!(!said.contains(is_moving), "{said:?}");
@@ -34,7 +34,7 @@ fn nothing_of_a_record_moves_a_terminal() {
     command.env("NO_COLOR", "1");
     assert!(!on_terminal(command, 80).contains(is_harmful));
     let (_, said, _) = place.run("tail log -n 100");
-    // A record is one line, whatever it holds.
+    // A record is printed on one line, whatever it contains.
     let records = tracing_audit::read(place.path("log")).unwrap().count();
     assert_eq!(said.lines().count(), records);
     assert!(said.contains("\\u{1b}[2J") && said.contains("user\\u{202e}txt.exe"), "{said}");
@@ -42,17 +42,17 @@ fn nothing_of_a_record_moves_a_terminal() {
         let (code, said, error) = place.run(&format!("show log 000/{seq}"));
         assert_eq!((code, error.as_str()), (0, ""));
         assert!(!said.contains(is_harmful), "{said:?}");
-        // A second line of a value stands behind a bar, so that it looks like no member.
+        // The second line of a value has a bar in front, so that it cannot look like a member.
         assert!(!said.lines().any(|line| line.trim_start().starts_with("two")), "{said}");
     }
-    // Errors too.
+    // Errors are escaped too.
     let mut command = place.command("tail");
     let output = command.arg("no\u{1b}[31mwhere").output().unwrap();
     assert!(!String::from_utf8(output.stderr).unwrap().contains(is_harmful));
 }
 
 #[test]
-fn a_value_of_60_kib_is_shortened_in_a_line_and_whole_in_show() {
+fn a_long_value_is_cut_in_a_line_and_complete_in_show() {
     let place = Place::new().0;
     let long = "ä".repeat(25_000);
     place.emit_as(&[&long]);

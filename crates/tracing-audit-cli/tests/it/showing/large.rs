@@ -1,4 +1,4 @@
-//! Nothing is read through that need not be.
+//! Commands do not read a whole log without need.
 
 use std::{fs, process::Command};
 
@@ -6,9 +6,9 @@ use crate::place::{Place, skip};
 
 const EVENTS: &str = "TRACING_AUDIT_TEST_EVENTS";
 
-/// How many bytes a command reads, with all that loading it takes.
+/// Returns the number of bytes that a command reads, including its own program file and libraries.
 fn read_by(place: &Place, line: &str) -> u64 {
-    // What a child read counts for who waited for it.
+    // `rchar` of a process includes the children that it has waited for, see proc_pid_io(5).
     let script = "\"$@\" > printed || exit 9; while read name value; do [ $name = rchar: ] && echo $value; done < /proc/$$/io; true";
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_tracing-audit")]).args(line.split(' '));
@@ -31,7 +31,7 @@ fn the_end_and_one_record_of_a_large_log_are_found_without_reading_it_through() 
     let bound = 6 << 20;
     assert!(bytes > 3 * bound, "{bytes}");
     let middle = events / 3;
-    // What one chain says of another may stand anywhere: only a log of one chain is not read through.
+    // With several chains the whole log is read, since one may name records of another anywhere. So keep only one chain.
     assert!(read_by(&place, "show large 001/5") > bytes / 2);
     for entry in fs::read_dir(place.path("large")).unwrap() {
         let path = entry.unwrap().path();
@@ -43,6 +43,6 @@ fn the_end_and_one_record_of_a_large_log_are_found_without_reading_it_through() 
         let read = read_by(&place, &line);
         assert!(read < bound, "{line} read {read} of {bytes}");
     }
-    // The measure is one: what reads all of it is seen to.
+    // The measurement works: a command that reads everything is seen to do so.
     assert!(read_by(&place, "query large --kind open --count") > bytes / 2);
 }

@@ -1,4 +1,4 @@
-//! A log that is written while it is followed.
+//! Following a log that is being written.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ fn seconds() -> u64 {
     std::env::var(SECONDS).ok().and_then(|text| text.parse().ok()).unwrap_or(10)
 }
 
-/// One of the writers of the test below, which starts this as a program of its own.
+/// One of the writers of the test below, which runs this test in processes of their own.
 #[test]
 fn write_for_a_while() {
     let Ok(path) = std::env::var(LOG) else { return };
@@ -35,16 +35,16 @@ fn write_for_a_while() {
             n += 1;
             let padding = "x".repeat(n % 400);
             tracing::info!(target: "audit", action = "item.seen", actor = "mia", n, padding);
-            // Some 20 KiB a second of each writer.
+            // About 20 KiB a second per writer.
             thread::sleep(Duration::from_millis(25));
         }
     });
     log.close().unwrap();
 }
 
-/// Four programs write, segments are rotated, chains begin: each record comes once, and in order for each chain.
+/// Four programs write, segments are rotated, and chains begin: each record is printed once, in the order of its chain.
 #[test]
-fn who_follows_gets_every_record_once_and_in_order() {
+fn a_follower_gets_every_record_once_and_in_order() {
     let place = Place::new().0;
     let mut lines = Tail::start(place.command("tail -f log -n 1000000 --json"));
     let mut text = Tail::start(place.command("tail -f log -n 1000000"));
@@ -58,7 +58,7 @@ fn who_follows_gets_every_record_once_and_in_order() {
     for mut writer in writers {
         assert!(writer.wait().unwrap().success());
     }
-    // What ends the reading: one more line, which nothing else has.
+    // One more record, with a text of its own, marks the end.
     place.emit_as(&["the last one"]);
     let written = written(&place.path("log"));
     assert!(written.len() >= WRITERS, "{} chains", written.len());
@@ -71,7 +71,7 @@ fn who_follows_gets_every_record_once_and_in_order() {
     while count < all {
         for line in lines.read_until(|_| true) {
             count += 1;
-            // A line does not say its chain: each is compared with what stands next in one.
+            // A line does not contain its chain, so it must be the next line of one of them.
             let next = written.iter().find(|(chain, lines)| {
                 let shown = shown.get(chain).map_or(0, Vec::len);
                 lines.get(shown) == Some(&line)

@@ -1,4 +1,4 @@
-//! What went wrong once: each of these was seen by somebody who used the command.
+//! Regressions: each of these was a bug that users met.
 
 use std::{
     ffi::OsStr,
@@ -29,9 +29,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// What was counted back from one end was once counted again from a newer one.
+/// Records were once counted back from one end of the log, and then shown up to a newer one.
 #[test]
-fn the_newest_that_match_are_there_while_others_are_written() {
+fn the_newest_matches_are_printed_while_others_are_written() {
     let place = Place::new().0;
     let builder = AuditLog::builder(place.path("log")).stderr(false);
     let log = builder
@@ -62,7 +62,7 @@ fn the_newest_that_match_are_there_while_others_are_written() {
 }
 
 #[test]
-fn a_line_that_is_no_record_is_not_said_to_be_durable() {
+fn a_line_that_is_not_a_record_is_not_called_durable() {
     let mut log = Crafted::new();
     log.event("");
     log.line(r#""kind":"unconfirmed","unconfirmed":{"reason":"timeout","records":[[3,3]]},"durable":3"#);
@@ -81,7 +81,7 @@ fn a_line_that_is_no_record_is_not_said_to_be_durable() {
     assert_eq!((&said["provisional"], &said["unconfirmed"]), (&Value::Null, &Value::Bool(true)));
 }
 
-/// Two chains, of which the second names record 3 of the first.
+/// A log of two chains, of which the second names record 3 of the first.
 fn with_another_chain() -> Crafted {
     let mut log = Crafted::new();
     log.event("");
@@ -95,7 +95,7 @@ fn with_another_chain() -> Crafted {
 }
 
 #[test]
-fn what_another_chain_names_unconfirmed_is_no_success() {
+fn a_record_named_unconfirmed_by_another_chain_is_marked() {
     let log = with_another_chain();
     let said = |line: &[&str]| {
         let all: Vec<&OsStr> = line.iter().map(OsStr::new).collect();
@@ -130,21 +130,21 @@ fn heads_checks(log: &Path, heads: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_cut_is_seen_whatever_the_order_of_the_heads_that_are_kept() {
+fn a_truncation_is_found_whatever_the_order_of_kept_heads() {
     let (place, head) = Place::new();
     let (log, hash) = (place.path("log"), "ab".repeat(32));
     let [(state, found)] = heads_checks(&log, &format!("000/99:{hash}\n{head}\n")).try_into().unwrap();
-    assert!(state == "do" && found.contains("000/99, which was kept, is not there"), "{found}");
-    // As `verify` reads the file: comments are none of it, and what is no head is told.
+    assert!(state == "do" && found.contains("000/99 of the newest kept head is missing"), "{found}");
+    // The file is read as by `verify`: comments are ignored, and a line that is not a head is reported.
     let [(state, found)] = heads_checks(&log, &format!("{head} # not 000/99:{hash}\n")).try_into().unwrap();
     assert!(state == "ok", "{found}");
     let [(state, found)] = heads_checks(&log, &format!("daily {head}\n")).try_into().unwrap();
-    assert!(state == "do" && found.contains("line 1") && found.contains("is no head"), "{found}");
+    assert!(state == "do" && found.contains("line 1") && found.contains("is not a head"), "{found}");
 }
 
 #[test]
 fn each_chain_needs_a_head_of_its_own() {
-    // Chain 000 goes on for days behind its head; chain 001 ended with one.
+    // Chain 000 continues for days after its kept head; chain 001 ends with its own.
     let (mut log, dir) = (Crafted::new(), tempfile::tempdir().unwrap());
     log.event("");
     let head = format!("000/{}:{}", log.seq, log.hash);
@@ -162,14 +162,14 @@ fn each_chain_needs_a_head_of_its_own() {
         checks
             .iter()
             .any(|(state, found)| state == "do"
-                && found.contains("no head is kept of chain 000 from record 4")),
+                && found.contains("no kept head covers chain 000 from record 4")),
         "{checks:#?}"
     );
 }
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a log at rest gets another name")]
-fn json_moves_no_terminal() {
+fn json_of_doctor_and_show_cannot_move_a_terminal() {
     let place = Place::new().0;
     let name = "log\u{9b}31m\u{202e}";
     fs::rename(place.path("log"), place.path(name)).unwrap();
@@ -184,8 +184,8 @@ fn json_moves_no_terminal() {
 }
 
 #[test]
-fn records_of_any_size_need_little_memory_of_doctor() {
-    let name = "records_of_any_size_need_little_memory_of_doctor";
+fn doctor_needs_little_memory_for_large_records() {
+    let name = "doctor_needs_little_memory_for_large_records";
     let place = Place::new().0;
     let log = AuditLog::builder(place.path("log")).stderr(false).open().unwrap();
     let wide = "x".repeat(7_000);
@@ -213,10 +213,10 @@ fn records_of_any_size_need_little_memory_of_doctor() {
 }
 
 #[test]
-fn commands_that_are_printed_can_be_typed() {
+fn printed_commands_can_be_run_in_a_shell() {
     let place = Place::new().0;
     if !can_run("bash", &["-c", "true"]) {
-        return skip("commands_that_are_printed_can_be_typed", "it needs bash");
+        return skip("printed_commands_can_be_run_in_a_shell", "it needs bash");
     }
     for name in [&b"a b'c"[..], b"-x", b"odd\xff\x1bname\n\xe2\x80\xae", b"$(touch pwned)"] {
         let name = OsStr::from_bytes(name);
@@ -237,13 +237,13 @@ fn commands_that_are_printed_can_be_typed() {
         assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
         let commands: Vec<&str> = said.lines().filter(|line| line.starts_with("  tracing-audit ")).collect();
         assert_eq!(commands.len(), 7, "{said}");
-        // What `verify` takes may be a URL, and is text.
+        // The argument of `verify` may be a URL, so a path that is not UTF-8 is skipped for it.
         let is_text = name.to_str().is_some();
         for line in commands.into_iter().filter(|line| is_text || !line.contains(" verify ")) {
             let line = line.trim().replacen("tracing-audit", env!("CARGO_BIN_EXE_tracing-audit"), 1);
             let ended =
                 Command::new("bash").args(["-c", &line]).current_dir(place.path("")).output().unwrap();
-            // A demonstration has something that needs doing, and the copy is damaged.
+            // Exit code 1 is right too: the damaged copy fails, and `doctor` may find something to do.
             assert!(matches!(ended.status.code(), Some(0 | 1)), "{line}: {ended:?}");
         }
     }
@@ -252,7 +252,7 @@ fn commands_that_are_printed_can_be_typed() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a log at rest gets another name")]
-fn remedies_of_doctor_are_quoted_and_whole() {
+fn remedies_of_doctor_are_quoted_and_complete() {
     let place = Place::new().0;
     fs::rename(place.path("log"), place.path("a b")).unwrap();
     fs::write(place.path("a b/hold"), "").unwrap();
@@ -261,7 +261,7 @@ fn remedies_of_doctor_are_quoted_and_whole() {
 }
 
 #[test]
-fn a_bad_argument_moves_no_terminal_and_forges_no_line() {
+fn a_bad_argument_cannot_move_a_terminal_or_forge_a_line() {
     let place = Place::new().0;
     let bad = "\u{1b}[31m\u{202e}x\nPASS: intact";
     for arguments in [
@@ -283,7 +283,7 @@ fn a_bad_argument_moves_no_terminal_and_forges_no_line() {
 }
 
 #[test]
-fn a_line_that_no_record_can_be_as_long_as_is_said_to_be_that() {
+fn a_line_too_long_for_a_record_is_reported_as_such() {
     let mut log = Crafted::new();
     log.event("");
     let mut file = fs::OpenOptions::new().append(true).open(log.file()).unwrap();
@@ -298,7 +298,7 @@ fn a_line_that_no_record_can_be_as_long_as_is_said_to_be_that() {
 }
 
 #[test]
-fn records_that_are_missing_are_said_between_the_lines() {
+fn missing_records_are_reported_between_the_lines() {
     let mut log = Crafted::new();
     let first = log.file();
     for _ in 0..3 {
@@ -307,19 +307,19 @@ fn records_that_are_missing_are_said_between_the_lines() {
         log.segment(&format!(r#"{{"segment":1,"bytes":{end},"from":"{time}","to":"{time}"}}"#));
         log.event("");
     }
-    // The second of four.
+    // Remove the second of four segments.
     fs::remove_file(first.with_file_name("audit-000-00000002.jsonl")).unwrap();
     let output = run(&["tail", ".", "-n", "100"].map(OsStr::new), &log.path());
     let said = text(&output.stdout);
     assert!(
-        said.contains("of chain 000 are missing here: removed by retention, or no records any more"),
+        said.contains("of chain 000 are missing here: removed by retention, or no longer records"),
         "{said}"
     );
     assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
-fn a_writer_that_is_silent_or_waits_for_its_disk_is_told() {
+fn a_silent_writer_and_a_slow_disk_are_reported() {
     use rustix::fs::{FlockOperation, flock};
     let mut log = Crafted::new();
     log.event("");
@@ -338,11 +338,11 @@ fn a_writer_that_is_silent_or_waits_for_its_disk_is_told() {
 }
 
 #[test]
-fn a_disk_that_is_nearly_full_is_told() {
+fn a_nearly_full_disk_is_reported() {
     let mount = "mkdir m && mount -t tmpfs -o mode=0700,size=40m tmpfs m && cp -a log/. m && exec \"$@\"";
     let place = Place::new().0;
     if !can_run("unshare", &["--mount", "true"]) {
-        return skip("a_disk_that_is_nearly_full_is_told", "it needs a mount of its own");
+        return skip("a_nearly_full_disk_is_reported", "it needs a mount of its own");
     }
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", mount, "sh", env!("CARGO_BIN_EXE_tracing-audit"), "doctor", "m"]);
@@ -351,11 +351,11 @@ fn a_disk_that_is_nearly_full_is_told() {
 }
 
 #[test]
-fn interrupting_ends_a_command_by_the_signal() {
+fn an_interrupt_ends_a_command_by_the_signal() {
     let place = Place::new().0;
     let mut command = place.command("tail -f log");
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    // It runs as soon as it prints.
+    // Once it has printed something, it is following.
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let ended = child.wait().unwrap();
@@ -363,7 +363,7 @@ fn interrupting_ends_a_command_by_the_signal() {
 }
 
 #[test]
-fn followers_begin_where_the_oldest_that_matches_stands() {
+fn following_begins_at_the_oldest_match() {
     let mut log = Crafted::new();
     for _ in 0..5 {
         log.event("");

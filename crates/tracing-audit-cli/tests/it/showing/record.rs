@@ -12,9 +12,9 @@ fn a_record_is_shown_in_full_with_its_links() {
     assert_eq!((code, error.as_str()), (0, ""));
     for words in [
         "record 000/5\n",
-        "audit-000-00000001.jsonl, line 5, byte ",
+        "audit-000-00000001.jsonl, line 5, from byte ",
         "  hash      right: ",
-        "  previous  right: 000/4 its hash stands in this record",
+        "  previous  right: 000/4 its hash is in this record",
         "  next      right: 000/6 has the hash of this record",
         "  durable   yes",
         "  action    item.seen\n",
@@ -24,14 +24,12 @@ fn a_record_is_shown_in_full_with_its_links() {
     }
     let (code, said, _) = place.run(&format!("show log {head}"));
     assert!(
-        code == 0
-            && said.contains("the hash that was asked for")
-            && said.contains("none yet: this is the last"),
+        code == 0 && said.contains("the requested hash") && said.contains("none yet: this is the last"),
         "{said}"
     );
     let other = head.to_string().replace(|digit: char| digit.is_ascii_lowercase(), "0");
     let (code, said, _) = place.run(&format!("show log {other}"));
-    assert!(code == 1 && said.contains("NOT the hash that was asked for"), "{said}");
+    assert!(code == 1 && said.contains("NOT the requested hash"), "{said}");
     let (code, said, _) = place.run("show log 0/1");
     assert!(code == 0 && said.contains("previous  right: the first record of its chain"), "{said}");
 }
@@ -56,7 +54,7 @@ fn every_line_of_a_log_is_checked_without_this_tool() {
 }
 
 #[test]
-fn a_record_that_was_changed_or_taken_out_is_told() {
+fn a_changed_or_deleted_record_is_reported() {
     let (place, _) = Place::new();
     let file = place.path("log/audit-000-00000001.jsonl");
     let whole = fs::read_to_string(&file).unwrap();
@@ -66,7 +64,7 @@ fn a_record_that_was_changed_or_taken_out_is_told() {
     for words in ["hash      WRONG: ", "actor     eve", "next      WRONG: 000/4", "previous  right: 000/2"] {
         assert!(said.contains(words), "{words}: {said}");
     }
-    // Its neighbours are right themselves.
+    // Records further away are not affected.
     assert_eq!(place.run("show log 000/5").0, 0);
     let lines: Vec<&str> = whole.split_inclusive('\n').collect();
     fs::write(&file, [&lines[..4], &lines[5..]].concat().concat()).unwrap();
@@ -87,7 +85,7 @@ fn a_record_that_was_changed_or_taken_out_is_told() {
 }
 
 #[test]
-fn what_is_not_durable_and_what_is_unconfirmed_is_said() {
+fn show_marks_provisional_and_unconfirmed_records() {
     let mut log = Crafted::new();
     log.event("");
     log.line(r#""kind":"unconfirmed","unconfirmed":{"reason":"timeout","records":[[3,3]]},"durable":3"#);
@@ -96,7 +94,7 @@ fn what_is_not_durable_and_what_is_unconfirmed_is_said() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tracing-audit"));
         String::from_utf8(command.arg("show").arg(log.path()).arg(record).output().unwrap().stdout).unwrap()
     };
-    assert!(show("0/3").contains("UNCONFIRMED: somebody was told"), "{}", show("0/3"));
-    assert!(show("0/5").contains("the log does not say so yet"), "{}", show("0/5"));
+    assert!(show("0/3").contains("UNCONFIRMED: a caller got an error"), "{}", show("0/3"));
+    assert!(show("0/5").contains("durable   not known yet"), "{}", show("0/5"));
     assert!(!show("0/4").contains("UNCONFIRMED"), "{}", show("0/4"));
 }

@@ -25,7 +25,7 @@ const COMMANDS: [&str; 14] = [
 ];
 
 #[test]
-fn every_shell_gets_completions_of_every_command_and_of_no_other() {
+fn completions_have_every_command_and_no_other() {
     let place = Place::new().0;
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (code, said, error) = place.run(&format!("completions {shell}"));
@@ -36,7 +36,7 @@ fn every_shell_gets_completions_of_every_command_and_of_no_other() {
         assert!(!said.contains("demo-writer"), "{shell}");
     }
     if !can_run("bash", &["-c", "true"]) {
-        return skip("every_shell_gets_completions_of_every_command_and_of_no_other", "it needs bash");
+        return skip("completions_have_every_command_and_no_other", "it needs bash");
     }
     let script = "source /dev/stdin && COMP_WORDS=(tracing-audit do) COMP_CWORD=1 && \
                   function=$(complete -p tracing-audit | sed 's/.*-F \\([^ ]*\\).*/\\1/') && \

@@ -11,7 +11,7 @@ use tracing_audit::AuditLog;
 use super::crafted::Crafted;
 use crate::place::Place;
 
-/// A `tail -f` that runs.
+/// A running `tail -f`.
 pub(crate) struct Tail {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -24,7 +24,7 @@ impl Tail {
         Self { child, out }
     }
 
-    /// Reads up to a line that is the last one wanted.
+    /// Reads lines up to the first one that matches.
     pub(crate) fn read_until(&mut self, is_last: impl Fn(&str) -> bool) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
@@ -65,13 +65,13 @@ fn the_newest_records_are_printed_in_order() {
     assert_eq!(place.run("tail log").1.lines().count(), 10);
     assert_eq!(place.run("tail log -n 0"), (0, String::new(), String::new()));
     assert_eq!(place.run("tail log -n 1000").1.lines().count(), 13);
-    // The lines as they stand.
+    // Raw lines.
     let whole = fs::read_to_string(place.path("log/audit-000-00000001.jsonl")).unwrap();
     assert_eq!(place.run("tail log -n 1000 --json").1, whole);
 }
 
 #[test]
-fn the_newest_that_match_are_printed() {
+fn the_newest_matches_are_printed() {
     let (place, _) = Place::new();
     place.emit(20);
     let (code, said, _) = place.run("tail log -n 2 --kind open");
@@ -88,7 +88,7 @@ fn the_newest_that_match_are_printed() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_with_a_remedy() {
+fn unreadable_logs_and_lines_are_reported_with_a_remedy() {
     let (place, _) = Place::new();
     let file = place.path("log/audit-000-00000001.jsonl");
     fs::write(place.path("x.jsonl"), "").unwrap();
@@ -106,11 +106,14 @@ fn what_cannot_be_read_is_named_with_a_remedy() {
         let (code, said, error) = place.run(line);
         assert!(code == 2 && said.is_empty() && error.contains(words), "{line}: {error}");
     }
-    // Lines that are no records are told, between those that are.
+    // Lines that are not records are reported between the records.
     fs::write(&file, fs::read_to_string(&file).unwrap().replacen("mia", "eve", 1)).unwrap();
     let (code, said, _) = place.run("tail log -n 100");
     assert_eq!(code, 1);
-    assert!(said.contains("-- ") && said.contains("`tracing-audit verify log` says what happened"), "{said}");
+    assert!(
+        said.contains("-- ") && said.contains("run `tracing-audit verify log` to see what happened"),
+        "{said}"
+    );
     let (code, said, error) = place.run("tail log -n 100 --json");
     assert!(
         code == 1 && said.lines().all(|line| line.starts_with('{')) && error.contains("verify log"),
@@ -119,7 +122,7 @@ fn what_cannot_be_read_is_named_with_a_remedy() {
 }
 
 #[test]
-fn records_that_were_shown_and_are_withdrawn_are_said() {
+fn withdrawn_records_are_reported() {
     let mut log = Crafted::new();
     log.event("");
     log.event(",\"durable\":2");
@@ -132,7 +135,7 @@ fn records_that_were_shown_and_are_withdrawn_are_said() {
         shown.iter().any(|line| line.contains("000/5 ") && line.contains("not yet durable")),
         "{shown:#?}"
     );
-    // A power cut took the last two back, and the next run went on before them.
+    // A power cut lost the last two records, and the next run used their numbers again.
     (log.seq, log.hash) = (seq, hash);
     let time = "2026-11-21T08:00:00.000000000Z";
     log.segment(&format!(r#"{{"segment":1,"bytes":{end},"from":"{time}","to":"{time}"}}"#));
@@ -144,13 +147,13 @@ fn records_that_were_shown_and_are_withdrawn_are_said() {
 }
 
 #[test]
-fn a_record_that_a_later_line_names_unconfirmed_is_said() {
+fn a_record_named_unconfirmed_later_is_reported() {
     let mut log = Crafted::new();
     log.event("");
     let mut tail = Tail::start(command("tail -f --actor b", &log));
     tail.read_until(|line| line.contains("000/3 "));
     log.event("");
-    // It is shown before anything is known of it.
+    // The record is shown before a line names it.
     let shown = tail.read_until(|line| line.contains("000/4 "));
     assert!(!shown[0].contains("UNCONFIRMED"), "{shown:#?}");
     log.line(r#""kind":"unconfirmed","unconfirmed":{"reason":"timeout","records":[[4,4]]},"durable":4"#);
@@ -158,7 +161,7 @@ fn a_record_that_a_later_line_names_unconfirmed_is_said() {
     let said = tail.read_until(|line| line.contains("000/6 "));
     assert!(said[0].starts_with("-- record 000/4 above is UNCONFIRMED: "), "{said:#?}");
     assert_eq!(said.len(), 2, "{said:#?}");
-    // Who begins now sees it in the line.
+    // A new `tail` shows the mark in the line itself.
     let mut again = Tail::start(command("tail -f --actor b", &log));
     let shown = again.read_until(|line| line.contains("000/6 "));
     assert!(
@@ -178,10 +181,10 @@ fn an_empty_directory_can_be_followed() {
 }
 
 #[test]
-fn who_closes_the_pipe_ends_the_command_without_a_word() {
+fn a_closed_pipe_ends_tail_silently() {
     let place = Place::new().0;
     place.emit(5_000);
-    // More than fits into a pipe; and a log at rest, in which nothing is to be written.
+    // Once with more output than fits into a pipe, once following an idle log with nothing to write.
     for line in ["tail log -n 100000", "tail log -n 100000 --json", "tail log -f -n 1", "show log 000/5"] {
         let mut child = place.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut read = String::new();

@@ -7,7 +7,7 @@ use crate::place::{Place, on_terminal};
 const ESCAPE: char = '\u{1b}';
 
 #[test]
-fn colours_are_for_terminals_and_for_who_asks() {
+fn colours_are_for_terminals_or_on_request() {
     let (place, _) = Place::new();
     let command = || {
         let mut command = place.command("tail log");
@@ -30,12 +30,12 @@ fn colours_are_for_terminals_and_for_who_asks() {
     let mut plain = command();
     plain.env("NO_COLOR", "1");
     let plain = on_terminal(plain, 200);
-    // Without colours it is the same text.
+    // Without its colours the text is the same.
     assert_eq!(plain, piped(""));
 }
 
 #[test]
-fn columns_stay_in_line_and_narrow_on_narrow_terminals() {
+fn columns_are_aligned_and_narrow_on_narrow_terminals() {
     let place = Place::new().0;
     place.emit_as(&["mia", "クッション", "zoë", "Ελένη"]);
     let (_, said, _) = place.run("tail log -n 5");

@@ -22,14 +22,14 @@ fn pack(scene: &Scene, program: &str, arguments: &[&str], name: &str) -> bool {
 }
 
 #[test]
-fn a_copy_holds_the_same_records_plain_or_compressed() {
-    let test = "a_copy_holds_the_same_records_plain_or_compressed";
+fn a_copy_is_compared_plain_or_compressed() {
+    let test = "a_copy_is_compared_plain_or_compressed";
     let scene = scene();
     let (code, text, said) = against(&scene);
     assert_eq!((code, said.as_str()), (0, ""));
     assert!(
         text.contains(
-            "the copy copy holds the same records, as far as it goes\n  chain 000: 35 records in both\n"
+            "the copy copy has the same records, as far as it goes\n  chain 000: 35 records in both\n"
         ),
         "{text}"
     );
@@ -42,12 +42,12 @@ fn a_copy_holds_the_same_records_plain_or_compressed() {
     let (code, packed, said) = against(&scene);
     assert_eq!((code, packed, said.as_str()), (0, text, ""));
     assert!(!scene.path("copy/audit-000-00000002.jsonl").exists());
-    // A change of the log, which is found by itself too, and one of the copy, which is not.
+    // A change in the log, which its own hashes show too.
     scene.edit(0, 2, |lines| lines[4] = lines[4].replace("mia", "eve"));
     let (code, text, _) = against(&scene);
-    assert!(code == 1 && text.contains("\n    record 17 is another one in the copy\n"), "{text}");
+    assert!(code == 1 && text.contains("\n    record 17 differs in the copy\n"), "{text}");
     assert!(text.contains("      copy  audit-000-00000002.jsonl.zst, line 5 (byte "), "{text}");
-    // One that ends inside is named.
+    // A truncated compressed file is named.
     let path = scene.path("copy/audit-000-00000001.jsonl.gz");
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
@@ -56,7 +56,7 @@ fn a_copy_holds_the_same_records_plain_or_compressed() {
 }
 
 #[test]
-fn where_a_copy_and_a_log_part_is_said() {
+fn the_first_difference_from_a_copy_is_reported() {
     let edit = |change: fn(&mut Vec<String>)| {
         let scene = scene();
         let path = scene.path("copy/audit-000-00000002.jsonl");
@@ -72,25 +72,25 @@ fn where_a_copy_and_a_log_part_is_said() {
         text
     };
     let text = edit(|lines| lines[4] = lines[4].replace("mia", "eve"));
-    assert!(text.contains("record 17 is another one in the copy"), "{text}");
+    assert!(text.contains("record 17 differs in the copy"), "{text}");
     let text = edit(|lines| drop(lines.remove(4)));
     assert!(text.contains("records 17 to 17 are missing in the copy"), "{text}");
     let text = edit(|lines| lines.insert(4, lines[3].clone()));
-    assert!(text.contains("record 16 of the copy stands behind record 16"), "{text}");
+    assert!(text.contains("record 16 of the copy comes after record 16"), "{text}");
     let text = edit(|lines| lines[4] = "{}\n".to_owned());
-    assert!(text.contains("a line of the copy is no record"), "{text}");
+    assert!(text.contains("a line of the copy is not a record"), "{text}");
 }
 
-/// What a log lacks that a copy has was removed, unless by retention from the beginning.
+/// A record that only the copy has was removed from the log, unless it is before the log's first one, where retention removes.
 #[test]
-fn a_log_that_was_cut_behind_its_copy_is_found() {
+fn a_log_that_was_truncated_after_the_copy_is_found() {
     let scene = scene();
     fs::remove_dir_all(scene.log().join("control")).unwrap();
     fs::remove_file(scene.segment(0, 3)).unwrap();
     let (code, text, _) = against(&scene);
     assert_eq!(code, 1);
     assert!(
-        text.contains("the log ends before record 24, and the copy says that records to 35 are durable"),
+        text.contains("the log ends before record 24, but in the copy records up to 35 are durable"),
         "{text}"
     );
     assert!(text.contains("only in the copy: records 24 to 35"), "{text}");
@@ -99,9 +99,9 @@ fn a_log_that_was_cut_behind_its_copy_is_found() {
     assert!(text.contains("the log does not have the chain, and the copy has its records 1 to "), "{text}");
 }
 
-/// An archive is older than its log, or has what retention removed.
+/// An archive is older than its log, or has records that retention removed.
 #[test]
-fn what_only_one_of_them_has_at_an_end_is_said_and_no_fault() {
+fn records_that_only_one_has_at_an_end_are_reported_but_no_fault() {
     let scene = scene();
     fs::remove_file(scene.path("copy/audit-000-00000003.jsonl")).unwrap();
     let (code, text, _) = against(&scene);

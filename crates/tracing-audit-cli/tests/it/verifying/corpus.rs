@@ -1,4 +1,4 @@
-//! `docs/verify.py` shares no code with the library: both must say the same of every log.
+//! `docs/verify.py` shares no code with the library: both must agree on every log.
 
 use std::{fs, path::Path, process::Command};
 
@@ -10,7 +10,7 @@ use crate::place::skip;
 /// A way to change a log, and its name.
 type Change = (&'static str, fn(&Scene));
 
-/// Everything that somebody who can write to the directory may do, and things that happen by themselves.
+/// Ways to tamper with a log by write access to its directory, and accidents.
 pub(super) const CHANGES: &[Change] = &[
     ("honest", |_| {}),
     ("edit", |scene| scene.edit(0, 2, |lines| lines[4] = lines[4].replace("mia", "eve"))),
@@ -78,7 +78,7 @@ fn python(log: &Path, heads: &[String]) -> (i32, String, String) {
     said(Command::new("python3").arg(script).arg(log).args(heads))
 }
 
-/// The verdict and the heads of both, and how many records and events each chain has.
+/// Checks that both have the same verdict, heads, and numbers of records and events by chain. Returns the verdict.
 #[track_caller]
 fn agree(scene: &Scene, log: &str, heads: &[String], what: &str) -> String {
     let mut arguments = vec!["verify", log, "--json"];
@@ -99,8 +99,8 @@ fn agree(scene: &Scene, log: &str, heads: &[String], what: &str) -> String {
 }
 
 #[test]
-fn the_independent_checker_says_the_same_of_every_log() {
-    let test = "the_independent_checker_says_the_same_of_every_log";
+fn the_independent_checker_agrees_on_every_log() {
+    let test = "the_independent_checker_agrees_on_every_log";
     if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
         return skip(test, "there is no python3");
     }
@@ -111,7 +111,7 @@ fn the_independent_checker_says_the_same_of_every_log() {
         let kept: Vec<String> = kept.lines().map(str::to_owned).collect();
         assert_eq!(kept.len(), 2);
         change(&scene);
-        // Where it was written, with the noted heads; as a copy; and with heads that were kept.
+        // In its original directory, with the noted heads; as a copy; and with kept heads.
         verdicts.push((*what, agree(&scene, "log", &[], what)));
         copy_files(&scene.log(), &scene.path("copy"));
         agree(&scene, "copy", &[], what);
@@ -123,8 +123,8 @@ fn the_independent_checker_says_the_same_of_every_log() {
 }
 
 #[test]
-fn the_independent_checker_says_the_same_of_logs_that_are_live_or_were_left() {
-    let test = "the_independent_checker_says_the_same_of_logs_that_are_live_or_were_left";
+fn the_independent_checker_agrees_on_live_and_abandoned_logs() {
+    let test = "the_independent_checker_agrees_on_live_and_abandoned_logs";
     if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
         return skip(test, "there is no python3");
     }

@@ -1,4 +1,4 @@
-//! What is printed of each kind of tampering.
+//! The output for each kind of tampering.
 
 use std::fs;
 
@@ -7,9 +7,9 @@ use super::{
     logs::{Scene, masked},
 };
 
-/// What `verify` prints of each change, without what differs from run to run.
+/// The output of `verify` for each change, with what differs between runs masked.
 #[test]
-fn each_kind_of_tampering_is_printed_as_it_is_documented() {
+fn each_kind_of_tampering_is_printed_as_expected() {
     let mut printed = String::new();
     for (what, change) in CHANGES {
         let scene = Scene::new();
@@ -62,9 +62,9 @@ fn twenty_findings_of_a_kind_are_printed_and_the_others_counted() {
     assert!(text.contains("edited (26)"), "{text}");
 }
 
-/// What a record says is text of whoever made the program log it.
+/// Texts of a record may come from an attacker who made the program log them.
 #[test]
-fn hostile_records_around_a_damaged_place_move_no_terminal() {
+fn hostile_records_beside_damage_cannot_move_a_terminal() {
     use tracing_subscriber::prelude::*;
     let scene = Scene::new();
     let log = tracing_audit::AuditLog::builder(scene.log()).stderr(false).open().unwrap();

@@ -1,4 +1,4 @@
-//! Heads that are kept.
+//! Kept heads.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
@@ -8,7 +8,7 @@ use super::logs::{Scene, emit};
 use crate::place::skip;
 
 #[test]
-fn heads_are_printed_as_verify_takes_them() {
+fn heads_are_printed_in_the_form_that_verify_accepts() {
     let scene = Scene::new();
     let (code, heads, said) = scene.run(&["heads", "log"]);
     assert_eq!((code, said.as_str()), (0, ""));
@@ -16,8 +16,8 @@ fn heads_are_printed_as_verify_takes_them() {
     fs::write(scene.path("kept"), format!("# of the first day\n\n{heads}")).unwrap();
     let (code, text, _) = scene.run(&["verify", "log", "--heads", "kept"]);
     assert!(code == 0 && text.starts_with("PASS: "), "{text}");
-    assert!(text.contains("The newest head that was given of chain 000 is that of record 35"), "{text}");
-    // What no other chain saw, and no lock file, a kept head alone shows.
+    assert!(text.contains("The newest head that was given for chain 000 is of record 35"), "{text}");
+    // Without a lock file and without a witness in another chain, only a kept head shows the truncation.
     scene.edit(1, 1, |lines| lines.truncate(5));
     fs::remove_dir_all(scene.log().join("control")).unwrap();
     assert_eq!(scene.run(&["verify", "log"]).0, 3);
@@ -25,14 +25,14 @@ fn heads_are_printed_as_verify_takes_them() {
     assert_eq!(scene.run(&["verify", "log", "--head", heads.lines().nth(1).unwrap()]).0, 1);
     fs::write(scene.path("kept"), "000/35:abc\n").unwrap();
     let (code, _, said) = scene.run(&["verify", "log", "--heads", "kept"]);
-    assert!(code == 2 && said.contains("line 1 of kept is no head"), "{said}");
+    assert!(code == 2 && said.contains("line 1 of kept is not a head"), "{said}");
     let (code, _, said) = scene.run(&["verify", "log", "--heads", "nothing"]);
     assert!(code == 2 && said.contains("cannot read the heads in nothing"), "{said}");
 }
 
-/// The heads of a log that is written are durable ones, and the log keeps them.
+/// The heads of a log that is being written are durable, so the log still has those records later.
 #[test]
-fn the_heads_of_a_live_log_stay_good() {
+fn the_heads_of_a_live_log_stay_valid() {
     let scene = Scene::new();
     let log = AuditLog::builder(scene.log()).stderr(false).open().unwrap();
     emit(&log, 5);
@@ -60,14 +60,14 @@ fn heads_are_appended_durably_once_and_for_the_owner_only() {
     assert_eq!(fs::metadata(scene.path("kept")).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(scene.run(&["heads", "log", "--append", "kept"]).0, 0);
     assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), kept);
-    // What somebody wrote by hand may lack its last line feed.
+    // A file that was edited by hand may lack its last line feed.
     fs::write(scene.path("kept"), kept.lines().next().unwrap()).unwrap();
     assert_eq!(scene.run(&["heads", "log", "--append", "kept"]).0, 0);
     assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), kept);
 }
 
 #[test]
-fn heads_are_not_kept_beside_the_log_they_are_of() {
+fn heads_are_not_kept_in_their_own_log() {
     let scene = Scene::new();
     std::os::unix::fs::symlink(scene.log(), scene.path("elsewhere")).unwrap();
     for file in ["log/heads", "log/control/heads", "elsewhere/heads", "./log/../log/heads"] {
@@ -79,9 +79,9 @@ fn heads_are_not_kept_beside_the_log_they_are_of() {
     assert!(!scene.log().join("heads").exists() && !scene.log().join("control/heads").exists());
 }
 
-/// The job of every day.
+/// The daily job.
 #[test]
-fn verify_checks_against_the_file_and_appends_what_it_has_checked() {
+fn verify_checks_the_kept_heads_and_appends_the_new_ones() {
     let scene = Scene::new();
     let daily = ["verify", "log", "--append-heads", "kept"];
     let (code, text, said) = scene.run(&daily);
@@ -94,13 +94,13 @@ fn verify_checks_against_the_file_and_appends_what_it_has_checked() {
     assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), first);
     let log = AuditLog::builder(scene.log()).stderr(false).open().unwrap();
     emit(&log, 5);
-    // Also while it is written.
+    // This also works while the log is being written.
     assert_eq!(scene.run(&daily).0, 0);
     log.close().unwrap();
     assert_eq!(scene.run(&daily).0, 0);
     let kept = fs::read_to_string(scene.path("kept")).unwrap();
     assert!(kept.starts_with(&first) && kept.lines().count() == 4, "{kept}");
-    // A cut tail, which the files alone do not show, and which must not become a head.
+    // A truncated tail, which the files alone do not show, and which must not become a kept head.
     fs::remove_dir_all(scene.log().join("control")).unwrap();
     for number in 1.. {
         if !scene.segment(0, number + 1).exists() {
@@ -114,10 +114,10 @@ fn verify_checks_against_the_file_and_appends_what_it_has_checked() {
     assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), kept);
 }
 
-/// The units of docs/operations.md, with the command that was built, and what they run on a log.
+/// Checks the units in docs/operations.md with the built command, and runs their command on a log.
 #[test]
-fn the_timer_of_the_documentation_is_one_that_systemd_takes() {
-    let test = "the_timer_of_the_documentation_is_one_that_systemd_takes";
+fn systemd_accepts_the_timer_in_the_documentation() {
+    let test = "systemd_accepts_the_timer_in_the_documentation";
     let scene = Scene::new();
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md")).unwrap();
     let section = page.split("\n### A daily check\n").nth(1).unwrap();

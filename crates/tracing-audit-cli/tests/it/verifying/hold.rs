@@ -26,8 +26,8 @@ fn a_hold_is_placed_recorded_and_released() {
     let mut command = scene.command(&["hold", "log", "--reason", REASON]);
     let (code, printed, error) = said(command.env("SUDO_USER", "mia"));
     assert_eq!((code, error.as_str()), (0, ""));
-    assert!(printed.starts_with("the hold is placed, as record 00"), "{printed}");
-    let head = printed.trim_end().rsplit(' ').nth(1).unwrap().to_owned();
+    assert!(printed.starts_with("the hold is placed; its record is 00"), "{printed}");
+    let head = printed.trim_end().rsplit(' ').next().unwrap().to_owned();
     assert!(scene.log().join("hold").is_file());
     let placed = records(&scene, "log.hold");
     let record = &placed[0];
@@ -37,13 +37,13 @@ fn a_hold_is_placed_recorded_and_released() {
     assert_eq!(record.field("sudo_user").unwrap().as_str(), Some("mia"));
     assert_eq!(record.head().to_string(), head);
     assert_eq!(scene.run(&["verify", "log", "--head", &head]).0, 0);
-    // Again, as after a record that could not be written.
+    // Place it again, as after a record that could not be written.
     let (code, printed, _) = scene.run(&["hold", "log", "--reason", "again"]);
-    assert!(code == 0 && printed.starts_with("the hold is in place already, as record "), "{printed}");
+    assert!(code == 0 && printed.starts_with("the hold is in place already; its record is "), "{printed}");
     assert_eq!(records(&scene, "log.hold").len(), 2);
 
     let (code, printed, _) = scene.run(&["hold", "log", "--release", "--reason", "closed"]);
-    assert!(code == 0 && printed.starts_with("the hold is released, as record "), "{printed}");
+    assert!(code == 0 && printed.starts_with("the hold is released; its record is "), "{printed}");
     assert!(!scene.log().join("hold").exists());
     assert_eq!(records(&scene, "log.hold.release")[0].reason(), Some("closed"));
     let (code, printed, error) = scene.run(&["hold", "log", "--release", "--reason", "closed"]);
@@ -52,9 +52,9 @@ fn a_hold_is_placed_recorded_and_released() {
     assert_eq!(scene.run(&["verify", "log"]).0, 0);
 }
 
-/// The hold is for the programs that write.
+/// Programs that write the log obey the hold.
 #[test]
-fn nothing_is_removed_while_a_hold_is_in_place_also_beside_a_live_program() {
+fn nothing_is_removed_during_a_hold_even_by_a_running_program() {
     let scene = Scene::new();
     let few = Retention::keep_all().max_segments(1);
     let log = AuditLog::builder(scene.log()).stderr(false).rotation(Rotation::never()).open().unwrap();
@@ -78,13 +78,13 @@ fn nothing_is_removed_while_a_hold_is_in_place_also_beside_a_live_program() {
 }
 
 #[test]
-fn a_hold_that_cannot_be_recorded_holds_and_a_release_that_cannot_be_leaves_it() {
-    let test = "a_hold_that_cannot_be_recorded_holds_and_a_release_that_cannot_be_leaves_it";
+fn an_unrecorded_hold_holds_and_an_unrecorded_release_releases_nothing() {
+    let test = "an_unrecorded_hold_holds_and_an_unrecorded_release_releases_nothing";
     if !rustix::process::getuid().is_root() {
         return skip(test, "only root can give a log away");
     }
     let scene = Scene::new();
-    // The library writes to nobody else's log.
+    // The library refuses to write to a log of another user.
     assert!(Command::new("chown").args(["-R", "65534"]).arg(scene.log()).status().unwrap().success());
     let (code, printed, error) = scene.run(&["hold", "log", "--reason", "case"]);
     assert_eq!((code, printed.as_str()), (2, ""));
@@ -92,7 +92,7 @@ fn a_hold_that_cannot_be_recorded_holds_and_a_release_that_cannot_be_leaves_it()
         error.contains("the hold is placed: nothing is removed from log. But it could not be recorded"),
         "{error}"
     );
-    assert!(error.contains("run as the owner of the log") && error.contains("another user"), "{error}");
+    assert!(error.contains("as the owner of the log") && error.contains("another user"), "{error}");
     assert!(scene.log().join("hold").exists());
     let (code, _, error) = scene.run(&["hold", "log", "--release", "--reason", "closed"]);
     assert!(code == 2 && error.contains("the hold stays in place"), "{error}");
@@ -110,9 +110,9 @@ fn a_hold_needs_a_log_and_a_reason() {
     assert!(!scene.path("empty/hold").exists() && !scene.log().join("hold").exists());
 }
 
-/// What the newest record says of a hold, and what is there, must be the same.
+/// The newest record and the file `hold` must agree.
 #[test]
-fn a_hold_and_a_release_at_the_same_time_leave_what_the_newest_record_says() {
+fn a_concurrent_hold_and_release_leave_the_state_of_the_newest_record() {
     let scene = Scene::new();
     for round in 0..6 {
         assert_eq!(scene.run(&["hold", "log", "--reason", "first"]).0, 0);
@@ -134,7 +134,7 @@ fn a_hold_and_a_release_at_the_same_time_leave_what_the_newest_record_says() {
 #[test]
 fn a_hold_waits_for_another_one() {
     let scene = Scene::new();
-    // Whoever may list the log can hold this lock, and keeps nobody from a hold.
+    // Any reader of the log can hold a lock on its directory, which must not block a hold.
     let listed = File::open(scene.log()).unwrap();
     listed.lock().unwrap();
     let dir = File::open(scene.log().join("control")).unwrap();
@@ -147,7 +147,7 @@ fn a_hold_waits_for_another_one() {
 }
 
 #[test]
-fn a_hold_that_something_removes_meanwhile_is_not_said_to_be_in_place() {
+fn a_hold_removed_meanwhile_is_not_reported_as_placed() {
     let scene = Scene::new();
     let is_over = AtomicBool::new(false);
     let (code, printed, error) = thread::scope(|scope| {
@@ -161,14 +161,14 @@ fn a_hold_that_something_removes_meanwhile_is_not_said_to_be_in_place() {
         said
     });
     assert_eq!((code, printed.as_str()), (2, ""), "{error}");
-    assert!(error.contains("there is no hold, although record 0"), "{error}");
+    assert!(error.contains("there is no hold, despite record 0"), "{error}");
 }
 
 #[test]
-fn the_file_has_no_character_of_the_reason_that_moves_a_terminal_and_a_reason_is_bounded() {
+fn the_reason_is_escaped_in_the_file_and_bounded() {
     let scene = Scene::new();
     let (code, _, error) = scene.run(&["hold", "log", "--reason", &"x".repeat(4097)]);
-    assert!(code == 2 && error.contains("the reason has 4097 bytes, and may have 4096"), "{error}");
+    assert!(code == 2 && error.contains("the reason has 4097 bytes, of at most 4096"), "{error}");
     assert!(!scene.log().join("hold").exists());
     assert_eq!(scene.run(&["hold", "log", "--reason", "a\u{1b}[31m\nb\u{202e}"]).0, 0);
     let text = fs::read_to_string(scene.log().join("hold")).unwrap();

@@ -1,20 +1,20 @@
-//! Files of heads on disks that are full, and in places where they must not be.
+//! Files of heads on full disks, and in places where they must not be.
 
 use std::{fs, os::unix::fs::symlink, process::Command};
 
 use super::logs::{Scene, said};
 use crate::place::{can_run, skip};
 
-/// What is half a head is none, and what comes next is whole.
+/// An incomplete head does not count, and the next append replaces it.
 #[test]
-fn half_a_head_at_the_end_is_passed_over_and_replaced() {
+fn an_incomplete_head_at_the_end_is_ignored_and_replaced() {
     for half in ["0", "000/3", "001/7:", "000/35:3e77875f51cf"] {
         let scene = Scene::new();
         let heads = scene.run(&["heads", "log"]).1;
         fs::write(scene.path("kept"), format!("{}\n{half}", heads.lines().next().unwrap())).unwrap();
         let (code, text, said) = scene.run(&["verify", "log", "--heads", "kept"]);
         assert_eq!(code, 0, "{half}: {text}{said}");
-        assert!(said.contains("the last line of kept is half a head"), "{said}");
+        assert!(said.contains("the last line of kept is an incomplete head"), "{said}");
         let (code, _, said) = scene.run(&["heads", "log", "--append", "kept"]);
         assert_eq!(code, 0, "{half}: {said}");
         assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), heads);
@@ -23,7 +23,7 @@ fn half_a_head_at_the_end_is_passed_over_and_replaced() {
     for none in ["hello", "000/35:abc\n", "000/35:xyz"] {
         fs::write(scene.path("kept"), none).unwrap();
         let (code, _, said) = scene.run(&["verify", "log", "--heads", "kept"]);
-        assert!(code == 2 && said.contains("line 1 of kept is no head"), "{none}: {said}");
+        assert!(code == 2 && said.contains("line 1 of kept is not a head"), "{none}: {said}");
     }
 }
 
@@ -47,10 +47,10 @@ fn a_full_disk_leaves_the_file_as_it_was() {
     assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), before + &scene.run(&["heads", "log"]).1);
 }
 
-/// An earlier run may have failed to sync them.
+/// An earlier run may have appended them and failed to sync.
 #[test]
-fn heads_that_are_there_already_are_synced_too() {
-    let test = "heads_that_are_there_already_are_synced_too";
+fn existing_heads_are_synced_too() {
+    let test = "existing_heads_are_synced_too";
     if !can_run("strace", &["-o", "/dev/null", "true"]) {
         return skip(test, "there is no strace that may trace");
     }
@@ -81,5 +81,8 @@ fn a_link_into_the_log_and_a_pipe_are_refused() {
     let mut command = Command::new("timeout");
     command.args(["20", env!("CARGO_BIN_EXE_tracing-audit"), "heads", "log", "--append", "pipe"]);
     let (code, _, error) = said(command.current_dir(scene.dir.path()));
-    assert!(code == 2 && error.contains("pipe is no file that heads can be appended to"), "{code} {error}");
+    assert!(
+        code == 2 && error.contains("pipe is not a file that heads can be appended to"),
+        "{code} {error}"
+    );
 }

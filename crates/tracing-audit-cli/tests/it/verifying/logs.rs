@@ -1,4 +1,4 @@
-//! Logs to check, honest ones and others.
+//! Logs to verify, intact and tampered with.
 
 use std::{
     fs,
@@ -10,23 +10,23 @@ use tempfile::TempDir;
 use tracing_audit::AuditLog;
 use tracing_subscriber::prelude::*;
 
-/// A directory, in which the command is run.
+/// A directory with a log, in which the command is run.
 pub(super) struct Scene {
     pub(super) dir: TempDir,
 }
 
-/// What the command printed, said, and its exit code.
+/// The exit code, standard output and standard error of the command.
 pub(super) type Said = (i32, String, String);
 
 impl Scene {
-    /// A closed log of two chains: the first of three segments with ten events each, the second, which has seen the first,
-    /// of one.
+    /// Writes a closed log of two chains: the first has three segments with ten events each, the second has one segment and
+    /// witnesses the first.
     pub(super) fn new() -> Self {
-        // Not where a file system may be in memory, of which the log itself would say so.
+        // Avoid /tmp, which may be a tmpfs: the log would record a notice about that.
         Self::in_dir(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
     }
 
-    /// The same where every user may look for it.
+    /// Makes the same in a directory that every user may access.
     pub(super) fn for_everybody() -> Self {
         Self::in_dir(tempfile::tempdir().unwrap())
     }
@@ -94,13 +94,13 @@ pub(super) fn emit(log: &AuditLog, events: u64) {
     log.flush().unwrap();
 }
 
-/// A log that a process left without closing it.
+/// A log that a process abandoned without closing it.
 pub(super) fn forget(log: AuditLog) {
-    // The lock goes with the process; a copy of the files has none.
+    // A copy of the files has no lock, as if the process had ended.
     std::mem::forget(log);
 }
 
-/// Copies the files of a directory, and no others.
+/// Copies the files of a directory, without its subdirectories.
 pub(super) fn copy_files(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -111,8 +111,7 @@ pub(super) fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// Takes out what differs from run to run and from machine to machine: hashes, times, and lengths, which the process id and
-/// the name of the host are part of.
+/// Masks what differs between runs and machines: hashes, times, and lengths, which depend on the process id and host name.
 pub(super) fn masked(text: &str) -> String {
     let words =
         text.split_inclusive(|character: char| !(character.is_alphanumeric() || "-:.".contains(character)));

@@ -1,4 +1,4 @@
-//! What is checked and kept: `verify`, `heads` and `hold`.
+//! `verify`, `heads` and `hold`.
 
 #![allow(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! Several logs, JSON, and errors that say what to do.
+//! Several logs, JSON, progress, and errors with a remedy.
 
 use std::{fs, process::Command};
 
@@ -43,9 +43,9 @@ fn several_logs_end_with_a_table_and_the_worst_exit_code() {
     assert!(code == 2 && said.contains("verify that one alone"), "{said}");
 }
 
-/// The members that docs/command.md names, and no others.
+/// The JSON has exactly the members that docs/command.md names.
 #[test]
-fn the_json_is_what_the_documentation_says() {
+fn the_json_has_the_documented_members() {
     let scene = Scene::new();
     scene.edit(0, 2, |lines| lines[4] = lines[4].replace("mia", "eve"));
     let (code, text, _) = scene.run(&["verify", "log", "--json", "--threads", "1"]);
@@ -73,11 +73,11 @@ fn the_json_is_what_the_documentation_says() {
     assert_eq!(finding["after"]["seq"], 18);
     assert!(report["chains"][0]["first_time"].as_str() < report["chains"][0]["last_time"].as_str());
     let words = report["not_checked"][0]["meaning"].as_str().unwrap();
-    assert!(words.starts_with("No head was given of chain 000: a cut tail"), "{words}");
+    assert!(words.starts_with("No head was given for chain 000, so a truncated log"), "{words}");
 }
 
 #[test]
-fn what_is_no_log_is_named_as_what_it_is() {
+fn anything_but_a_log_is_refused_with_the_reason() {
     let scene = Scene::new();
     copy_files(&scene.log(), &scene.path("packed"));
     fs::create_dir(scene.path("empty")).unwrap();
@@ -102,7 +102,7 @@ fn what_is_no_log_is_named_as_what_it_is() {
     let path = scene.segment(0, 1);
     fs::rename(&path, format!("{}.gz", path.display())).unwrap();
     let (code, text, _) = scene.run(&["verify", "log"]);
-    assert!(code == 1 && text.contains("Compressed segments do not count: unpack them"), "{text}");
+    assert!(code == 1 && text.contains("Compressed segments are not read: unpack them"), "{text}");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn progress_is_for_a_terminal_only() {
     let printed = fs::read_to_string(scene.path("out")).unwrap();
     assert!(printed.starts_with("PASS: ") && !printed.contains('\u{1b}'), "{printed}");
     assert_eq!(run("verify log -q >out").unwrap().stdout, b"");
-    // Colours are for a terminal too.
+    // Colours too are only for a terminal.
     let shown = String::from_utf8(run("verify log 2>err").unwrap().stdout).unwrap();
     assert!(shown.contains("\u{1b}[1m\u{1b}[32mPASS\u{1b}[0m: "), "{shown:?}");
     assert_eq!(fs::read_to_string(scene.path("err")).unwrap(), "");

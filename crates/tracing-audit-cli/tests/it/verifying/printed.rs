@@ -1,4 +1,4 @@
-//! What is printed of records that are not what they seem, and which arguments are taken.
+//! Output about unconfirmed and hostile records, and the arguments that are accepted.
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, process::Command};
 
@@ -10,7 +10,7 @@ fn run(log: &Crafted, arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn a_record_that_is_unconfirmed_is_not_shown_as_a_success_around_a_damaged_place() {
+fn an_unconfirmed_record_beside_damage_is_marked() {
     let mut log = Crafted::new();
     for _ in 0..3 {
         log.event(r#","outcome":"success""#);
@@ -32,7 +32,7 @@ fn a_record_that_is_unconfirmed_is_not_shown_as_a_success_around_a_damaged_place
     let said = ["before", "here", "after"].map(|name| finding[name]["unconfirmed"].as_bool().unwrap());
     assert_eq!(said, [true, false, false]);
 
-    // Where a log and its copy part.
+    // The first difference between a log and its copy.
     fs::write(log.file(), fs::read_to_string(copy.path().join("audit-000-00000001.jsonl")).unwrap()).unwrap();
     let path = copy.path().join("audit-000-00000001.jsonl");
     lines[2] = lines[2].replace("success", "failure");
@@ -47,7 +47,7 @@ fn a_record_that_is_unconfirmed_is_not_shown_as_a_success_around_a_damaged_place
 }
 
 #[test]
-fn json_has_no_character_that_moves_a_terminal() {
+fn verify_json_cannot_move_a_terminal() {
     let scene = Scene::new();
     scene.edit(0, 2, |lines| lines[4] = lines[4].replace("mia", "e\u{9b}31m\u{202e}\u{7f}"));
     let (code, text, _) = scene.run(&["verify", "log", "--json"]);
@@ -58,7 +58,7 @@ fn json_has_no_character_that_moves_a_terminal() {
 }
 
 #[test]
-fn a_copy_that_parts_from_an_unclean_log_has_a_sentence_of_its_own() {
+fn a_copy_that_differs_from_an_unclean_log_has_its_own_message() {
     let scene = Scene::new();
     copy_files(&scene.log(), &scene.path("copy"));
     scene.edit(1, 1, |lines| drop(lines.pop()));
@@ -67,17 +67,17 @@ fn a_copy_that_parts_from_an_unclean_log_has_a_sentence_of_its_own() {
     let path = scene.path("copy/audit-000-00000002.jsonl");
     fs::write(&path, fs::read_to_string(&path).unwrap().replacen("mia", "eve", 1)).unwrap();
     let (code, text, _) = scene.run(&["verify", "log", "--against", "copy"]);
-    let expected = "FAIL: the copy has other records than the log, which did not end in order either\n";
+    let expected = "FAIL: the copy differs from the log, which did not end in order either\n";
     assert!(code == 1 && text.starts_with(expected), "{text}");
 }
 
 #[test]
-fn a_copy_of_another_log_parts_and_one_with_nothing_to_compare_is_no_pass() {
+fn a_copy_of_another_log_fails_and_one_without_common_records_does_not_pass() {
     let (scene, other) = (Scene::new(), Scene::new());
     copy_files(&other.log(), &scene.path("copy"));
     let (code, text, _) = scene.run(&["verify", "log", "--against", "copy"]);
     assert!(code == 1 && text.contains("is of another log"), "{text}");
-    // It has only what retention removed in the log.
+    // The copy has only records that retention removed from the log.
     fs::remove_dir_all(scene.path("copy")).unwrap();
     fs::create_dir(scene.path("copy")).unwrap();
     for name in ["audit-000-00000001.jsonl", "audit-000-00000002.jsonl"] {
@@ -87,7 +87,7 @@ fn a_copy_of_another_log_parts_and_one_with_nothing_to_compare_is_no_pass() {
     assert!(text.contains("nothing could be compared"), "{text}");
     copy_files(&other.log(), &scene.path("whole"));
     fs::create_dir(scene.path("empty")).unwrap();
-    // A copy with a segment of which nothing counts.
+    // A copy with one segment of which no bytes count.
     fs::write(scene.path("empty/audit-000-00000001.jsonl"), "").unwrap();
     let (code, text, _) = scene.run(&["verify", "whole", "--against", "empty"]);
     assert!(code == 2 && text.starts_with("UNCOMPARED: "), "{code} {text}");
@@ -96,7 +96,7 @@ fn a_copy_of_another_log_parts_and_one_with_nothing_to_compare_is_no_pass() {
 }
 
 #[test]
-fn directories_have_any_name_and_options_of_copies_are_refused_for_them() {
+fn directories_may_have_any_name_and_take_no_options_of_copies() {
     let scene = Scene::new();
     let named = scene.dir.path().join(OsStr::from_bytes(b"l\xffg"));
     copy_files(&scene.log(), &named);

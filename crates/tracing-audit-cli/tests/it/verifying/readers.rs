@@ -1,4 +1,4 @@
-//! Who may read and not write.
+//! Users who may read a log but not write it.
 
 use std::{
     fs::{self, Permissions},
@@ -9,7 +9,7 @@ use std::{
 use super::logs::{Scene, emit, said};
 use crate::place::skip;
 
-/// Every name, length and time of change under a directory.
+/// Lists every name, length and modification time below a directory.
 fn state(scene: &Scene) -> String {
     let listed = Command::new("find").arg(scene.log()).args(["-printf", "%p %s %T@ %C@\n"]).output().unwrap();
     String::from_utf8(listed.stdout).unwrap()
@@ -20,8 +20,8 @@ fn has(program: &str) -> bool {
 }
 
 #[test]
-fn who_may_read_segments_and_not_control_gets_a_verdict() {
-    let test = "who_may_read_segments_and_not_control_gets_a_verdict";
+fn a_user_who_may_read_only_segments_gets_a_verdict() {
+    let test = "a_user_who_may_read_only_segments_gets_a_verdict";
     if !rustix::process::getuid().is_root() || !has("setpriv") {
         return skip(test, "it needs root and setpriv to become nobody");
     }
@@ -51,9 +51,7 @@ fn who_may_read_segments_and_not_control_gets_a_verdict() {
     let (code, text, error) = run(&["verify", "log"]);
     assert!(code == 3 && text.starts_with("UNCLEAN: ") && error.is_empty(), "{text}{error}");
     assert!(
-        text.contains(
-            "Whether a program is writing to chains 000, 001 at this moment could not be found out"
-        ),
+        text.contains("It is not known whether a program is writing to chains 000, 001 at this moment."),
         "{text}"
     );
     let (code, heads, error) = run(&["heads", "log"]);
@@ -64,7 +62,7 @@ fn who_may_read_segments_and_not_control_gets_a_verdict() {
     log.close().unwrap();
     let (code, text, _) = run(&["verify", "log"]);
     assert!(code == 0 && text.starts_with("PASS: "), "{text}");
-    // Who may read nothing is told what to do.
+    // A user who may read nothing gets a remedy.
     chmod(&scene.segment(0, 1), 0o600);
     let (code, _, error) = run(&["verify", "log"]);
     let expected = "log/audit-000-00000001.jsonl: permission denied; run as its owner (uid 0)";

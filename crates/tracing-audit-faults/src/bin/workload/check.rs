@@ -1,7 +1,7 @@
 //! The oracle: verifies a log, and looks for everything that was acknowledged.
 //!
-//! Standard input has lines of ledgers, as `run` wrote them; all but `ack` and `flushed` are passed
-//! over. Standard output has a name and a value a line.
+//! Standard input has lines of ledgers, as `run` wrote them. All but `ack` and `flushed` are
+//! skipped. Standard output has one name and value per line.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,29 +17,29 @@ use crate::Outcome;
 /// An event of the workload: run, thread, number.
 type Event = (u64, u64, u64);
 
-/// What ledgers say must be there.
+/// What must be in the log, according to the ledgers.
 #[derive(Debug, Default)]
 struct Claims {
     acknowledged: Vec<(Event, Option<Head>)>,
-    /// Everything of this run and thread up to this number.
+    /// Every event of this run and thread up to this number.
     flushed: Vec<Event>,
 }
 
-/// What is there.
+/// What is in the log.
 #[derive(Debug, Default)]
 struct Found {
     records: u64,
     bad: u64,
     duplicates: u64,
     events: HashMap<Event, Head>,
-    /// The number of the last event of each run and thread, and the number of events missing between.
+    /// The number of the last event of each run and thread, and how many are missing before it.
     producers: BTreeMap<(u64, u64), Producer>,
     written: Counts,
     gaps: Counts,
     kinds: BTreeMap<String, u64>,
-    /// Of each chain the first record: what is older was removed by retention.
+    /// The first record of each chain. Retention removed what is older.
     first: BTreeMap<u16, u64>,
-    /// Of each chain the last record that retention removed.
+    /// The last record of each chain that retention removed.
     through: BTreeMap<u16, u64>,
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn check(dir: &Path, reopen: bool) -> Outcome {
     Ok(())
 }
 
-/// The log must open, take an event and close, whatever happened to it.
+/// Checks that the log opens, takes an event and closes, whatever happened to it before.
 fn go_on(dir: &Path) -> Outcome {
     let log = AuditLog::builder(dir).service("check").open()?;
     let subscriber = tracing_subscriber::registry().with(log.layer());
@@ -130,7 +130,7 @@ fn read_claims() -> Outcome<Claims> {
     Ok(claims)
 }
 
-/// The highest receipt of each chain, which the verifier must find too.
+/// Returns the highest receipt of each chain, which the verifier must find, too.
 fn last_heads(claims: &Claims) -> Vec<Head> {
     let mut last: BTreeMap<u16, Head> = BTreeMap::new();
     for head in claims.acknowledged.iter().filter_map(|(_, head)| *head) {
@@ -195,7 +195,7 @@ impl Found {
         producer.events += 1;
     }
 
-    /// What was acknowledged and is not there, and how much of what was is excused by retention.
+    /// Returns what was acknowledged and is not there, and how much of the rest retention excuses.
     fn missing(&self, claims: &Claims, pruned: bool) -> (Vec<Event>, u64) {
         let mut missing = HashSet::new();
         let mut excused = 0;
@@ -228,8 +228,8 @@ impl Found {
         (missing, excused)
     }
 
-    /// Whether the event stands before the first that is left of its run and thread; of a thread of
-    /// which nothing is left, whether its run is not after the first run that is left.
+    /// Returns whether the event precedes the first that is left of its run and thread. If nothing
+    /// is left of the thread, returns whether its run is not after the first run that is left.
     fn is_before(&self, (run, thread, number): Event) -> bool {
         match self.producers.get(&(run, thread)) {
             Some(producer) => number < producer.first,
@@ -237,14 +237,14 @@ impl Found {
         }
     }
 
-    /// Records that a `prune` record covers, in a file that is still there: verification does not
-    /// count them.
+    /// Counts the records that a `prune` record covers and whose file still exists. Verification
+    /// does not count them.
     fn leftovers(&self) -> u64 {
         let first = |chain| self.first.get(chain).copied().unwrap_or(u64::MAX);
         self.through.iter().map(|(chain, through)| (through + 1).saturating_sub(first(chain))).sum()
     }
 
-    /// Events missing before the last of their thread: what is there must be a prefix.
+    /// Counts the events missing before the last of their thread: what is there must be a prefix.
     fn holes(&self, pruned: bool) -> u64 {
         let hole = |producer: &Producer| {
             let first = if pruned { producer.first } else { 0 };

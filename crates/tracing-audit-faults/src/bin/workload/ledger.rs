@@ -1,4 +1,4 @@
-//! What the outside is told: one line, one call, at once.
+//! The ledger: what this process reports to the outside, one line at a time, each written at once.
 
 use std::{
     fs::File,
@@ -13,8 +13,8 @@ use crate::Outcome;
 
 /// Standard output, a pipe that outlives this process.
 ///
-/// Lines go out by `writev`, which the log never calls: so `strace` can fail every `write` of the
-/// log and spare the ledger.
+/// Lines are written with `writev`, which the log never calls. So `strace` can make every `write`
+/// of the log fail and spare the ledger.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pipe: File,
@@ -27,8 +27,8 @@ impl Ledger {
         Ok(Self { pipe, begun: Instant::now() })
     }
 
-    /// Writes a line. Ends the process when nobody listens any more: what is acknowledged then
-    /// could not be checked.
+    /// Writes a line. Ends the process if the pipe is closed: nobody could check what is
+    /// acknowledged then.
     pub(crate) fn say(&self, line: &str) {
         let line = format!("{line}\n");
         if (&self.pipe).write_vectored(&[IoSlice::new(line.as_bytes())]).is_err() {
@@ -36,12 +36,13 @@ impl Ledger {
         }
     }
 
-    /// A line with the milliseconds since the process began.
+    /// Writes a line with the milliseconds since the process began.
     pub(crate) fn say_when(&self, what: &str, text: &str) {
         self.say(&format!("{what} {} {text}", self.begun.elapsed().as_millis()));
     }
 
-    /// The event is durable, and the log said so. Without a receipt: by returning from the macro.
+    /// Reports that the log acknowledged an event as durable. Without a receipt, it did so by
+    /// returning from the macro.
     pub(crate) fn acknowledge(&self, event: (u64, u64, u64), receipt: Option<Receipt>) {
         let receipt = receipt.map_or_else(|| "-".to_owned(), |receipt| receipt.to_string());
         let (run, thread, number) = event;

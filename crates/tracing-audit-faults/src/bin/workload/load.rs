@@ -10,14 +10,14 @@ use tracing_audit::{AuditLog, Severity};
 
 use crate::{ledger::Ledger, settings::Settings};
 
-/// The thread number of events that a command emits.
+/// The thread number of events emitted by a command.
 pub(crate) const COMMANDED: u64 = 0;
-/// Calls that take longer than this many microseconds are counted as this long.
+/// Calls that take longer than this many microseconds are counted with this duration.
 const MAX_MICROS: usize = 20_000;
-/// A batch that is late by less was held up by the scheduler, or by strace.
+/// A delay below this is attributed to the scheduler or strace.
 const ROUGH: Duration = Duration::from_millis(20);
 
-/// Where events come from, and how many came so far.
+/// The source of the events, and how many were emitted.
 #[derive(Debug)]
 pub(crate) struct Load<'a> {
     pub(crate) log: &'a AuditLog,
@@ -26,7 +26,7 @@ pub(crate) struct Load<'a> {
     padding: String,
     routine: AtomicU64,
     critical: AtomicU64,
-    /// The next number of events that commands emit.
+    /// The next number for events emitted by commands.
     commanded: AtomicU64,
 }
 
@@ -43,12 +43,13 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// How many events were emitted: routine and critical.
+    /// Returns how many events were emitted: routine and critical.
     pub(crate) fn emitted(&self) -> (u64, u64) {
         (self.routine.load(Ordering::Relaxed), self.critical.load(Ordering::Relaxed))
     }
 
-    /// One event. Counted before it is emitted: a process that ends inside is not asked.
+    /// Emits one event. Counts it first, because the count is not checked if the process dies in
+    /// the macro.
     pub(crate) fn emit(&self, severity: Severity, thread: u64, number: u64) {
         let counter = if severity == Severity::Critical { &self.critical } else { &self.routine };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -64,8 +65,9 @@ impl<'a> Load<'a> {
         self.commanded.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// As `emit`; acknowledged if the macro waits, and neither lost nor gave up anything meanwhile.
-    /// Other threads that gave up make this one say less, never more.
+    /// Emits as `emit` does. The event is reported as acknowledged if the macro waits, and no event
+    /// was lost and no wait given up meanwhile. If other threads gave up, fewer events are reported
+    /// than could be, never more.
     fn emit_and_tell(&self, severity: Severity, thread: u64, number: u64) {
         let waits = match self.settings.mode.as_str() {
             "immediate" => true,
@@ -99,7 +101,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// The load of the settings, on its threads, to its end.
+    /// Runs the load of the settings on its threads, to its end.
     pub(crate) fn run(&self) {
         thread::scope(|scope| {
             for thread in 1..=self.settings.threads {
@@ -131,9 +133,9 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Emits as fast as it can from this thread, and says how long the macro took.
+    /// Emits as fast as possible from this thread, and returns how long the macro took.
     pub(crate) fn burst(&self, severity: Severity, events: u64) -> String {
-        // A bucket for each microsecond: memory stays the same however many events there are.
+        // One bucket for each microsecond, so that memory does not grow with the number of events.
         let mut counts = vec![0_u64; MAX_MICROS + 1];
         let mut longest = Duration::ZERO;
         for _ in 0..events {
@@ -158,7 +160,8 @@ impl<'a> Load<'a> {
         format!("p50_us={} p999_us={} max_us={} over_1ms={slow}", below(500), below(999), longest.as_micros())
     }
 
-    /// Confirms one event from each of some threads at once; says how many were, and in which time.
+    /// Confirms one event from each of several threads at once. Returns how many were confirmed,
+    /// and how long that took.
     pub(crate) fn confirm_at_once(&self, threads: u64) -> String {
         let took: Vec<(bool, Duration)> = thread::scope(|scope| {
             let waiting: Vec<_> = (0..threads)
@@ -179,8 +182,9 @@ impl<'a> Load<'a> {
         format!("confirmed={confirmed} shortest_ms={} longest_ms={}", millis(shortest), millis(longest))
     }
 
-    /// Emits a routine event now and then, and looks how old the oldest was when each sync ended: at most the
-    /// interval and two syncs, its own and the one that may have been under way, of a batch or of the noted head.
+    /// Emits a routine event now and then, and measures the age of the oldest when each sync ended.
+    /// It must be at most the interval and two syncs: its own, and one already under way for a
+    /// batch or the noted head.
     pub(crate) fn ages(&self, samples: u64) -> String {
         let mut worst = Duration::ZERO;
         let (mut syncs, mut late) = (0_u64, 0_u64);

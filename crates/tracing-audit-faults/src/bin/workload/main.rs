@@ -1,9 +1,9 @@
-//! The process under test of `ci/faults`: it writes a log while the world around it fails, and says
-//! on its standard output what was acknowledged. Also the oracle that looks at the log afterwards.
+//! The process under test of `ci/faults`: it writes a log while its environment fails, and prints
+//! what was acknowledged. Also the oracle that checks the log afterwards.
 //!
 //! ```text
-//! workload run DIR [--name value]…      opens the log, then does what standard input says, line by line
-//! workload check DIR [--reopen yes]     verifies the log, and looks for what standard input says was acknowledged
+//! workload run DIR [--name value]…      opens the log, then obeys the commands on standard input
+//! workload check DIR [--reopen yes]     verifies the log, and looks for what standard input acknowledges
 //! ```
 
 mod check;
@@ -16,7 +16,7 @@ use std::{error::Error, path::Path, process::ExitCode};
 
 use settings::Settings;
 
-/// What goes wrong here ends the program: there is nobody who could do anything about it.
+/// The result of any step. An error ends the program, because nobody could handle it.
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> ExitCode {

@@ -1,6 +1,6 @@
-//! Opens the log and does what standard input says.
+//! Opens the log and obeys the commands on standard input.
 //!
-//! Commands, one a line; each is answered by `done COMMAND …` when it is done:
+//! There is one command per line. Each is answered by `done COMMAND …` when it is complete:
 //!
 //! ```text
 //! load                   the load of the settings, to its end
@@ -9,7 +9,7 @@
 //! ages SAMPLES           how old unsynced events become
 //! flush | rotate | stats | health
 //! fork MS                a child that emits, and ends after some time
-//! close                  closes the log; may be said again after it failed
+//! close                  closes the log; may be repeated after it failed
 //! ```
 //!
 //! At the end of standard input the log is closed, and the process ends.
@@ -21,7 +21,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::{Outcome, ledger::Ledger, load::Load, settings::Settings};
 
-/// How often the health is looked at.
+/// How often the health is polled.
 const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) fn run(dir: &Path, settings: &Settings) -> Outcome {
@@ -71,7 +71,7 @@ fn obey(load: &Load<'_>, command: &str, argument: u64) -> Outcome<String> {
     })
 }
 
-/// Says each change of health, with its time.
+/// Reports each change of health, with its time.
 fn watch_health(log: &AuditLog, ledger: &Arc<Ledger>) {
     let (log, ledger) = (log.clone(), Arc::clone(ledger));
     // Ends with the process.
@@ -108,7 +108,7 @@ fn stats(log: &AuditLog) -> String {
     )
 }
 
-/// Closes the log, and says what came of it and what was emitted.
+/// Closes the log, and returns the outcome and how many events were emitted.
 fn close(load: &Load<'_>) -> String {
     let begun = std::time::Instant::now();
     let closed =
@@ -117,7 +117,8 @@ fn close(load: &Load<'_>) -> String {
     format!("ms={} emitted={routine}/{critical} {} {closed}", begun.elapsed().as_millis(), stats(load.log))
 }
 
-/// The child inherits the lock. It emits, which must be counted and not written, and ends.
+/// Starts a child, which inherits the lock. It emits an event, which must be counted and not
+/// written, and ends.
 fn fork_and_emit(load: &Load<'_>, life: Duration) -> Outcome<String> {
     match fork::fork()? {
         fork::Fork::Parent(child) => Ok(format!("child={child}")),

@@ -1,4 +1,4 @@
-//! What a run is told on its command line.
+//! The command line of a run.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use tracing_audit::{AuditLog, Builder, FlushMode, OnFull, Retention, Rotation};
 
 use crate::Outcome;
 
-/// The settings of the log, and of the load that `load` begins.
+/// The settings of the log, and of the load that `load` starts.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// Tells the runs on one log apart. Part of every event.
+    /// Identifies a run among those on one log. Part of every event.
     pub(crate) run: u64,
     pub(crate) mode: String,
     pub(crate) batch: u32,
@@ -20,12 +20,12 @@ pub(crate) struct Settings {
     pub(crate) drop_routine: bool,
     pub(crate) wait_bound: Duration,
     pub(crate) threads: u64,
-    /// Events of each thread; 0 goes on for ever.
+    /// Events of each thread; 0 for no end.
     pub(crate) events: u64,
     pub(crate) pace: Duration,
     /// Bytes of padding in each event.
     pub(crate) size: usize,
-    /// Every so many events one is critical, or confirmed; 0 never.
+    /// One in this many events is critical, or confirmed; 0 for none.
     pub(crate) critical_every: u64,
     pub(crate) confirm_every: u64,
 }

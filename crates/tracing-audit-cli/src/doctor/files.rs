@@ -1,4 +1,4 @@
-//! Who may do what with the files, and on which file system they lie.
+//! Checks of the files: owners and permissions, foreign files, and the file system.
 
 use std::{
     fs, io,
@@ -13,19 +13,21 @@ use crate::{directory::is_segment_name, shell::quoted};
 
 const ACCESS: &str = "permissions";
 
-/// What else the library keeps beside segments.
+/// The library's own files and directories beside the segments.
 const OWN: [&str; 3] = ["control", "hold", "forward-required"];
 
 pub(super) fn look(log: &Path, findings: &mut Findings) -> Result<()> {
+    // Two calls, since the log may be reached through a symlink, but its own owner and mode are needed too.
     let itself = fs::symlink_metadata(log).with_context(|| format!("cannot look at {}", log.display()))?;
     let dir = fs::metadata(log).with_context(|| format!("cannot look at {}", log.display()))?;
     if itself.is_symlink() {
-        let remedy = "give the program the path that it leads to: it refuses a symlink";
+        let remedy = "give the program the path that the link points to: it refuses a symlink";
         findings.must(ACCESS, format!("{} is a symlink", log.display()), remedy);
     }
     let names = names_in(log).with_context(|| format!("cannot list {}", log.display()))?;
     let segments: Vec<PathBuf> =
         names.iter().filter(|name| is_segment_name(name)).map(|name| log.join(name)).collect();
+    // The owner of the directory is the owner of the log: the library compares all files with it.
     check_access(log, dir.uid(), findings);
     let control = log.join("control");
     check_access(&control, dir.uid(), findings);
@@ -35,7 +37,7 @@ pub(super) fn look(log: &Path, findings: &mut Findings) -> Result<()> {
     check_locks(&control, dir.uid(), findings);
     if dir.mode() & 0o007 != 0 {
         let remedy = format!("chmod o= {}", quoted(log));
-        findings.warn(ACCESS, "everybody on this machine may look into the log", remedy);
+        findings.warn(ACCESS, "everybody on this machine may access the directory of the log", remedy);
     }
     if findings.is_fine(ACCESS) {
         let readers = if dir.mode() & 0o040 == 0 { "nobody else" } else { "its group" };
@@ -60,7 +62,7 @@ fn names_in(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// What the library demands before it appends: the same owner, and nobody else who may write.
+/// Checks what the library demands before it appends: the same owner everywhere, and write access for nobody else.
 fn check_access(path: &Path, owner: u32, findings: &mut Findings) {
     let (shown, word) = (path.display(), quoted(path));
     let data = match fs::symlink_metadata(path) {
@@ -73,25 +75,26 @@ fn check_access(path: &Path, owner: u32, findings: &mut Findings) {
     };
     if data.uid() != owner {
         let found = format!("{shown} belongs to user {}, the log to user {owner}", data.uid());
-        findings.must(ACCESS, found, format!("chown {owner} {word}, once it is known who made it"));
+        findings.must(ACCESS, found, format!("chown {owner} {word}, once it is known who created it"));
     }
     if data.mode() & 0o022 != 0 {
         let found = format!("others than the owner may write {shown} (mode {:o})", data.mode() & 0o777);
         findings.must(ACCESS, found, format!("chmod go-w {word}"));
     }
+    // A second name could be outside the log, where others may write. Directories always have several links.
     if data.is_file() && data.nlink() != 1 {
         let found = format!("{shown} has {} names (hard links)", data.nlink());
         findings.must(ACCESS, found, "remove the other names: the program refuses such a file");
     }
 }
 
-/// Whoever can read a lock file can hold the lock.
+/// Checks the lock files: whoever can open one for reading can hold its lock (flock(2)).
 fn check_locks(control: &Path, owner: u32, findings: &mut Findings) {
     let names = match names_in(control) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
         Err(error) => {
-            let found = format!("not known of the files in {}: {error}", control.display());
+            let found = format!("not known for the files in {}: {error}", control.display());
             return findings.warn(ACCESS, found, "look again as the owner");
         }
     };
@@ -100,7 +103,7 @@ fn check_locks(control: &Path, owner: u32, findings: &mut Findings) {
         check_access(&path, owner, findings);
         let is_lock = name.starts_with("chain-");
         if is_lock && fs::symlink_metadata(&path).is_ok_and(|data| data.mode() & 0o044 != 0) {
-            let found = format!("others may read {}, and so hold the lock of the chain", path.display());
+            let found = format!("others may read {}, and can so hold the lock of the chain", path.display());
             findings.must(ACCESS, found, format!("chmod go= {}", quoted(&path)));
         }
     }
@@ -114,16 +117,16 @@ fn foreign(log: &Path, names: &[String], findings: &mut Findings) {
         .filter(|name| !is_segment_name(name) && !OWN.contains(name))
         .collect();
     if foreign.is_empty() {
-        return findings.ok(FILES, "nothing lies there that is no part of the log");
+        return findings.ok(FILES, "every file is part of the log");
     }
     let some = foreign.iter().take(5).copied().collect::<Vec<_>>().join(", ");
     let more = if foreign.len() > 5 { format!(" and {} more", foreign.len() - 5) } else { String::new() };
-    let found = format!("no part of the log: {some}{more}");
+    let found = format!("not part of the log: {some}{more}");
     let remedy = format!("move them out of {}, once it is known who put them there", quoted(log));
     findings.warn(FILES, found, remedy);
 }
 
-/// Numbers of statfs(2), and what they mean for a log.
+/// Magic numbers of statfs(2): file systems whose locks and syncs cannot be relied on.
 const SHARED: [(u64, &str); 10] = [
     (0x6969, "nfs"),
     (0x517B, "smb"),
@@ -136,9 +139,12 @@ const SHARED: [(u64, &str); 10] = [
     (0x7461_636F, "ocfs2"),
     (0x0116_1970, "gfs2"),
 ];
+/// File systems that do not outlive the machine or the container.
 const VOLATILE: [(u64, &str); 3] =
     [(0x794C_7630, "overlayfs"), (0x0102_1994, "tmpfs"), (0x8584_58F6, "ramfs")];
+/// File systems without owners and permissions.
 const WITHOUT_OWNERS: [(u64, &str); 2] = [(0x4D44, "vfat"), (0x2011_BAB0, "exfat")];
+/// File systems that need no remark.
 const LOCAL: [(u64, &str); 7] = [
     (0xEF53, "ext4"),
     (0x5846_5342, "xfs"),
@@ -153,7 +159,7 @@ const LOCAL: [(u64, &str); 7] = [
 fn file_system(log: &Path, findings: &mut Findings) {
     const CHECK: &str = "file system";
     let Ok(system) = rustix::fs::statfs(log) else { return };
-    // Of its type only the lower 32 bits count, and it is signed on some machines.
+    // The type is signed on some architectures; only its lower 32 bits count.
     let magic = u64::try_from(system.f_type).unwrap_or_default() & 0xFFFF_FFFF;
     let of = |kinds: &[(u64, &'static str)]| {
         kinds.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name)
@@ -171,15 +177,15 @@ fn file_system(log: &Path, findings: &mut Findings) {
             "move the log to a local disk",
         );
     } else if let Some(name) = of(&VOLATILE) {
-        let found = format!("{name}: the log goes with the machine or the container");
-        findings.must(CHECK, found, "move the log to a volume that stays");
+        let found = format!("{name}: the log is lost with the machine or the container");
+        findings.must(CHECK, found, "move the log to a persistent volume");
     } else if let Some(name) = of(&LOCAL) {
         findings.ok(CHECK, name);
     } else {
         findings.warn(
             CHECK,
-            format!("0x{magic:x}, which is not known here"),
-            "see docs/durability.md for what it must keep",
+            format!("0x{magic:x}, which this version does not know"),
+            "see docs/durability.md for what a file system must guarantee",
         );
     }
 }
@@ -188,7 +194,7 @@ fn file_system(log: &Path, findings: &mut Findings) {
 fn file_system(_: &Path, findings: &mut Findings) {
     findings.warn(
         "file system",
-        "not looked at on this system",
-        "see docs/durability.md for what it must keep",
+        "not checked on this operating system",
+        "see docs/durability.md for what a file system must guarantee",
     );
 }

@@ -1,33 +1,33 @@
-//! A chain in pieces that can be read in any order.
+//! Splits a chain into chunks that can be read in any order.
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
 use memchr::{memchr, memrchr};
 use tracing_audit::Segment;
 
-/// How many bytes of a file are searched at a time: few enough to stay in a cache.
-pub(crate) const PIECE: u64 = 256 << 10;
+/// Size of a chunk in bytes: small enough for a processor cache.
+pub(crate) const CHUNK: u64 = 256 << 10;
 
-/// The longest line of the format, with its line feed.
+/// Length of the longest line of the format in bytes, with its line feed.
 pub(crate) const LONGEST_LINE: u64 = 60 << 10;
 
-/// How much behind a piece is read at first, for the end of its last line.
+/// Number of bytes after a chunk that are read at first, for the end of its last line.
 const BEHIND: u64 = 4 << 10;
 
-/// A segment, as far as its records are durable.
+/// The durable part of a segment.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     pub(crate) segment: Arc<Segment>,
-    /// How many of its bytes to search.
+    /// Where the durable part ends, in bytes.
     pub(crate) end: u64,
-    /// The highest number that a record in it may have.
+    /// The highest number that a record in it can have.
     pub(crate) last_seq: u64,
 }
 
-/// Segments in their order, numbered piece by piece.
+/// The numbered chunks of a chain.
 #[derive(Debug)]
-pub(crate) struct Pieces {
-    /// With the number of the first piece of each.
+pub(crate) struct Chunks {
+    /// The segments in their order, each with the number of its first chunk.
     spans: Vec<(usize, Span)>,
     count: usize,
     size: u64,
@@ -35,75 +35,78 @@ pub(crate) struct Pieces {
 
 /// The lines of a segment that begin between two offsets.
 #[derive(Debug)]
-pub(crate) struct Piece<'a> {
+pub(crate) struct Chunk<'a> {
     pub(crate) span: &'a Span,
     start: u64,
     end: u64,
 }
 
 impl Span {
-    /// Whether a record of this number can stand in it.
+    /// Returns whether a record with this number can be in it.
     pub(crate) fn has(&self, seq: u64) -> bool {
         (self.segment.first_seq().unwrap_or(1)..=self.last_seq).contains(&seq)
     }
 }
 
-/// What was read of a piece.
+/// The lines of a chunk.
 #[derive(Debug)]
 pub(crate) struct Lines<'a> {
-    /// Where the first line begins in the file.
+    /// Offset of the first line in the file, in bytes.
     pub(crate) offset: u64,
-    /// Each with its line feed.
+    /// The lines, each with its line feed.
     pub(crate) bytes: &'a [u8],
-    /// Where the last line begins, if it does not end where a line of the format must.
+    /// Offset of a last line that is longer than the format allows, or does not end in the file.
     pub(crate) unended: Option<u64>,
 }
 
-impl Pieces {
-    /// Pieces of so many bytes.
+impl Chunks {
+    /// Splits segments into chunks of `size` bytes.
     pub(crate) fn new(spans: impl Iterator<Item = Span>, size: u64) -> Self {
-        let mut pieces = Self { spans: Vec::new(), count: 0, size };
+        let mut chunks = Self { spans: Vec::new(), count: 0, size };
         for span in spans {
             let of_this = usize::try_from(span.end.div_ceil(size)).unwrap_or(usize::MAX);
-            pieces.spans.push((pieces.count, span));
-            pieces.count = pieces.count.saturating_add(of_this);
+            chunks.spans.push((chunks.count, span));
+            chunks.count = chunks.count.saturating_add(of_this);
         }
-        pieces
+        chunks
     }
 
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    pub(crate) fn get(&self, number: usize) -> Option<Piece<'_>> {
+    pub(crate) fn get(&self, number: usize) -> Option<Chunk<'_>> {
+        // Spans are sorted by their first chunk: the last one that begins at or before this number has it.
         let behind = self.spans.partition_point(|(first, _)| *first <= number);
         let (first, span) = self.spans.get(behind.checked_sub(1)?)?;
         let start = (number - first) as u64 * self.size;
-        (start < span.end).then(|| Piece { span, start, end: (start + self.size).min(span.end) })
+        (start < span.end).then(|| Chunk { span, start, end: (start + self.size).min(span.end) })
     }
 
-    /// The piece in which another one begins, which may be of another size.
-    pub(crate) fn number_of(&self, piece: &Piece<'_>) -> Option<usize> {
-        let segment = piece.span.segment.number();
+    /// Returns the number of the chunk in which a chunk of another size begins.
+    pub(crate) fn number_of(&self, chunk: &Chunk<'_>) -> Option<usize> {
+        let segment = chunk.span.segment.number();
         let behind = self.spans.partition_point(|(_, span)| span.segment.number() <= segment);
         let (first, _) = self.spans.get(behind.checked_sub(1)?)?;
-        first.checked_add(usize::try_from(piece.start / self.size).ok()?)
+        first.checked_add(usize::try_from(chunk.start / self.size).ok()?)
     }
 }
 
-/// The room into which pieces are read, one after the other.
+/// A buffer into which chunks are read, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     bytes: Vec<u8>,
-    /// The file that was read last.
+    /// The file that was read last, kept open.
     open: Option<(PathBuf, File)>,
 }
 
 impl Window {
-    /// The lines of a piece. `None` where the file is gone: retention removes files at any time.
-    pub(crate) fn read(&mut self, piece: &Piece<'_>) -> io::Result<Option<Lines<'_>>> {
-        let path = piece.span.segment.path();
+    /// Reads the lines of a chunk. Returns `None` if the file is gone: retention may remove it at any time.
+    pub(crate) fn read(&mut self, chunk: &Chunk<'_>) -> io::Result<Option<Lines<'_>>> {
+        let path = chunk.span.segment.path();
         if self.open.as_ref().is_none_or(|(open, _)| open != path) {
+            // An open file stays readable after retention has removed it, so chunks of the same file do not fail
+            // halfway.
             match File::open(path) {
                 Ok(file) => self.open = Some((path.to_owned(), file)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -111,25 +114,27 @@ impl Window {
             }
         }
         let Some((_, file)) = &self.open else { return Ok(None) };
-        // With the byte before, which says whether a line begins with the piece.
-        let from = piece.start.saturating_sub(1);
-        // The last line that begins in the piece ends with the first line feed from its last byte on.
-        let last = length(piece.end - 1 - from);
+        // Include the byte before the chunk, which shows whether a line begins with the chunk.
+        let from = chunk.start.saturating_sub(1);
+        // The last line that begins in the chunk ends at the first line feed at or after the chunk's last byte.
+        let last = length(chunk.end - 1 - from);
         let mut end = None;
+        // Most lines are short. Only if the last one does not end in the first 4 KiB, read as far as the longest line
+        // may reach.
         for behind in [BEHIND, LONGEST_LINE] {
-            let wanted = (piece.end + behind).min(piece.span.end) - from;
+            let wanted = (chunk.end + behind).min(chunk.span.end) - from;
             fill(file, &mut self.bytes, from, length(wanted))?;
             end = self.bytes.get(last..).and_then(|rest| memchr(b'\n', rest)).map(|at| last + at + 1);
-            if end.is_some() || piece.end + behind >= piece.span.end {
+            if end.is_some() || chunk.end + behind >= chunk.span.end {
                 break;
             }
         }
         let is_ended = end.is_some();
         let end = end.or_else(|| memrchr(b'\n', &self.bytes).map(|at| at + 1)).unwrap_or(0);
-        // Where none begins in the piece, who reads the one before says it.
-        let unended = (!is_ended && (end > 0 || piece.start == 0)).then_some(from + end as u64);
+        // If no line begins in this chunk, the unended line began in an earlier one, whose reader reports it.
+        let unended = (!is_ended && (end > 0 || chunk.start == 0)).then_some(from + end as u64);
         let lines = self.bytes.get(..end).unwrap_or_default();
-        if piece.start == 0 {
+        if chunk.start == 0 {
             return Ok(Some(Lines { offset: 0, bytes: lines, unended }));
         }
         let begin = memchr(b'\n', lines).map_or(end, |at| at + 1);
@@ -138,14 +143,14 @@ impl Window {
     }
 }
 
-/// What is read at once fits any `usize`.
+/// Converts a length; what is read at once fits into any `usize`.
 fn length(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Reads so many bytes from an offset on, or as many as there are.
+/// Reads `wanted` bytes at an offset, or as many as there are.
 fn fill(file: &File, bytes: &mut Vec<u8>, from: u64, wanted: usize) -> io::Result<()> {
-    // Its length only shrinks, so that nothing is cleared that is overwritten at once.
+    // Grow only if needed: clearing bytes that are overwritten at once would cost time.
     if bytes.len() < wanted {
         bytes.resize(wanted, 0);
     }
@@ -155,6 +160,7 @@ fn fill(file: &File, bytes: &mut Vec<u8>, from: u64, wanted: usize) -> io::Resul
         match file.read_at(rest, from + filled as u64) {
             Ok(0) => break,
             Ok(read) => filled += read,
+            // A signal interrupted the read, see signal(7).
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -175,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_is_in_one_piece_wherever_a_piece_begins() {
+    fn every_line_is_in_exactly_one_chunk_wherever_chunks_begin() {
         let dir = tempfile::tempdir().unwrap();
         let log = AuditLog::open(dir.path()).unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(log.layer()), || {
@@ -194,7 +200,7 @@ mod tests {
             let mut read = Vec::new();
             for (start, end) in [(0, cut), (cut, end)] {
                 let Lines { offset, bytes: lines, unended } =
-                    window.read(&Piece { span: &span, start, end }).unwrap().unwrap();
+                    window.read(&Chunk { span: &span, start, end }).unwrap().unwrap();
                 assert_eq!(unended, None);
                 assert!(lines.is_empty() || offset == read.len() as u64, "{cut}");
                 assert!(lines.is_empty() || (start..end).contains(&offset), "{cut}");

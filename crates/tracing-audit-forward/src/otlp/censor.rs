@@ -1,19 +1,19 @@
-//! What a receiver said, as far as it may stand in an error.
+//! The text of a receiver, as far as it may appear in an error.
 
 use tracing_audit::Value;
 
 use crate::Entry;
 
-/// How many characters of what a receiver said are shown.
+/// Maximum number of characters of a receiver's text that are shown.
 const MAX_CHARS: usize = 200;
 
-/// What is longer than this is not shown at all, rather than searched for secrets in part.
+/// A longer text is not shown at all, because searching only a part of it for secrets would not be safe.
 const MAX_SEARCHED_BYTES: usize = 64 * 1024;
 
-/// A secret or a value that is shorter than this, in bytes, is not looked for: it would be found in any text.
+/// A secret or a value with fewer bytes is not searched for: it would be found in any text.
 const MIN_SOUGHT: usize = 4;
 
-/// The members of a record that hold what an application recorded, and not what the log says of itself.
+/// The members of a record with values of the application, as opposed to those of the log itself.
 const RECORDED: &[&str] = &[
     "action",
     "actor",
@@ -29,14 +29,14 @@ const RECORDED: &[&str] = &[
     "fields",
 ];
 
-/// Takes out of texts what must not be shown.
+/// Removes from texts what must not be shown.
 #[derive(Default)]
 pub(super) struct Censor {
     secrets: Vec<String>,
 }
 
 impl Censor {
-    /// Makes one that knows these secrets: credentials, and parts of the URL.
+    /// Creates a filter for these secrets: credentials, and parts of the URL.
     pub(super) fn new(secrets: impl IntoIterator<Item = String>) -> Self {
         let mut secrets: Vec<String> =
             secrets.into_iter().filter(|secret| secret.len() >= MIN_SOUGHT).collect();
@@ -45,15 +45,16 @@ impl Censor {
         Self { secrets }
     }
 
-    /// Returns what a receiver said of these records, on one line, without secrets and without the values of the
-    /// records. `None` where nothing is left.
+    /// Returns the text of a receiver about these records, on one line, without secrets and without the
+    /// values of the records. `None` if nothing is left.
     ///
-    /// A receiver may quote a value that it refuses. A value that it quotes in part, or writes differently, is not found.
-    pub(super) fn show(&self, said: &str, batch: &[Entry]) -> Option<String> {
-        if said.len() > MAX_SEARCHED_BYTES {
+    /// A receiver may quote a value that it refuses. A value that it quotes in part, or writes differently,
+    /// is not found.
+    pub(super) fn show(&self, text: &str, batch: &[Entry]) -> Option<String> {
+        if text.len() > MAX_SEARCHED_BYTES {
             return None;
         }
-        let mut shown = said.to_owned();
+        let mut shown = text.to_owned();
         for secret in &self.secrets {
             shown = shown.replace(secret, "…");
         }
@@ -74,7 +75,7 @@ impl Censor {
     }
 }
 
-/// Takes a value, and the values in it, out of a text.
+/// Removes a value, and the values in it, from a text.
 fn take_out(shown: &mut String, value: &Value) {
     match value {
         Value::Text(text) if text.len() >= MIN_SOUGHT && shown.contains(text.as_str()) => {
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_taken_out_and_a_short_one_is_not_sought() {
+    fn a_secret_is_removed_and_a_short_one_is_not_searched_for() {
         let censor = Censor::new(["hunter2".to_owned(), "Bearer hunter2".to_owned(), "1".to_owned()]);
         assert_eq!(censor.show("401: Bearer hunter2, or hunter2", &[]).unwrap(), "401: …, or …");
     }

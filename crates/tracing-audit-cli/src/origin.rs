@@ -1,13 +1,13 @@
-//! Whose log a log is.
+//! The service and host that a log belongs to.
 
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Result, bail};
 use tracing_audit::{Reader, Segment, segments};
 
-/// The service and the host of a log: as options say, else as the log does.
+/// Service and host of a log: from the options, else from the log itself.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Whose<'a> {
+pub(crate) struct OriginOptions<'a> {
     pub(crate) log: &'a Path,
     pub(crate) service: Option<&'a str>,
     pub(crate) host: Option<&'a str>,
@@ -15,25 +15,28 @@ pub(crate) struct Whose<'a> {
 
 #[cfg_attr(
     not(any(feature = "nats", feature = "objects")),
-    expect(dead_code, reason = "no store says whose log it is")
+    expect(dead_code, reason = "no store in this build keeps the service and host")
 )]
-impl Whose<'_> {
-    /// What options or the log say of the service and the host that this URL does not name.
+impl OriginOptions<'_> {
+    /// Returns the service and the host from the options or the log; `None` for one that the URL names.
     pub(crate) fn unless_in(&self, url: &str) -> Result<(Option<String>, Option<String>)> {
         let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
         let is_named = |name: &str| {
             parameters.split('&').any(|one| one.split_once('=').is_some_and(|(key, _)| key == name))
         };
-        let say = |name, option: Option<&str>| match option {
+        let named = |name, option: Option<&str>| match option {
             Some(option) => Ok(Some(option.to_owned())),
+            // A sink prefers its URL to the option, and the log is only asked if neither has the name.
             None if is_named(name) => Ok(None),
             None => self.opened(name),
         };
-        Ok((say("service", self.service)?, say("host", self.host)?))
+        Ok((named("service", self.service)?, named("host", self.host)?))
     }
 
-    /// What the newest record `open` of each chain says. A chain that cannot be read, or that has no such record any more, says
-    /// nothing. Whose a log is must not change with who opened it last: what it is called by is part of where it is stored.
+    /// Returns the member that the newest `open` record of each chain has, if all of them agree.
+    ///
+    /// Chains that cannot be read, or have no `open` record any more, are ignored. The newest record of the whole log must
+    /// not decide. The service and host are part of where the log is stored, so they must not depend on who opened it last.
     fn opened(&self, member: &str) -> Result<Option<String>> {
         let chains: BTreeSet<u16> = match segments(self.log) {
             Ok(segments) => segments.iter().map(Segment::chain).collect(),
@@ -48,7 +51,7 @@ impl Whose<'_> {
         if names.len() > 1 {
             let names: Vec<String> = names.into_iter().collect();
             bail!(
-                "{} is written by several: {}; say under which {member} it is stored, with --{member}, and keep to it",
+                "{} is written by several: {}; choose the {member} that it is stored under with --{member}, and keep to it",
                 self.log.display(),
                 names.join(", ")
             );

@@ -1,4 +1,4 @@
-//! What is kept: heads, holds, and copies elsewhere.
+//! Checks of the legal hold, of forwarding, and of heads kept elsewhere.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,9 +10,9 @@ use std::{
 use tracing_audit::{Head, Reader, Record, Segment};
 
 use super::{Doctor, Findings, words};
-use crate::{kept::Kept, lookup::record_at, shell::quoted};
+use crate::{head_file::HeadFile, lookup::record_at, shell::quoted};
 
-/// How old the newest head may be that is kept: it is kept daily, and a day may be missed.
+/// The age up to which records need no kept head: heads are kept daily, and one day may be missed.
 const FRESH: Duration = Duration::from_secs(2 * 86_400);
 
 pub(super) fn look(doctor: &Doctor, all: &[Segment], now: SystemTime, findings: &mut Findings) {
@@ -21,7 +21,7 @@ pub(super) fn look(doctor: &Doctor, all: &[Segment], now: SystemTime, findings: 
     if let Some(file) = &doctor.heads {
         heads(&doctor.log, all, file, now, findings);
     } else {
-        let found = "not known whether heads are kept elsewhere: without one, a cut end or a log written anew is not seen";
+        let found = "not known whether heads are kept elsewhere: without one, a truncated or rewritten log is not detected";
         let remedy = "keep one daily (`tracing-audit heads LOG --append FILE` on another machine), and name the \
                       file with --heads";
         findings.warn(HEADS, found, remedy);
@@ -29,6 +29,7 @@ pub(super) fn look(doctor: &Doctor, all: &[Segment], now: SystemTime, findings: 
 }
 
 fn hold(log: &Path, now: SystemTime, findings: &mut Findings) {
+    // As in the library, anything with that name is a hold, even a dangling symlink.
     match fs::symlink_metadata(log.join("hold")) {
         Ok(data) => {
             let since = data.modified().ok().and_then(|time| now.duration_since(time).ok());
@@ -59,10 +60,12 @@ fn forwarding(log: &Path, findings: &mut Findings) {
         findings.ok(CHECK, "retention waits for no store");
         return;
     }
-    // Whoever may not read `control` cannot know how far they are.
+    // Without access to `control`, the positions of the forwarders are unknown.
     let Ok(status) = tracing_audit_forward::status(log) else {
-        let found =
-            format!("not known how far the stores are that retention waits for: {}", required.join(", "));
+        let found = format!(
+            "not known how far behind the stores are that retention waits for: {}",
+            required.join(", ")
+        );
         findings.warn(CHECK, found, "look again as the owner of the log");
         return;
     };
@@ -73,7 +76,11 @@ fn forwarding(log: &Path, findings: &mut Findings) {
         let start = format!("start it: tracing-audit forward {} --to URL --name {name}", quoted(log));
         match (one, behind) {
             (None, _) => {
-                findings.must(CHECK, format!("retention waits for `{name}`, which is not seen here"), start);
+                findings.must(
+                    CHECK,
+                    format!("retention waits for `{name}`, whose forwarder has not run here"),
+                    start,
+                );
             }
             (Some(one), Some(behind)) if !one.is_running => {
                 let found = format!(
@@ -94,27 +101,29 @@ fn forwarding(log: &Path, findings: &mut Findings) {
 
 const HEADS: &str = "heads";
 
-/// How a chain stands to the heads of it that are kept.
-enum Stands {
-    /// The newest that is kept is of this time, if that is known; nothing behind it is older than [`FRESH`].
+/// How well kept heads cover a chain.
+enum Coverage {
+    /// No record after the newest kept head is older than [`FRESH`]. Has the time of that head, if known.
     Fine(Option<SystemTime>),
+    /// Records older than [`FRESH`] are not covered.
     Poor(String),
-    /// What is kept is not in the log.
+    /// The log does not have the kept head.
     Broken(String),
 }
 
-/// Whether of each chain what is older than some days is before a head that is kept, and the log still has that head.
+/// Checks that the log has the newest kept head of each chain, and that only recent records come after it.
 fn heads(log: &Path, all: &[Segment], file: &Path, now: SystemTime, findings: &mut Findings) {
     let keep = format!("tracing-audit verify {} --append-heads {}", quoted(log), quoted(file));
     let check = format!("tracing-audit verify {} --heads {}", quoted(log), quoted(file));
-    let kept = match Kept::read(file) {
+    let kept = match HeadFile::read(file) {
         Ok(kept) => kept.heads,
+        // A file that cannot be read protects nothing, so this needs doing.
         Err(error) => return findings.must(HEADS, format!("{error:#}"), keep),
     };
     if kept.is_empty() {
         return findings.must(HEADS, format!("{} has no head", file.display()), keep);
     }
-    // The newest of each chain; several, where they do not agree.
+    // The newest head of each chain, or several if the file has different ones of the same record.
     let mut last: BTreeMap<u16, BTreeSet<Head>> = BTreeMap::new();
     for head in kept {
         let newest = last.entry(head.chain()).or_default();
@@ -126,6 +135,7 @@ fn heads(log: &Path, all: &[Segment], file: &Path, now: SystemTime, findings: &m
             newest.insert(head);
         }
     }
+    // A chain that only the file knows was removed as a whole, one that only the log knows is not covered.
     let there = all.iter().map(Segment::chain);
     let chains: BTreeSet<u16> = there.chain(last.keys().copied()).collect();
     let (mut newest, mut is_fine) = (None, true);
@@ -133,17 +143,17 @@ fn heads(log: &Path, all: &[Segment], file: &Path, now: SystemTime, findings: &m
         let own: Vec<&Segment> = all.iter().filter(|segment| segment.chain() == chain).collect();
         let heads = last.get(&chain);
         let each = match heads {
-            Some(heads) => heads.iter().map(|head| stands(log, &own, *head, now)).collect(),
+            Some(heads) => heads.iter().map(|head| coverage(log, &own, *head, now)).collect(),
             None => vec![unkept(log, chain, 1, now)],
         };
-        for stands in each {
-            match stands {
-                Stands::Fine(time) => newest = newest.max(time),
-                Stands::Poor(found) => {
+        for coverage in each {
+            match coverage {
+                Coverage::Fine(time) => newest = newest.max(time),
+                Coverage::Poor(found) => {
                     is_fine = false;
                     findings.must(HEADS, found, &keep);
                 }
-                Stands::Broken(found) => {
+                Coverage::Broken(found) => {
                     is_fine = false;
                     findings.must(HEADS, found, &check);
                 }
@@ -153,50 +163,50 @@ fn heads(log: &Path, all: &[Segment], file: &Path, now: SystemTime, findings: &m
     if is_fine {
         let age = newest.map(|newest| now.duration_since(newest).unwrap_or_default());
         let found = age.map_or_else(
-            || "of each chain one is kept".to_owned(),
-            |age| format!("the newest that is kept is {} old", words(age)),
+            || "a head of each chain is kept".to_owned(),
+            |age| format!("the newest kept head is {} old", words(age)),
         );
         findings.ok(HEADS, found);
     }
 }
 
-/// How a chain stands to the newest head of it that is kept.
-fn stands(log: &Path, own: &[&Segment], head: Head, now: SystemTime) -> Stands {
+/// Compares a chain with its newest kept head.
+fn coverage(log: &Path, own: &[&Segment], head: Head, now: SystemTime) -> Coverage {
     let (chain, seq) = (head.chain(), head.seq());
-    // Retention removed the record, and with it what could be compared.
+    // Retention removed the record, so there is nothing to compare the head with.
     if own.iter().find_map(|segment| segment.first_seq()).is_some_and(|first| seq < first) {
         return match unkept(log, chain, seq + 1, now) {
-            Stands::Poor(found) => {
-                Stands::Poor(format!("{found}; the newest that is kept is of a removed record"))
+            Coverage::Poor(found) => {
+                Coverage::Poor(format!("{found}; the newest kept head is of a removed record"))
             }
             other => other,
         };
     }
     match record_at(log, chain, seq) {
-        None => Stands::Broken(format!("record {chain:03}/{seq}, which was kept, is not there")),
+        None => Coverage::Broken(format!("record {chain:03}/{seq} of the newest kept head is missing")),
         Some(record) if record.hash() != head.hash() => {
-            Stands::Broken(format!("record {chain:03}/{seq} is not the one that was kept"))
+            Coverage::Broken(format!("record {chain:03}/{seq} does not have the hash of the kept head"))
         }
         Some(record) => match unkept(log, chain, seq + 1, now) {
-            Stands::Fine(_) => Stands::Fine(record.time()),
+            Coverage::Fine(_) => Coverage::Fine(record.time()),
             other => other,
         },
     }
 }
 
-/// Whether the records of a chain from this one on, of which no head is kept, are young enough.
-fn unkept(log: &Path, chain: u16, from_seq: u64, now: SystemTime) -> Stands {
-    // What was never known to be durable is in no head.
+/// Checks that the records of a chain from this one on, which no kept head covers, are recent.
+fn unkept(log: &Path, chain: u16, from_seq: u64, now: SystemTime) -> Coverage {
+    // Heads are of durable records only.
     let records = Reader::new(log).chain(chain).from_seq(from_seq).durable_only(true).records();
     let mut records = records.into_iter().flatten().filter_map(Result::ok);
     let first = records.find(|record| record.seq() >= from_seq);
     let age = first.as_ref().and_then(Record::time).and_then(|time| now.duration_since(time).ok());
     match (first, age) {
-        (Some(first), Some(age)) if age > FRESH => Stands::Poor(format!(
-            "no head is kept of chain {chain:03} from record {} on, for {}",
+        (Some(first), Some(age)) if age > FRESH => Coverage::Poor(format!(
+            "no kept head covers chain {chain:03} from record {} on, which is {} old",
             first.seq(),
             words(age)
         )),
-        _ => Stands::Fine(None),
+        _ => Coverage::Fine(None),
     }
 }

@@ -1,20 +1,20 @@
-//! Keys of a bucket that are no paths, such as `logs//x`. The crate for object stores refuses the whole page of a list that has
-//! one, so they are taken out before it reads the page.
+//! Keys of a bucket that are not valid paths, such as `logs//x`. `object_store` rejects the whole page of a
+//! list that has one, so they are removed before it parses the page.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use object_store::path::Path;
 
-/// The keys that were taken out since they were asked for last.
+/// The keys that were removed since the last call.
 #[derive(Debug, Clone, Default)]
-pub(super) struct OddKeys(Arc<Mutex<Vec<String>>>);
+pub(super) struct InvalidKeys(Arc<Mutex<Vec<String>>>);
 
-impl OddKeys {
+impl InvalidKeys {
     pub(super) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The page without the entries whose keys are no paths.
+    /// Returns the page without the entries whose keys are not valid paths.
     pub(super) fn without(&self, page: &[u8]) -> Vec<u8> {
         let page = String::from_utf8_lossy(page);
         let page = self.without_entries(&page, "Contents", "Key");
@@ -45,7 +45,7 @@ fn is_path(key: &str) -> bool {
     !key.starts_with('/') && Path::parse(key).is_ok()
 }
 
-/// What stands between the tags of an element, unescaped.
+/// Returns the unescaped text of an element.
 fn key(entry: &str, name: &str) -> Option<String> {
     let (_, rest) = entry.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
@@ -79,16 +79,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_that_are_no_paths_are_taken_out() {
+    fn entries_that_are_not_valid_paths_are_removed() {
         let of = |key: &str| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>");
         let prefix = |key: &str| format!("<CommonPrefixes><Prefix>{key}</Prefix></CommonPrefixes>");
         let good = [of("a/b"), of("a&amp;&#x41;"), prefix("a/b/")].concat();
-        let odd = [of("a//b"), of("a/&#x1;"), of("a/../b"), prefix("a//"), prefix("/")];
-        let keys = OddKeys::default();
+        let invalid_keys = [of("a//b"), of("a/&#x1;"), of("a/../b"), prefix("a//"), prefix("/")];
+        let keys = InvalidKeys::default();
         let page = |inner: &str| format!("<R><Prefix>a/</Prefix>{inner}<IsTruncated>false</IsTruncated></R>");
         assert_eq!(keys.without(page(&good).as_bytes()), page(&good).into_bytes());
         assert_eq!(keys.take(), [""; 0]);
-        let mixed = page(&[&odd[0][..], &odd[1], &good, &odd[2], &odd[3], &odd[4]].concat());
+        let mixed = page(
+            &[
+                &invalid_keys[0][..],
+                &invalid_keys[1],
+                &good,
+                &invalid_keys[2],
+                &invalid_keys[3],
+                &invalid_keys[4],
+            ]
+            .concat(),
+        );
         assert_eq!(keys.without(mixed.as_bytes()), page(&good).into_bytes());
         assert_eq!(keys.take(), ["a//b", "a/\u{1}", "a/../b", "a//", "/"]);
         assert_eq!(keys.take(), [""; 0]);

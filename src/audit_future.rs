@@ -14,17 +14,17 @@ use crate::error::Error;
 /// It borrows nothing, so it can be spawned, and it needs no particular runtime. The call itself starts the
 /// operation; the future only waits for it. Dropping the future ends the wait and nothing else.
 ///
-/// The wait bound is measured from the first poll. It needs a timer thread, which the first wait of a log
-/// starts; if the system refuses that thread, waits have no bound.
+/// The wait bound is measured from the first poll. It needs a timer thread, which the first future of a log that is
+/// awaited starts. If the system refuses that thread, the waits of futures have no bound.
 ///
 /// The future holds a handle to the log. Dropping the last handle closes the log and blocks the thread for at
-/// most the wait bound. On a runtime, end with [`close_async`](crate::AuditLog::close_async), or keep a handle
+/// most the wait bound plus 100 ms. On a runtime, end with [`close_async`](crate::AuditLog::close_async), or keep a handle
 /// outside of tasks.
 ///
 /// # Panics
 ///
 /// Panics if it is polled again after it was ready, like every `async` block.
-#[must_use = "what was asked for has begun, but only awaiting tells how it ended"]
+#[must_use = "the operation has started, but its result is known only when the future is awaited"]
 pub struct AuditFuture<T>(Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>);
 
 impl<T> AuditFuture<T> {

@@ -27,7 +27,7 @@ impl Bell {
     pub(crate) fn ring(&self) {
         let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
         *rings = rings.wrapping_add(1);
-        // Woken threads take the lock first; they must not find it held.
+        // Released before the wake-up: the first thing that a woken thread does is to take this lock.
         drop(rings);
         self.rung.notify_all();
     }

@@ -131,9 +131,9 @@ impl Builder {
     /// Sets how long `open` waits for a chain that another process took less than a second ago. Default: 250 ms.
     ///
     /// After this time, `open` creates a new chain, or with `exclusive` returns [`Error::Locked`]. The wait lets
-    /// short-lived processes share a few chains; long-lived processes that start together wait once. If every chain
-    /// has been held for longer than a second, `open` still retries for 100 ms, because a verification holds locks for
-    /// a moment.
+    /// short-lived processes share a few chains; long-lived processes that start together wait once. In any case `open`
+    /// retries for at least 100 ms, even if this setting is shorter or every chain has been held for longer than a
+    /// second, because a verification holds locks for a moment.
     pub fn wait_for_chain(mut self, wait: Duration) -> Self {
         self.plan.wait_for_chain = wait;
         self
@@ -299,7 +299,9 @@ impl Builder {
         self
     }
 
-    /// Sets the longest time that this log blocks a caller, from 1 ms to 1 h. Default: 5 s.
+    /// Sets the longest time that an open log blocks a caller, from 1 ms to 1 h. Default: 5 s.
+    ///
+    /// Dropping the last handle can take 100 ms more.
     pub fn wait_bound(mut self, bound: Duration) -> Self {
         self.plan.wait_bound = bound;
         self

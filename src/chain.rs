@@ -228,7 +228,7 @@ impl FromStr for Receipt {
 mod tests {
     use super::*;
 
-    /// Tests every n-th value only under Miri, which runs a thousand times slower.
+    /// The step between tested values: larger under Miri, which runs a thousand times slower.
     const STEP: usize = if cfg!(miri) { 37 } else { 1 };
 
     #[test]

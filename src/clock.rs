@@ -78,7 +78,7 @@ impl Clock {
     }
 
     /// Reads the wall clock.
-    #[expect(clippy::unused_self, reason = "who has no clock has no time to ask")]
+    #[expect(clippy::unused_self, reason = "only code that holds a clock may read the time")]
     pub(crate) fn wall(self) -> Timestamp {
         #[cfg(any(test, audit_simulation))]
         if let Some(simulated) = Simulated::now() {

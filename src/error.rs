@@ -146,15 +146,15 @@ pub enum Error {
 
     /// The wait bound passed before everything was durable. The records may still become durable.
     #[error(
-        "cannot confirm {} of the log {} within {bound:?}; records that are not durable are kept and retried",
-        counted(*not_durable, "record"), path.display()
+        "the wait bound of {bound:?} passed while {} of the log {} could not be made durable; what is not durable is kept and \
+         retried", counted(*not_durable, "record"), path.display()
     )]
     #[non_exhaustive]
     Unconfirmed {
         /// The directory of the log.
         path: PathBuf,
-        /// How many of the awaited records were not durable, at least 1. For `close` and `rotate`, this is a record of
-        /// the log itself.
+        /// How many accepted events of the log were not durable, awaited or not. At least 1: if there was none, the wait
+        /// was for a record of the log itself, as for `close` and `rotate`.
         not_durable: u64,
         /// The bound that passed.
         bound: Duration,
@@ -291,7 +291,7 @@ pub enum NoChainReason {
         /// The largest number of chains that a log can have.
         chains: u16,
     },
-    /// With `exclusive`, chain 000 cannot be continued and is left unchanged.
+    /// Chain 000, the only one that `exclusive` allows, cannot be continued. It is left unchanged.
     #[error("{why}; to start over, move {} aside and keep them", files_of(*chain))]
     #[non_exhaustive]
     LeftAlone {
@@ -315,7 +315,7 @@ pub enum InsecureReason {
     /// Other users can write to the directory.
     #[error("other users can write to it; remove that permission (chmod go-w)")]
     WritableDirectory,
-    /// The file system stores no owners and modes of files, such as vfat and exfat.
+    /// The file system, such as vfat or exfat, stores no owners or modes of files.
     #[error(
         "its file system keeps no permissions, so nothing on it is private; use one that does, such as ext4 or xfs"
     )]

@@ -51,11 +51,11 @@
 //! covers them has succeeded. The durable records are always a prefix of their chain. Nothing is
 //! acknowledged from a file whose sync failed: records that are not durable stay in memory and are
 //! written again to another file. Events that could not be recorded are counted, and a chained `gap`
-//! record holds their number. No wait is longer than [`Builder::wait_bound`]. The layer does not panic,
-//! emits no events, and does not change what other layers see.
+//! record holds their number. No wait is longer than [`Builder::wait_bound`]; dropping the last handle can take
+//! 100 ms more. The layer does not panic, emits no events, and does not change what other layers see.
 //!
-//! In the repository, `docs/durability.md` lists the assumptions behind these guarantees,
-//! `docs/format.md` specifies the files, and `docs/operations.md` is for operators.
+//! [`docs::durability`] lists the assumptions behind these guarantees, [`docs::format`](docs::format) specifies the
+//! files, and [`docs::operations`] is for operators.
 //!
 //! # What is not guaranteed
 //!

@@ -45,7 +45,7 @@ const GIVE_UP_BOUND: Duration = Duration::from_millis(100);
 /// # Crashes
 ///
 /// A process that ends without `close` loses the events that were queued but not yet written. The next
-/// process that opens the log writes a `recovery` record, because the run did not end in order.
+/// process that opens the log writes a `recovery` record, because the run did not end cleanly.
 /// [`FlushMode`](crate::FlushMode) lists what a killed process and a power cut can lose.
 #[derive(Clone)]
 #[doc(alias = "tamper-evident")]
@@ -148,7 +148,8 @@ impl AuditLog {
     /// Returns the layer that captures audit events for this log, wrapped in its own per-layer filter.
     ///
     /// Add it to a registry like any other layer. It captures audit events only, and hides nothing from other
-    /// layers: [`not_audit`](Self::not_audit) keeps audit events out of those. The layer does not keep the log open.
+    /// layers. To keep audit events out of those, give them the filter [`not_audit`](Self::not_audit). The layer does
+    /// not keep the log open.
     #[must_use = "a layer does nothing until it is added to a subscriber"]
     pub fn layer<S>(&self) -> Filtered<AuditLayer, AuditFilter, S>
     where
@@ -253,7 +254,7 @@ impl AuditLog {
     /// The same as `flush`, when awaited.
     pub fn flush_async(&self) -> AuditFuture<()> {
         let log = self.clone();
-        // Taken during the call, so that events emitted before the first poll are not waited for.
+        // Taken during the call, so that events emitted between the call and the first poll are not waited for.
         let accepted = self.handle.accepted();
         AuditFuture::new(async move {
             let ticket = accepted?;
@@ -304,7 +305,8 @@ impl AuditLog {
         self.handle.head()
     }
 
-    /// Returns the current state of the log. If several apply, the worst one, in the order of [`Health`].
+    /// Returns the current state of the log. If several states apply, returns the worst one, in the order of
+    /// [`Health`].
     ///
     /// In a forked child the log is [`Health::Closed`].
     #[must_use]
@@ -398,7 +400,7 @@ impl AuditLog {
 
     /// Closes the log for all clones, and returns its last head.
     ///
-    /// Closing accepts no more events, makes every queued one durable, writes a `close` record and syncs it.
+    /// The log then accepts no more events. It makes every queued event durable, writes a `close` record and syncs it.
     /// Blocks for at most [`Builder::wait_bound`]. Closing again returns the same head.
     ///
     /// A closure given to [`on_head`](Builder::on_head) has received the last head when this returns, unless it

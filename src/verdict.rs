@@ -6,7 +6,7 @@ use crate::named::named;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Every durable record is present and unaltered, and every run was closed in order or is still
+    /// Every durable record is present and unaltered, and every run ended cleanly or is still
     /// in progress.
     Intact,
     /// Nothing durable is altered, but a run ended without `close` or left a torn tail.

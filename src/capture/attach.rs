@@ -69,8 +69,8 @@ struct Traces {
 }
 
 thread_local! {
-/// The probe that runs on this thread.
-static TRACES: Cell<Option<Traces>> = const { Cell::new(None) };
+    /// The probe that runs on this thread.
+    static TRACES: Cell<Option<Traces>> = const { Cell::new(None) };
 }
 
 /// Returns whether metadata belong to a probe.
@@ -457,10 +457,10 @@ impl<S: Subscriber> Layer<S> for Deny {
     }
 }
 
-/// Clears the verdicts that per-layer filters keep for this thread.
+/// Clears the answers that per-layer filters keep for this thread.
 ///
-/// The last verdicts are about a probe. If a callsite is cached as `always`, filters are not asked about its next event,
-/// and those verdicts would be applied to it: <https://github.com/tokio-rs/tracing/issues/2519>. A subscriber that
+/// The last answers are about a probe. If a callsite is cached as `always`, filters are not asked about its next event,
+/// and those answers would be applied to it: <https://github.com/tokio-rs/tracing/issues/2519>. A subscriber that
 /// disables something clears them.
 fn clear_filter_state() {
     static DENYING: OnceLock<Layered<Deny, Registry>> = OnceLock::new();

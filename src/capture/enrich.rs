@@ -81,12 +81,12 @@ impl Enrichment<'_> {
         self.add_plain(name, |out| fields::boolean(out, value));
     }
 
-    /// Adds an integer. Beyond ±(2^53−1) it is recorded as a text, like every integer.
+    /// Adds an integer. Beyond ±(2^53−1) it is recorded as a text, as are the integers of events.
     pub fn set_i64(&mut self, name: &'static str, value: i64) {
         self.add_plain(name, |out| fields::integer(out, value, value.unsigned_abs()));
     }
 
-    /// Adds an unsigned integer. Beyond 2^53−1 it is recorded as a text, like every integer.
+    /// Adds an unsigned integer. Beyond 2^53−1 it is recorded as a text, as are the integers of events.
     pub fn set_u64(&mut self, name: &'static str, value: u64) {
         self.add_plain(name, |out| fields::integer(out, value, value));
     }

@@ -1,6 +1,7 @@
 //! Encodes values as JSON, directly into a buffer, up to a length limit.
 //!
-//! Each function appends one JSON value. If the value was cut, it returns the [`FullValue`].
+//! Each function appends one JSON value. If the value is not complete in what was appended, because it was cut,
+//! stopped or failed, it returns the [`FullValue`].
 
 use std::{
     error::Error,
@@ -32,7 +33,7 @@ const MAX_CAUSES: usize = 64;
 /// What is known of the full value, if the record has only a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FullValue {
-    /// Its length in bytes of UTF-8, up to where it ended.
+    /// Its length in bytes of UTF-8. Of a value that was stopped or failed, the length up to that point.
     pub(super) bytes: u64,
     pub(super) ending: Ending,
 }

@@ -16,7 +16,7 @@ use crate::gauges::Flag;
 /// With it, the layer receives audit events whatever other layers want, and other layers receive nothing that they
 /// do not want.
 ///
-/// Per-layer filters keep their verdict in a thread-local, which a nested `enabled!` or event overwrites
+/// Per-layer filters keep their answer in a thread-local, which a nested `enabled!` or event overwrites
 /// ([tokio-rs/tracing#2704](https://github.com/tokio-rs/tracing/issues/2704)). A filter that decided there by the
 /// tag would lose audit events and pass others. So this filter decides only which callsites can be of interest, and
 /// the layer examines each event itself.
@@ -48,12 +48,12 @@ impl<S: Subscriber> Filter<S> for AuditFilter {
         attach::met_callsite(metadata, self.capture.id, self.is_registered.get());
         self.capture.registered.fetch_add(1, Ordering::Release);
         // Never `always`. If every filter returned `always`, the macros would skip `enabled`, and the layers would
-        // use verdicts about an earlier event: https://github.com/tokio-rs/tracing/issues/2519.
+        // use answers about an earlier event: https://github.com/tokio-rs/tracing/issues/2519.
         if self.is_of_interest(metadata) { Interest::sometimes() } else { Interest::never() }
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        // Notes what the verdicts of this thread are about: the filters of all layers are asked together.
+        // Notes what the answers of this thread are about: the filters of all layers are asked together.
         filter_answer::asked(metadata);
         attach::met_filter(metadata, self.capture.id, ptr::from_ref(self).addr());
         true

@@ -1,11 +1,11 @@
-//! Tracks whether the last verdicts of other layers' filters are about the event at hand, and renews them if not.
+//! Tracks whether the last answers of other layers' filters are about the event at hand, and renews them if not.
 //!
-//! Per-layer filters keep their verdict in a thread-local from `enabled` until the event is dispatched. In between,
-//! the fields of the event are evaluated. An `enabled!` or an event in that code overwrites the verdicts; see
+//! Per-layer filters keep their answer in a thread-local from `enabled` until the event is dispatched. In between,
+//! the fields of the event are evaluated. An `enabled!` or an event in that code overwrites the answers; see
 //! <https://github.com/tokio-rs/tracing/issues/2704> and <https://github.com/tokio-rs/tracing/issues/2448>.
 //!
 //! With the audit layer in the stack, `enabled` is called for more callsites than without it. Because of it, other
-//! layers would lose events, or receive some that they had refused. So when verdicts were overwritten, the filters
+//! layers would lose events, or receive some that they had refused. So when answers were overwritten, the filters
 //! are asked again.
 //!
 //! Two cases remain that this cannot repair:
@@ -21,7 +21,7 @@ use tracing_core::{Dispatch, Event, Metadata, dispatcher::WeakDispatch};
 use super::{AuditLayer, rules::BRIDGE};
 
 thread_local! {
-    /// The address of the metadata that filters were last asked about; zero once their verdicts were used.
+    /// The address of the metadata that filters were last asked about; zero once their answers were used.
     static LAST: Cell<usize> = const { Cell::new(0) };
     /// How often filters were asked, about anything.
     static ASKED: Cell<u64> = const { Cell::new(0) };
@@ -47,7 +47,7 @@ pub(super) fn is_of_tagged(metadata: &Metadata<'_>) -> bool {
     TAGGED.get() == ptr::from_ref(metadata).addr()
 }
 
-/// Notes that the verdicts were used: the event or span was passed to the layers.
+/// Notes that the answers were used: the event or span was passed to the layers.
 #[inline]
 pub(super) fn used() {
     LAST.set(0);
@@ -70,7 +70,7 @@ impl SubscriberRef {
         self.dispatch.get().and_then(WeakDispatch::upgrade)
     }
 
-    /// Asks the filters again if their last verdict is not about `event`.
+    /// Asks the filters again if their last answer is not about `event`.
     #[inline]
     pub(super) fn renew(&self, event: &Event<'_>, layer: &AuditLayer, is_tagged: bool) {
         if LAST.get() != ptr::from_ref(event.metadata()).addr() {

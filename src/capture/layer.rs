@@ -306,7 +306,7 @@ where
             return false;
         }
         quietly(|| {
-            // Formatting the tag can itself emit events and overwrite verdicts, so they are renewed after that.
+            // Formatting the tag can itself emit events and overwrite answers, so they are renewed after that.
             let is_audit = self.capture.rules.is_audit(event);
             self.subscriber.renew(event, self, is_audit);
             let address = ptr::from_ref(event).addr();
@@ -336,7 +336,7 @@ where
                 self.capture(event, &context);
             }
         });
-        // Code of the application has emitted something else meanwhile, and overwritten verdicts that the layers further
+        // Code of the application has emitted something else meanwhile, and overwritten answers that the layers further
         // out, which receive this event next, still need.
         if filter_answer::times_asked() != asked {
             quietly(|| self.subscriber.ask_again(event.metadata(), self, is_audit));

@@ -22,7 +22,6 @@ const MAX_PENDING: usize = 8;
 const MAX_DISTANCE: usize = 16 << 20;
 
 /// An event that was announced to a layer.
-
 #[derive(Debug, Clone, Copy, Default)]
 struct Pending {
     /// The address of the event.

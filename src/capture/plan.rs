@@ -77,7 +77,7 @@ pub(super) struct Plan {
     fields: Box<[FieldPlan]>,
     /// Whether it is a span of which events inherit a field.
     pub(super) has_inherited: bool,
-    /// The members `target` and `module`, as they stand in a record.
+    /// The members `target` and `module`, encoded as in a record.
     pub(super) origin: Box<[u8]>,
     /// The last action of the callsite, as JSON, and whether it is critical. Most callsites have only one action.
     judged: RefCell<(Vec<u8>, bool)>,

@@ -50,8 +50,8 @@ const ANYWHERE: &[&str] = &[
     "adminpass",
 ];
 
-/// Words that denote a secret as the last word of a name that is no number: `session_cookie` is one, `cookie_consent` is
-/// not.
+/// Words that denote a secret at the end of a name, ignoring trailing numbers: `session_cookie` is one, `cookie_consent`
+/// is not.
 const LAST: [&str; 3] = ["cookie", "cookies", "bearer"];
 
 /// A word like [`LAST`], but only after another word: `db_pwd` is a password, `pwd` is a directory.

@@ -25,10 +25,10 @@ impl AuditLog {
     /// Refuse an action that must not happen unrecorded on any of these:
     ///
     /// - [`Error::NothingToConfirm`] if no event reached the log.
-    /// - [`Error::Lost`] if an event could not be recorded.
+    /// - [`Error::Lost`] if an event could not be recorded, also because the log had been closed.
     /// - [`Error::Unconfirmed`] if the wait bound passed; returned at once while the log is stalled. The records
     ///   may still become durable.
-    /// - [`Error::Closed`] if the log was closed before the events were durable.
+    /// - [`Error::Closed`] if the log's writer ended before it reached the events.
     /// - [`Error::Forked`] if the process was forked after the events were accepted.
     ///
     /// Records of the closure may become durable after such an error. A chained `unconfirmed` record then names

@@ -1,8 +1,8 @@
 //! The bounded queue between application threads and the writer: in order, with a part reserved for critical events.
 //!
 //! Emitters add drafts; the writer takes them and publishes what became durable. Losses are counted under the
-//! lock under which drafts are queued, so a `gap` record is exactly where events are missing. Application threads
-//! and the writer share state only here.
+//! lock under which drafts are queued, so a `gap` record is exactly where events are missing. Apart from the
+//! gauges, which the writer only publishes, and the notifier, this is where application threads and the writer share state.
 
 mod ask;
 mod draft_buffer;

@@ -74,7 +74,7 @@ impl Scope {
         });
     }
 
-    /// Returns the accepted events that may not be durable.
+    /// Returns the accepted events that are possibly not durable yet.
     pub(super) fn tickets(&self) -> Tickets {
         self.emitted.tickets().clone()
     }

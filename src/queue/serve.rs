@@ -21,7 +21,7 @@ impl Queue {
     /// Releases the lock after a change of the state, and wakes the writer if its pause must end.
     pub(super) fn unlock(&self, mut state: MutexGuard<'_, State>) {
         let wake = self.claim_wake(&mut state);
-        // The woken writer takes the lock first; it must not find it held.
+        // Released before the wake-up: the first thing that the woken writer does is to take this lock.
         drop(state);
         if wake {
             self.wake_writer();

@@ -263,9 +263,9 @@ fn a_layer_that_is_in_the_stack_twice_is_found() {
     assert_eq!(other.seen(), ["info"], "a probe was seen");
 }
 
-/// The verdicts of filters about a probe must not be applied to a later event.
+/// The answers of filters about a probe must not be applied to a later event.
 #[test]
-fn a_check_leaves_no_verdicts_behind() {
+fn a_check_leaves_no_answers_behind() {
     let log = Log::new();
     let other = Recorder::default();
     let watched = Registry::default()

@@ -148,7 +148,7 @@ fn asking_inside_a_field_changes_nothing() {
     check(emit, &["1", "2", "3", "1", "2", "3"]);
 }
 
-/// Without the audit layer no filter is asked about the inner callsite, so it overwrites no verdict.
+/// Without the audit layer no filter is asked about the inner callsite, so it overwrites no answer.
 #[test]
 fn asking_about_audit_inside_a_plain_field_changes_nothing() {
     fn emit() {

@@ -51,7 +51,7 @@ fn audit_events_are_kept_away_from_other_layers() {
     assert_eq!(filtered.seen(), ["plain 5"]);
 }
 
-/// Per-layer filters keep their verdict in a thread-local. A nested event once overwrote the verdict about the audit event
+/// Per-layer filters keep their answer in a thread-local. A nested event once overwrote the answer about the audit event
 /// around it, which `fmt` then printed with its secrets.
 #[test]
 fn a_nested_event_lets_no_audit_event_through_to_other_layers() {

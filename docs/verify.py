@@ -75,7 +75,7 @@ class Bad(NamedTuple):
 
 
 def refuse(what):
-    raise ValueError("is no record: " + what)
+    raise ValueError("is not a record: " + what)
 
 
 def finite(text):
@@ -113,12 +113,12 @@ def strict(line):
     """The object in a line, which is strict JSON; ValueError if it is not so."""
     text, special = line.decode(), line.translate(None, PLAIN)
     if special and FORBIDDEN.search(special.decode()):
-        refuse("a control character stands raw in it")
+        refuse("it has an unescaped control character")
     record, end = DECODER.raw_decode(text)
     # It is JSON, so backslashes stand in strings only, and every second quote ends one.
     outside = "".join((ESCAPE.sub("", text) if "\\" in text else text).split('"')[::2])
     if end < len(text) or " " in outside:
-        refuse("white space stands outside of strings, or something behind the object")
+        refuse("it has white space outside of strings, or something follows the object")
     members, fields = outside.count(":"), record.get("fields")
     if members != len(record) + (len(fields) if type(fields) is dict else 0) and members != count_members(record):
         refuse("a member occurs twice in an object")
@@ -194,17 +194,17 @@ def is_later(own):
 def parse(offset, line):
     """The line in these bytes, which have no line feed."""
     if len(line) >= MAX_LINE:
-        return Bad(offset, f"is no record: it is longer than 60 KiB ({len(line) + 1} bytes)")
+        return Bad(offset, f"is not a record: it is longer than 60 KiB ({len(line) + 1} bytes)")
     tail = TAIL.fullmatch(line, max(len(line) - TAIL_BYTES, 0))
     if not tail or not line.startswith(b'{"seq":'):
-        return Bad(offset, "is no record: it does not begin with its number or end with its hashes")
+        return Bad(offset, "is not a record: it does not begin with its number or end with its hashes")
     try:
         record = strict(line)
     except (ValueError, RecursionError) as error:
-        return Bad(offset, str(error) if type(error) is ValueError else "is no record: it is not strict JSON")
+        return Bad(offset, str(error) if type(error) is ValueError else "is not a record: it is not strict JSON")
     seq, durable, kind, time = record["seq"], record.get("durable", 0), record.get("kind"), record.get("ts")
     if not whole(seq, 1) or not whole(durable):
-        return Bad(offset, "is no record: its number or its durable mark is not a whole number")
+        return Bad(offset, "is not a record: its number or its durable mark is not a whole number")
     if hashlib.sha256(b"\0" + line[:-HASH_BYTES] + b"}").hexdigest() != tail[2].decode():
         return Bad(offset, "has another hash than it says: the hash does not match", seq)
     own = None
@@ -213,7 +213,7 @@ def parse(offset, line):
     elif kind in CONTROLS:
         names, own = list(record), record.get(kind)
         if kind not in record or names.index(kind) < names.index("kind") or not is_readable(kind, own):
-            return Bad(offset, "is no record: the object named like its kind cannot be read")
+            return Bad(offset, "is not a record: the object named like its kind cannot be read")
     if type(time) is not str or not TIME.fullmatch(time):
         time = None
     return Line(offset, seq, tail[1].decode(), tail[2].decode(), kind, durable, own, time)
@@ -259,7 +259,7 @@ def open_segment(path):
     flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = open(path, "rb", 0, opener=lambda path, mode: os.open(path, mode | flags))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        raise CannotCheck(f"{path} is no ordinary file")
+        raise CannotCheck(f"{path} is not a regular file")
     return file
 
 
@@ -286,7 +286,7 @@ def check(job):
         offset += len(line) + 1
     if end:
         length, why = end
-        checked.append(Bad(offset, f"is no record: {why} ({length} bytes)", None, why == NO_END))
+        checked.append(Bad(offset, f"is not a record: {why} ({length} bytes)", None, why == NO_END))
         offset += length
     summary = None if job.wants_lines or job.is_void else sum_up(checked)
     return Piece(offset, summary, [] if summary else checked)
@@ -547,7 +547,7 @@ class Follow:
             if self.line == 1:
                 self.later = place
                 return
-            line = Bad(line.offset, "is no record: a `segment` line of a later format inside a file")
+            line = Bad(line.offset, "is not a record: a `segment` line of a later format inside a file")
         if type(line) is Line:
             self.right(line, place)
         elif line.seq is not None and self.first and line.seq == self.next:
@@ -688,8 +688,8 @@ class Follow:
             text = ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in ranges[:20])
             text += f" and {len(ranges) - 20:,} more ranges" if len(ranges) > 20 else ""
             text += f" of chain {own['chain']} with id {own['id']}" if "chain" in own else ""
-            self.notes.add("unconfirmed", f"record {seq}: whoever waited for records {text} was told that they are not "
-                                          f"confirmed ({printable(own['reason'])})")
+            self.notes.add("unconfirmed", f"record {seq}: these records are durable although a caller was told that they "
+                                          f"are not confirmed ({printable(own['reason'])}): {text}")
 
     def gap(self, seq, reason, critical, routine):
         reason = reason if reason in self.gaps or len(self.gaps) < 50 else "other"
@@ -1171,7 +1171,7 @@ class Judge:
         offset, length = self.chain.unfinished
         place = (self.follow.files[-1].number, self.follow.line + 1, offset)
         if self.follow.next <= self.durable:
-            self.find("malformed", place, self.follow.next, f"the line is no record: it is incomplete ({length} bytes)")
+            self.find("malformed", place, self.follow.next, f"the line is not a record: it is incomplete ({length} bytes)")
         elif not self.is_held and not self.is_torn:
             self.is_torn = True
             self.find("torn_tail", place, self.follow.next,
@@ -1275,11 +1275,11 @@ class Report:
         if follow.runs:
             lines.append(f"    runs   {follow.runs:,}, {follow.unclosed:,} of them ended without close before another")
         if follow.recoveries:
-            lines.append(f"    mended {count(follow.recoveries, 'recovery record')}")
+            lines.append(f"    recov. {count(follow.recoveries, 'recovery record')}")
         if follow.gaps:
             lines.append("    lost   " + lost(follow.gaps))
         if follow.unconfirmed:
-            lines.append(f"    unsure {count(follow.unconfirmed, 'record')}: somebody was told, not confirmed")
+            lines.append(f"    unsure {count(follow.unconfirmed, 'record')}: a caller got an error, so the actions may have been refused")
         if follow.pruned[0]:
             lines.append(f"    pruned records 1 to {follow.pruned[0]}")
             self.not_checked.append(f"chain {chain.name}: records 1 to {follow.pruned[0]}, removed by retention")
@@ -1399,7 +1399,7 @@ def read_heads(arguments, files):
     for where, text in said:
         head = HEAD.fullmatch(text)
         if not head or int(head[2]) > MAX_NUMBER:
-            raise CannotCheck(f"{where} is no head: a head is <chain>/<sequence number>:<hash>, with three digits "
+            raise CannotCheck(f"{where} is not a head: a head is <chain>/<sequence number>:<hash>, with three digits "
                               "before the slash and 64 lower-case hexadecimal digits behind the colon")
         claim = Claim("a head that was kept elsewhere", None, int(head[2]), head[3], is_kept=True)
         heads.setdefault(head[1], []).append(claim)

@@ -132,7 +132,7 @@ pub(crate) enum Cause {
     SyncFailed,
     /// A durable record is bad or missing.
     Damage,
-    /// Another process changed the live segment.
+    /// Somebody else changed the live segment.
     Replaced,
 }
 

@@ -8,9 +8,9 @@ use crate::{clock::Timestamp, segment_name::ChainNumber};
 /// Why a caller was told that a record is not confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotConfirmed {
-    /// The maximum wait had passed.
+    /// The wait bound had passed.
     Timeout,
-    /// The call did not wait, because an earlier wait had reached its limit.
+    /// The call did not wait, because an earlier wait had reached the wait bound.
     Stalled,
     /// The call did not wait, because no segment could be written to.
     Failing,

@@ -26,8 +26,8 @@ impl fmt::Debug for Stopper {
 }
 
 impl Stopper {
-    /// Stops the reader. A thread that waits for the next item gets `None` at once. One that is searching for a wanted
-    /// record gets it when the search ends. Every later call returns it too.
+    /// Stops the reader. A thread that waits for the next item gets `None` at once. A thread that is searching for a
+    /// wanted record gets `None` when that search ends, and so does every later call.
     #[doc(alias = "cancel")]
     pub fn stop(&self) {
         *self.lock() = true;

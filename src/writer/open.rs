@@ -426,8 +426,10 @@ fn notices_about_location(filesystem: &FileSystem, ledger: &Ledger) -> Vec<(Noti
         notices.push((NoticeKind::VolatileFileSystem, message));
     }
     if let Some(path) = ledger.exposed() {
-        let message =
-            format!("{} is readable by every user; find out why, and end it with chmod o=", path.display());
+        let message = format!(
+            "{} is readable by every user; find out why, and remove that permission with chmod o=",
+            path.display()
+        );
         notices.push((NoticeKind::SegmentExposed, message));
     }
     notices

@@ -495,7 +495,7 @@ impl Recovery<'_> {
     }
 
     /// Leaves a chain alone because its last segment could not be synced. Nothing is decided from it until
-    /// the machine restarts: only that empties the page cache.
+    /// the machine restarts: only after that is the page cache certain to show what the disk has.
     fn unsynced(&self, error: &io::Error) -> Result<Recovered, Error> {
         let path = self.storage.path(Dir::Control, &self.lock.chain.lock_name());
         self.lock
@@ -513,7 +513,7 @@ impl Recovery<'_> {
         match self.storage.boot_id().as_str() {
             "" => format!("without a boot id, restarts cannot be detected: {by_hand}"),
             id => format!(
-                "it is tried again under another boot id than {id}: restarting the machine changes it, and that of a \
+                "it is tried again under another boot id than {id}: restarting the machine changes it, restarting a \
                  container does not; if it never changes, {by_hand}"
             ),
         }

@@ -56,7 +56,7 @@ impl Outcome {
 
 /// What a pass needs of the writer.
 pub(super) trait PassHost {
-    /// Makes a `prune` record of the writer's chain durable. Returns whether it is.
+    /// Makes a `prune` record of this chain durable. Returns whether it is.
     fn record(&mut self, chain: (ChainNumber, Option<ChainId>), info: PruneInfo) -> bool;
     /// Returns whether the pass must end now.
     fn must_stop(&self) -> bool;

@@ -117,12 +117,12 @@ impl Segment {
         Ok(if stat.links == 0 {
             Some("was removed")
         } else if stat.links > 1 {
-            // Through the second name, others could change the segment unnoticed.
+            // Both names are one file: everything written here would appear under the other name, too.
             Some("was given a second name")
         } else if stat.bytes < self.bytes {
             Some("was truncated")
         } else if stat.bytes > self.bytes {
-            Some("was written to by another program")
+            Some("was written to by somebody else")
         } else {
             None
         })

@@ -1,4 +1,4 @@
-//! Crafted logs: every kind of finding, and every clause of "Damage or not" in docs/format.md.
+//! Crafted logs: every kind of finding, and every clause of section 6, "Damage", in docs/format.md.
 
 mod auditor;
 mod clauses;

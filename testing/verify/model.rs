@@ -1,5 +1,5 @@
 //! The expected result of an edit of a log, computed without any code of the verifier. A log is read as plain JSON,
-//! line by line, and the tables of docs/format.md section 6 are applied to what an edit did.
+//! line by line, and the rules of docs/format.md section 6 are applied to what an edit did.
 
 use std::collections::{BTreeMap, BTreeSet};
 

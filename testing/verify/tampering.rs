@@ -1,4 +1,4 @@
-//! Random changes of honest logs, each compared with what section 7 of docs/format.md states about it. That section
+//! Random changes of honest logs, each compared with what section 6 of docs/format.md states about it. That section
 //! says what is damage, what may only look torn, what cannot be detected, and what a head kept elsewhere changes.
 
 use std::{

@@ -161,7 +161,7 @@ fn an_unsynced_chain_is_reported_with_its_next_attempt_and_a_remedy() {
                 has_boot_id,
                 "{time}: {message}"
             );
-            assert_eq!(message.contains("that of a container does not"), has_boot_id, "{time}: {message}");
+            assert_eq!(message.contains("restarting a container does not"), has_boot_id, "{time}: {message}");
         }
         // The promise holds.
         world.disk.power_cut();

@@ -36,7 +36,7 @@ use crate::{
 /// forwarder, or silent. `collect status` shows the current ones, also in its exit code.
 ///
 /// With `--once` the command exits with 0 if all is well, and with 1 if evidence is in doubt (forked, altered, missing). It
-/// does not detect silent or stopped logs, which takes a collector that keeps running.
+/// does not detect silent logs, and knows stopped ones mainly from an earlier run: both take a collector that keeps running.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Collect {

@@ -34,7 +34,8 @@ pub(crate) struct Doctor {
     /// The directory of the log.
     log: PathBuf,
 
-    /// The age after which the program's retention removes records, such as 90d or 1y; older records are reported.
+    /// The age after which the program's retention removes records, such as 90d or 1y; segments that are
+    /// still there two days later are reported.
     #[arg(long, value_name = "AGE", value_parser = age)]
     max_age: Option<Duration>,
 

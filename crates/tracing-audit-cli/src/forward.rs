@@ -242,7 +242,7 @@ impl About {
             Self::Require(Names { log, names }) => {
                 print_required(&require(&log, &names)?);
                 let known = forwarders(&log)?;
-                // Usually a typing error, and then retention would wait for ever.
+                // Usually a typing error, and then retention would wait forever.
                 for name in names.iter().filter(|name| !known.contains(name)) {
                     print(&format!("no forwarder {name} has run here: until one does, nothing is removed"));
                 }

@@ -25,7 +25,7 @@ use crate::{
 const MAX_REASON: usize = 4096;
 
 /// How long to wait for another hold or release.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Places or releases a legal hold, which keeps retention from removing anything.
 ///
@@ -94,7 +94,7 @@ impl Hold {
         loop {
             match dir.try_lock() {
                 Ok(()) => return Ok(dir),
-                Err(fs::TryLockError::WouldBlock) if begin.elapsed() < PATIENCE => {
+                Err(fs::TryLockError::WouldBlock) if begin.elapsed() < LOCK_TIMEOUT => {
                     // flock(2) has no timeout, so the lock is polled.
                     thread::sleep(Duration::from_millis(20));
                 }

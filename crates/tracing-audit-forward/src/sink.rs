@@ -178,7 +178,8 @@ pub enum SinkError {
     /// the store reports.
     #[error("{} records were refused", refused.len())]
     Partly {
-        /// Index of each refused record in the batch, in ascending order, and the reason that the store gave.
+        /// Index of each refused record in the batch, counted from 0, in ascending order, and the reason that the store
+        /// gave.
         refused: Vec<(usize, String)>,
     },
 
@@ -188,7 +189,7 @@ pub enum SinkError {
     /// stored records of other chains.
     #[error("the store has another record in the place of one that is offered: {stored}")]
     Conflict {
-        /// Index of the record in the batch.
+        /// Index of the record in the batch, counted from 0.
         index: usize,
         /// The hash of the record that the store has.
         stored: Digest,
@@ -201,7 +202,7 @@ pub enum SinkError {
     /// other chains.
     #[error("{reason}")]
     Chain {
-        /// Index of the record in the batch.
+        /// Index of the record in the batch, counted from 0.
         index: usize,
         /// What is wrong, and where.
         reason: String,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing_audit::{AuditLog, Error, Severity};
 use tracing_audit_test::{capture, capture_with};
 
-/// Of the application.
+/// Part of the application.
 fn log_in(actor: &str, password: &str) -> bool {
     let is_right = password == "correct horse";
     let action = if is_right { "auth.success" } else { "auth.failure" };
@@ -13,7 +13,7 @@ fn log_in(actor: &str, password: &str) -> bool {
     is_right
 }
 
-/// Of the application too: what cannot be recorded is not done.
+/// Part of the application: refuses what cannot be recorded.
 fn export_key(audit: &AuditLog, actor: &str) -> Result<&'static str, Error> {
     audit.confirm(|| tracing::info!(target: "audit", action = "key.export", actor, outcome = "attempted"))?;
     Ok("the key")

@@ -80,7 +80,7 @@ impl Ledger {
             // Not acknowledged, because the lock is lost: another process may already continue this
             // chain.
             Ok(()) if matches!(live.tampering(), Ok(None)) => self.live = Some(live),
-            Ok(()) => self.end_segment(&live, Cause::Replaced, "another program changed the file"),
+            Ok(()) => self.end_segment(&live, Cause::Replaced, "somebody else changed the file"),
         }
     }
 

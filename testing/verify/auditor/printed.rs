@@ -13,14 +13,14 @@ fn an_unconfirmed_record_is_read_strictly_and_reported() {
     with(r#""reason":"timeout","records":[[3,3],[1,2]]"#).is(
         INTACT,
         &[
-            "    unsure 3 records: somebody was told, not confirmed\n",
-            "unconfirmed: chain 000: record 5: whoever waited for records 3, 1 to 2 was told that they are not confirmed \
-             (timeout)",
+            "    unsure 3 records: a caller got an error, so the actions may have been refused\n",
+            "unconfirmed: chain 000: record 5: these records are durable although a caller was told that they are not confirmed \
+             (timeout): 3, 1 to 2",
         ],
     );
     let id = "0123456789abcdef".repeat(2);
     let moved = format!(r#""reason":"stalled","records":[[17,19]],"chain":"003","id":"{id}""#);
-    with(&moved).is(INTACT, &[&format!("records 17 to 19 of chain 003 with id {id} was told")]);
+    with(&moved).is(INTACT, &[&format!("(stalled): 17 to 19 of chain 003 with id {id}")]);
     with(r#""reason":"x","records":[],"more":1"#).is(INTACT, &[]);
     for object in [
         r#""records":[[3,3]]"#,
@@ -37,7 +37,8 @@ fn an_unconfirmed_record_is_read_strictly_and_reported() {
         r#""reason":"timeout","records":[[3,3]],"chain":"003""#,
         r#""reason":"timeout","records":[[3,3]],"chain":"003","id":"0""#,
     ] {
-        with(object).is(DAMAGED, &["the line is no record: the object named like its kind cannot be read"]);
+        with(object)
+            .is(DAMAGED, &["the line is not a record: the object named like its kind cannot be read"]);
     }
 }
 
@@ -70,11 +71,11 @@ fn heads_are_given_as_arguments_and_in_files() {
     ] {
         let (code, printed) = kept(&format!("{good}\n{bad}"));
         assert!(
-            code == NO_VERDICT && printed.contains("line 2 of ") && printed.contains("is no head"),
+            code == NO_VERDICT && printed.contains("line 2 of ") && printed.contains("is not a head"),
             "{bad}: {printed}"
         );
         let (code, printed) = on_disk.ask(&[bad]);
-        assert!(code == NO_VERDICT && printed.contains("is no head"), "{bad}: {printed}");
+        assert!(code == NO_VERDICT && printed.contains("is not a head"), "{bad}: {printed}");
     }
     assert_eq!(on_disk.ask(&["--heads", "/nowhere"]).0, NO_VERDICT);
     assert_eq!(on_disk.ask(&["--head-of-all"]).0, NO_VERDICT);
@@ -113,7 +114,7 @@ fn a_report_shows_what_the_log_contains() {
             "  chain    000: 10 records in 1 segment, closed\n",
             &format!("    head   {}\n", chain.head()),
             "    runs   2, 1 of them ended without close before another\n",
-            "    mended 1 recovery record\n",
+            "    recov. 1 recovery record\n",
             "gap: chain 000: record 5: 8000 critical and 183949 routine events were not recorded (queue_full)",
             "unclosed: chain 000: the run before record 8 ended without `close`",
             "recovery: chain 000: record 9: the chain was continued after a recovery (unclosed)",
@@ -150,7 +151,7 @@ fn at_most_twenty_findings_of_a_kind_are_printed() {
     );
     let malformed = "malformed: chain 000, segment 1, line 4 (byte ";
     assert!(
-        printed.contains(malformed) && printed.contains("the line is no record: it does not begin"),
+        printed.contains(malformed) && printed.contains("the line is not a record: it does not begin"),
         "{printed}"
     );
     // Far beyond what is kept.
@@ -172,7 +173,7 @@ fn a_large_log_is_checked_in_chunks() {
     log.edit(0, 1, |lines| lines[2_500][1_000] ^= 1);
     log.edit(0, 1, |lines| drop(lines.remove(1_500)));
     log.edit(0, 1, |lines| lines[700] = [vec![b'y'; 3 * 1024 * 1024], b"\n".to_vec()].concat());
-    let too_long = "the line is no record: it is longer than 60 KiB (3145729 bytes)";
+    let too_long = "the line is not a record: it is longer than 60 KiB (3145729 bytes)";
     OnDisk::of(&log).is(
         DAMAGED,
         &[

@@ -54,7 +54,7 @@ fn event(hit: &Hit) -> Json {
     let outcome = match Outcome::of(hit) {
         Outcome::Success => "success",
         Outcome::Failure => "failure",
-        Outcome::Other(_) | Outcome::Unsaid | Outcome::Unconfirmed => "unknown",
+        Outcome::Other(_) | Outcome::Missing | Outcome::Unconfirmed => "unknown",
     };
     let mut event = Map::new();
     event.insert("kind".to_owned(), "event".into());

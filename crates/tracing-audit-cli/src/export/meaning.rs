@@ -12,7 +12,7 @@ pub(crate) enum Outcome<'a> {
     /// A word that is neither.
     Other(&'a str),
     /// The record has no outcome.
-    Unsaid,
+    Missing,
     /// A caller got an error for the record, so the action may have been refused.
     Unconfirmed,
 }
@@ -23,7 +23,7 @@ impl<'a> Outcome<'a> {
         if hit.is_unconfirmed {
             return Self::Unconfirmed;
         }
-        hit.record.outcome().map_or(Self::Unsaid, Self::of_word)
+        hit.record.outcome().map_or(Self::Missing, Self::of_word)
     }
 
     /// Classifies a word, in upper or lower case.

@@ -148,7 +148,7 @@ fn status(hit: &Hit) -> (u32, String, Option<String>) {
         Outcome::Success => (1, "Success".to_owned(), reason),
         Outcome::Failure => (2, "Failure".to_owned(), reason),
         Outcome::Other(word) => (99, word.to_owned(), reason),
-        Outcome::Unsaid => (0, UNKNOWN.to_owned(), reason),
+        Outcome::Missing => (0, UNKNOWN.to_owned(), reason),
         Outcome::Unconfirmed => {
             let recorded = record.outcome().unwrap_or("none");
             let detail = format!(

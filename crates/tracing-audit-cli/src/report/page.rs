@@ -71,7 +71,10 @@ fn head(data: &PageData<'_>) -> Markup {
         _ => ("bad", "Damaged", "Records that had been durable are altered or missing."),
     };
     let known = match data.heads_given {
-        [] => "No head kept elsewhere was given, so a cut end or a log that was rewritten from its first record cannot be seen.".to_owned(),
+        [] => {
+            "No head kept elsewhere was given, so a truncated or completely rewritten log cannot be detected."
+                .to_owned()
+        }
         heads => format!("Compared with {} kept elsewhere.", plural(heads.len() as u64, "head")),
     };
     html! {
@@ -143,7 +146,7 @@ fn heads(data: &PageData<'_>) -> Markup {
             @if heads.is_empty() { p class="aside" { "No chain has a durable record." } }
             @else { pre { @for head in heads { (head) "\n" } } }
             @if !data.report.is_intact() {
-                p class="aside" { "This log is not intact: these heads are only what there is." }
+                p class="aside" { "This log is not intact: these are the heads that it still has. Do not let them replace kept ones." }
             }
         }
     }
@@ -208,7 +211,7 @@ fn timeline(data: &PageData<'_>) -> Markup {
                         li { i class="gap" {} "events lost" } li { i class="recovery" {} "recovery" } li { i class="finding" {} "finding" }
                     }
                     @if data.tally.without_time > 0 {
-                        p class="aside" { (plural(data.tally.without_time, "finding")) " without a place in time." }
+                        p class="aside" { (plural(data.tally.without_time, "finding")) " cannot be placed on the timeline." }
                     }
                 }
                 p class="aside" { "Times are those of the clocks of the machines that wrote the log. The order of records is that of their numbers." }
@@ -225,7 +228,7 @@ fn counts(data: &PageData<'_>) -> Markup {
             h2 { "Who did what" }
             @if tally.bad_lines > 0 || tally.missing > 0 {
                 p class="aside" {
-                    "Counted is what could be read: " (plural(tally.bad_lines, "line")) " without a record and " (plural(tally.missing, "missing record")) " are not in these tables."
+                    "Only what could be read is counted: " (plural(tally.bad_lines, "line")) " without a record and " (plural(tally.missing, "missing record")) " are not in these tables."
                 }
             }
             div class="cards" {

@@ -74,7 +74,7 @@ pub(crate) struct Verify {
     #[arg(long = "heads", value_name = "FILE")]
     head_files: Vec<PathBuf>,
 
-    /// Like `--heads`, then append the verified heads to the file, durably, unless the log is damaged. If the file does not
+    /// Like `--heads`, then append the verified heads to the file, durably, unless the result is FAIL. If the file does not
     /// exist, it is created, readable by its owner only. It must not be in the directory of the log.
     #[arg(long, value_name = "FILE")]
     append_heads: Option<PathBuf>,
@@ -288,11 +288,11 @@ impl Verify {
         Ok(Checked { report, kept, times, places, against })
     }
 
-    /// Appends the heads, unless the log is damaged.
+    /// Appends the heads, unless the result is FAIL.
     fn append(&self, checked: &Checked) -> Result<()> {
         let Some(file) = &self.append_heads else { return Ok(()) };
         if checked.exit_code() == 1 {
-            print_stderr(&format!("no head was appended to {}, since the log is damaged", file.display()));
+            print_stderr(&format!("no head was appended to {}, since the result is FAIL", file.display()));
             return Ok(());
         }
         // Read the file again: another process may have appended the same heads meanwhile.

@@ -145,7 +145,7 @@ fn the_logs_of_a_fleet_are_collected_and_checked_against_their_hosts() {
     let (code, printed, _) = fleet.place.run("collect status fleet --json");
     assert!(code == 0 && printed.starts_with("{\"format\":1,"), "{printed}");
     let (code, printed, _) = fleet.place.run("collect status fleet --max-age 0");
-    assert!(code == 3 && printed.contains("does not run"), "{printed}");
+    assert!(code == 3 && printed.contains("is not running"), "{printed}");
     // An expected log that never arrived.
     fs::write(fleet.place.path("hosts"), "# all of them\nweb/n1\nweb/n2.example # the other\nweb/n3\n")
         .unwrap();

@@ -61,7 +61,7 @@ impl Drop for Server {
 }
 
 /// Only `ci/services` requires the server.
-#[expect(clippy::print_stderr, reason = "who runs the tests shall see it")]
+#[expect(clippy::print_stderr, reason = "whoever runs the tests must see it")]
 fn skip(test: &str) {
     eprintln!("SKIPPED {test}: there is no NATS server");
     if let Some(list) = std::env::var_os("AUDIT_SKIPPED") {

@@ -19,7 +19,7 @@ const MAX_RANGES: usize = 100;
 pub struct CollectedChain {
     /// The service that writes it.
     pub service: String,
-    /// The host that it runs on.
+    /// The host that it comes from.
     pub host: String,
     /// The id of the chain.
     pub chain_id: String,

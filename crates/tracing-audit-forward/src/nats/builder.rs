@@ -68,8 +68,8 @@ impl NatsBuilder {
         self
     }
 
-    /// Sets how long connecting to one server may take. Connecting to several takes at most this long for
-    /// each, plus 5 seconds. Default: 10 seconds.
+    /// Sets how long connecting to one server may take. Connecting as a whole takes at most this long
+    /// for each server of the URL, plus 5 seconds. Default: 10 seconds.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.bounds.connect = timeout;
         self

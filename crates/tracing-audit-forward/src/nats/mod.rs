@@ -37,8 +37,8 @@ use crate::{
 /// byte. A batch is published as one atomic batch if the stream allows that (server 2.12 and later), else one
 /// message after another in each chain.
 ///
-/// Every message names the message of its subject that it must follow. So messages of two senders never
-/// interleave, and a message published twice is stored once, however late. After a doubtful answer, the
+/// The first message of each chain in an atomic batch, and every message that is published singly, names the
+/// message of its subject that it must follow. So messages of two senders never interleave, and a message published twice is stored once, however late. After a doubtful answer, the
 /// leader of the stream is asked for the last message of the subject.
 ///
 /// A stream that may lose what it acknowledged is refused, unless that is [allowed](NatsBuilder::allow). What

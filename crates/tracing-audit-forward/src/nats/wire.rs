@@ -93,8 +93,8 @@ impl Prefix {
 }
 
 /// Returns the id of a message. It includes a part of the hash, so that the duplicate window never hides
-/// another record. It includes a part of the subject, because ids are unique in the whole stream and a
-/// message of another host must not hide one of this host.
+/// another record. It includes a part of the subject, because the server compares ids across the
+/// whole stream, and a message of another host must not hide one of this host.
 pub(super) fn message_id(entry: &Entry, subject: &str) -> String {
     let hash = entry.record.hash().to_string();
     let digest: [u8; 32] = Sha256::digest(subject).into();

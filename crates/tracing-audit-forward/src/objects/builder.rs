@@ -179,7 +179,7 @@ impl ObjectsBuilder {
         if let Some(endpoint) = &endpoint {
             if is_plain && !bucket.allows_http && !is_on_this_machine(endpoint) {
                 let reason =
-                    "the endpoint is reached without TLS: use https://, or say allow-http=on in the URL";
+                    "the endpoint is reached without TLS: use https://, or put allow-http=on into the URL";
                 return Err(setup(reason.to_owned()));
             }
             // `object_store` prefers one of the two, whatever their sources.

@@ -50,8 +50,8 @@ impl PostgresBuilder {
         self
     }
 
-    /// Sets how long connecting to one host may take. Connecting to several hosts, with encryption and
-    /// authentication, takes at most this long for each host, plus 5 seconds. Default: 10 seconds.
+    /// Sets how long connecting to one host may take. Connecting as a whole, with encryption and
+    /// authentication, takes at most this long for each host of the URL, plus 5 seconds. Default: 10 seconds.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.bounds.connect = timeout;
         self

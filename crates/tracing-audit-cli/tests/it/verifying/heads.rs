@@ -110,7 +110,7 @@ fn verify_checks_the_kept_heads_and_appends_the_new_ones() {
     }
     let (code, text, said) = scene.run(&daily);
     assert!(code == 1 && text.starts_with("FAIL: "), "{text}");
-    assert_eq!(said, "no head was appended to kept, since the log is damaged\n");
+    assert_eq!(said, "no head was appended to kept, since the result is FAIL\n");
     assert_eq!(fs::read_to_string(scene.path("kept")).unwrap(), kept);
 }
 

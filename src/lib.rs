@@ -54,7 +54,7 @@
 //! record holds their number. No wait is longer than [`Builder::wait_bound`]; dropping the last handle can take
 //! 100 ms more. The layer does not panic, emits no events, and does not change what other layers see.
 //!
-//! [`docs::durability`] lists the assumptions behind these guarantees, [`docs::format`](docs::format) specifies the
+//! [`docs::durability`] lists the assumptions behind these guarantees, [`docs::format`] specifies the
 //! files, and [`docs::operations`] is for operators.
 //!
 //! # What is not guaranteed

@@ -369,7 +369,7 @@ def ship(command, workdir):
             fail(f"the kills of rsyslogd lost {by_rsyslogd} lines")
         if not by_receiver:
             fail("the kill of the receiver lost nothing, so agents.md is wrong about TCP")
-        print(f"   lost by the kill of the receiver, which TCP does not tell: {by_receiver} lines; they are sent again")
+        print(f"   lost by the kill of the receiver, which TCP does not report: {by_receiver} lines; they are sent again")
         # As agents.md recommends in this case.
         run.send_again()
         run.wait_for_all(30)
@@ -416,7 +416,7 @@ def odd_moments(run):
     run.start("rsyslogd")
     all_there("a file that was short at the kill")
 
-    # An orderly stop takes the lines in hand for sent; a kill does not.
+    # An orderly stop counts the lines that are being sent as sent; a kill does not.
     for how in (signal.SIGKILL, signal.SIGTERM):
         run.stop("receiver")
         chain.event(50_000)
@@ -454,7 +454,7 @@ def odd_moments(run):
     chain.close()
     all_there("files removed while rsyslogd ran")
     states = len(list(run.state.glob("imfile-state:*")))
-    print(f"   all there; {again} inodes came again; {states} positions for {len(list(run.log.glob('audit-*')))} files")
+    print(f"   all there; {again} inodes were reused; {states} positions for {len(list(run.log.glob('audit-*')))} files")
 
 
 def is_cut(run):

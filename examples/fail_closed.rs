@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{} {}", response.status, response.body);
     assert_eq!(response.status, 503);
 
-    // An event outside `confirm` is not lost silently either.
+    // A `confirm` without an audit event is an error too: it has nothing to prove. The event of key 8 is counted as lost.
     assert!(matches!(audit.confirm(|| {}), Err(Error::NothingToConfirm { .. })));
     println!("events that were not recorded: {}", audit.stats().lost_total());
     Ok(())

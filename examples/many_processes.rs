@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let dir = tempfile::tempdir_in(".")?;
     let path = dir.path().join("log");
-    // The parent opens first, so that the children find the directory and chain 000 taken.
+    // The parent opens first, so the directory exists and chain 000 is taken when the children start.
     let audit = AuditLog::builder(&path).service("parent").open()?;
     let children: Result<Vec<_>, _> =
         (0..PROCESSES).map(|_| Command::new(std::env::current_exe()?).arg(&path).spawn()).collect();

@@ -28,7 +28,7 @@ fn exposition(stats: &Stats) -> String {
     let mut lines = Vec::new();
     let mut metrics = Stats::METRICS.iter().peekable();
     stats.for_each(|name, labels, value| {
-        // The values of a metric follow each other, in the order of the list: its head stands before the first.
+        // for_each passes the values of a metric together and in the order of METRICS: HELP and TYPE precede the first.
         if let Some(Metric { name, kind, help, .. }) = metrics.next_if(|metric| metric.name == name) {
             lines.push(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
         }

@@ -19,7 +19,7 @@ use tracing_audit::{AuditLog, read, verify};
 use tracing_subscriber::prelude::*;
 
 /// Who is behind which pseudonym. A table of the application's database will do as well; it must not be in the log's
-/// directory, nor in backups that are kept for longer than a person may be known.
+/// directory, nor in backups that are kept for longer than a person may be identifiable.
 struct Pseudonyms {
     path: PathBuf,
     known: BTreeMap<String, String>,
@@ -33,7 +33,7 @@ impl Pseudonyms {
         Ok(Self { path: path.to_owned(), known })
     }
 
-    /// The pseudonym of a person, a new one at first. It is on disk before it is used.
+    /// Returns the pseudonym of a person; assigns one at first use. It is on disk before it is used.
     fn of(&mut self, person: &str) -> io::Result<String> {
         if let Some(pseudonym) = self.known.get(person) {
             return Ok(pseudonym.clone());
@@ -46,19 +46,21 @@ impl Pseudonyms {
         Ok(pseudonym)
     }
 
-    /// Erases a person. What the log has of them stays, and says no more who it was.
+    /// Erases a person. The log keeps their records, but no longer shows who it was.
     fn forget(&mut self, person: &str) -> io::Result<()> {
         self.known.remove(person);
         self.save()
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the table is no segment, and is written anew as a whole")]
+    #[expect(clippy::disallowed_methods, reason = "the table is not a segment, and is rewritten as a whole")]
     fn save(&self) -> io::Result<()> {
         let lines = self.known.iter().map(|(person, pseudonym)| format!("{pseudonym} {person}\n"));
         let aside = self.path.with_extension("new");
         fs::write(&aside, lines.collect::<String>())?;
         fs::File::open(&aside)?.sync_all()?;
-        fs::rename(&aside, &self.path)
+        fs::rename(&aside, &self.path)?;
+        // Without this, a power cut can bring the old table back.
+        fs::File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
     }
 }
 

@@ -32,10 +32,10 @@ use tracing::Instrument;
 use tracing_audit::{AuditLog, ConfirmError, read};
 use tracing_subscriber::prelude::*;
 
-/// Lets a request be answered when everything that was recorded for it is durable.
+/// A layer that answers a request only when everything that was recorded for it is durable.
 ///
-/// Meanwhile no event holds the thread of the runtime for its sync, a dependency's `error!(target: "audit")` neither. What
-/// spawned tasks record, or the body of the response while it is sent, does not count.
+/// Until then no event blocks the runtime's thread for its sync, not even a dependency's `error!(target: "audit")`. Events
+/// of spawned tasks, and those emitted while the body of the response is sent, do not count.
 #[derive(Clone)]
 struct AnswerWhenDurable {
     audit: AuditLog,
@@ -70,16 +70,16 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        // The one that was asked whether it is ready.
+        // Call the service that reported readiness in `poll_ready`; its clone has not been asked (see `tower::Service`).
         let clone = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, clone);
         // The call is made inside, so that what it records before it returns a future counts as well.
         let answer = self.audit.confirm_future(async move { ready.call(request).await });
         Box::pin(async move {
             let confirmed = answer.await.map(|(response, _receipt)| response);
-            // A request that recorded nothing is answered, also while nothing can be recorded.
+            // A request that recorded nothing is answered, even while nothing can be recorded.
             confirmed.or_else(ConfirmError::allow_nothing).unwrap_or_else(|refused| {
-                // For the operator; it names paths.
+                // For the operator only: the error contains paths.
                 println!("refused: {refused}");
                 Ok((StatusCode::SERVICE_UNAVAILABLE, "cannot be recorded\n").into_response())
             })
@@ -87,7 +87,7 @@ where
     }
 }
 
-/// Whatever a handler records inside, the event has these from the span.
+/// Runs a request in a span, so that every event of its handlers has actor, session and request id.
 async fn audit_span(request: Request, next: Next) -> Response {
     let span = request_span(request.headers());
     // Not `span.enter()`: the guard would stay entered in this thread while other tasks run on it.
@@ -105,7 +105,7 @@ fn request_span(headers: &HeaderMap) -> tracing::Span {
 }
 
 async fn rename_account(Path(account): Path<u32>) -> &'static str {
-    // Only queued here. The answer waits for it, and there is none where it cannot be recorded.
+    // Only queued here. The answer waits until it is durable, and is 503 if it cannot be recorded.
     tracing::info!(target: "audit", action = "account.rename", resource = %format_args!("account/{account}"));
     "renamed\n"
 }

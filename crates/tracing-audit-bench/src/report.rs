@@ -44,7 +44,7 @@ pub(crate) const GROWTH: [Growth; 4] = [
         title: "Opening and verifying by segments",
         x: "segments",
         y: "ms",
-        note: "The same records, spread over more files. Opening lists the directory and reads the last file.",
+        note: "The same records, spread over more files. Opening lists the directory and reads what follows the noted head.",
     },
 ];
 

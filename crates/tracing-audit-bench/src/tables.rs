@@ -62,7 +62,7 @@ pub(crate) const TABLES: &[Table] = &[
     Table {
         measure: Measure::Cost,
         title: "The slowest call in a thousand",
-        note: "p99.9 of the same calls. With more threads than cores, it is mostly the scheduler's doing.",
+        note: "p99.9 of the same calls. With more threads than cores, it is mostly due to the scheduler.",
         unit: Unit::Nanoseconds,
         columns: &[
             ("burst, 1 thread", "burst.1.p999"),

@@ -28,7 +28,7 @@ use crate::{origin::OriginOptions, print, print_stderr, store};
 /// passed.
 ///
 /// Exit codes: 0 the store has everything; 1 records remain, because the store did not take them in time or refused them, or
-/// a chain was stopped or cannot be read.
+/// a chain was stopped or cannot be read; 2 the command failed.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Forward {
@@ -233,7 +233,10 @@ impl About {
             Self::GiveUp { named: Named { log, name }, records } => {
                 let given_up = give_up(&log, &name, &records)?;
                 print(&format!("{given_up} records were given up"));
-                anyhow::ensure!(given_up == records.len() as u64, "the others were not refused");
+                anyhow::ensure!(
+                    given_up == records.len() as u64,
+                    "the other records are not on the list of refused ones"
+                );
             }
             Self::Skip { named: Named { log, name }, record } => {
                 skip(&log, &name, record)?;
@@ -349,7 +352,7 @@ fn print_status(log: &PathBuf) -> Result<ExitCode> {
         print(&format!("{}: {state}, {} records refused", one.name, one.rejected));
         for chain in one.chains {
             let behind = match chain.lag_records {
-                Some(records) => format!("{records} durable records behind it"),
+                Some(records) => format!("{records} durable records after it"),
                 None => "the chain cannot be read".to_owned(),
             };
             print(&format!("  chain {:03}: {}; {behind}", chain.chain, reached(&chain)));
@@ -364,7 +367,7 @@ fn reached(chain: &ChainStatus) -> String {
     match chain.fate {
         Some(Fate::Acknowledged) => format!("the store has {last}"),
         Some(Fate::Refused) => format!("the store refused {last}, the last that was offered"),
-        Some(Fate::BeganBehind) => {
+        Some(Fate::BeganAfter) => {
             format!("forwarding began after {last}, and the store has acknowledged nothing since")
         }
         Some(Fate::Skipped) => {

@@ -159,7 +159,7 @@ impl Hold {
         };
         lift().with_context(|| {
             format!(
-                "the hold stays in place, although its release was recorded as {head}: cannot remove {}",
+                "the release was recorded as {head}, but the hold may still be in place: cannot remove {} durably",
                 file.display()
             )
         })?;

@@ -246,7 +246,7 @@ impl View<'_> {
 
 /// Returns the cause of an error, which is printed before it.
 fn cause_of(error: &Error) -> String {
-    std::error::Error::source(error).map_or_else(|| "cannot read on".to_owned(), ToString::to_string)
+    std::error::Error::source(error).map_or_else(|| "cannot continue reading".to_owned(), ToString::to_string)
 }
 
 fn is_one(ranges: &[(u64, u64)]) -> bool {

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use crate::sink::SinkError;
 
-/// Why forwarding could not begin or end.
+/// Why forwarding or collecting failed, or why a call about a forwarder did.
 ///
 /// A failure in between is not an error: the forwarder retries, and reports it in [`Stats`](crate::Stats) and
 /// notices.
@@ -99,8 +99,8 @@ pub enum Error {
         name: String,
     },
 
-    /// The store did not accept what was offered to it.
-    #[error("the store of {name} did not answer")]
+    /// The store could not be used while refused records were offered again.
+    #[error("cannot offer records to the store of {name}")]
     #[non_exhaustive]
     Store {
         /// The name of the forwarder.
@@ -145,7 +145,7 @@ pub enum Error {
         source: SinkError,
     },
 
-    /// The bound of [`close`](crate::Forwarder::close) has passed. The remaining records stay in the log, and
+    /// The bound of `drain` or `close` has passed. The remaining records stay in the log, and
     /// are forwarded when a forwarder of this name runs again.
     #[error("{remaining} records were not forwarded within {bound:?}; they stay in the log")]
     #[non_exhaustive]
@@ -156,7 +156,7 @@ pub enum Error {
         bound: Duration,
     },
 
-    /// The store has all durable records of the other chains. These chains are not being forwarded:
+    /// Some chains are not being forwarded; the store has all durable records of the others.
     /// [`Stats::stopped`](crate::Stats::stopped) and [`Stats::unreadable`](crate::Stats::unreadable) hold the
     /// reasons.
     #[error(

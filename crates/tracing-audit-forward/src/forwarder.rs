@@ -208,8 +208,8 @@ impl Forwarder {
         lag::measure(&self.dir, &known, &ids, head).records
     }
 
-    /// Forwards what is durable now, within the bound, and ends. A store that hangs does not delay the caller
-    /// any longer.
+    /// Forwards what is durable now, within the bound, and ends. A store that hangs delays the caller by at
+    /// most 500 ms more.
     ///
     /// # Errors
     ///
@@ -246,6 +246,8 @@ const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// The state shared by a forwarder and its thread.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
+    /// Held only to read or change fields, never during I/O, a call of the sink or a notice: the application
+    /// takes it in `Forwarder::stats`, and the log's own thread in `Wakeup::wake`.
     state: Mutex<Inner>,
     pub(crate) changed: Condvar,
 }

@@ -49,7 +49,7 @@ pub fn copy_checker(dir: impl AsRef<Path>, name: &str) -> Result<CopyChecker, Er
     let mut checker = CopyChecker::new();
     for (id, chain) in files.read()?.chains {
         if let Some(from) = chain.skipped.or(chain.from) {
-            checker.begins_behind(&id, from.seq());
+            checker.begins_after(&id, from.seq());
         }
     }
     for refusal in files.refusals()? {
@@ -59,7 +59,7 @@ pub fn copy_checker(dir: impl AsRef<Path>, name: &str) -> Result<CopyChecker, Er
 }
 
 /// Gives up these refused records: they stay missing in the store, and retention no longer waits for them.
-/// Verification of the copy still lists them as missing.
+/// Verification of the copy still lists them as missing. Returns how many of them were on the list.
 ///
 /// # Errors
 ///
@@ -75,8 +75,8 @@ pub fn give_up(dir: impl AsRef<Path>, name: &str, records: &[Head]) -> Result<u6
 ///
 /// # Errors
 ///
-/// As [`give_up`], [`Error::Log`] if a record cannot be read, and [`Error::Store`] if the store does not
-/// answer.
+/// As [`give_up`], [`Error::Log`] if a record cannot be read, and [`Error::Store`] if the store cannot be
+/// used: the records that it accepted before are off the list.
 pub fn offer_again(dir: impl AsRef<Path>, name: &str, sink: &mut dyn Sink) -> Result<u64, Error> {
     let dir = dir.as_ref();
     let files = Files::new(dir, name)?;

@@ -7,16 +7,18 @@ use tracing_audit::{Digest, Record};
 /// A store that receives a copy of a log.
 ///
 /// All calls come from one thread, one at a time. A call may block for as long as its own timeouts allow; it
-/// delays this sink only. Each call that fails is repeated later, so a sink reconnects by itself. A panic
-/// ends the forwarder for good ([`State::Closed`](crate::State::Closed)).
+/// delays this sink only. A call that fails with [`SinkError::Unavailable`] or [`SinkError::Setup`] is
+/// repeated later, so a sink reconnects by itself. A panic ends the forwarder for good
+/// ([`State::Closed`](crate::State::Closed)).
 ///
 /// A sink must not emit audit events into the log that it receives: each would be offered to it.
 pub trait Sink: Send {
     /// Returns the last record that the store has of each of these chains; chains of which it has nothing are
     /// omitted. `None` if the store cannot be asked: then the forwarder has to rely on its own position.
     ///
-    /// Called when forwarding begins, after each call that failed, when a program drains, and once a minute
-    /// or as often as [`pace`](Self::pace) says; every 5 seconds while a chain is left out.
+    /// Called when forwarding begins, after a call failed with `Unavailable` or `Setup`, when a program drains,
+    /// and once a minute or as often as [`pace`](Self::pace) says. While a chain is left out: every 5 seconds,
+    /// or after [`Pace::linger`] if that is longer.
     ///
     /// # Errors
     ///
@@ -31,7 +33,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     ///
-    /// [`SinkError`] tells which records were not stored, and how the forwarder continues.
+    /// [`SinkError`] states which records were not stored, and how the forwarder continues.
     fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError>;
 
     /// Called when retention removed records before they could be offered. What the store keeps of that is up
@@ -52,7 +54,7 @@ pub trait Sink: Send {
         let _: &BTreeMap<Arc<str>, String> = chains;
     }
 
-    /// Called once the store has everything again, after a call had failed.
+    /// Called after a failure, once the store acknowledges records again or is found to have all durable ones.
     fn healed(&mut self) {}
 
     /// Returns how much the sink wants at once, and how often. Called when forwarding begins.
@@ -165,8 +167,8 @@ pub enum SinkError {
         reason: String,
     },
 
-    /// The store refuses the batch because of its content, and stored none of it. The forwarder divides the
-    /// batch until it finds the record.
+    /// The store refuses at least one record of the batch because of its content. The forwarder divides the batch
+    /// until it finds the record, and offers the others again, including those that the store has stored already.
     #[error("{reason}")]
     Refused {
         /// The reason that the store gave.

@@ -27,8 +27,8 @@ pub struct Stats {
     pub losses: u64,
     /// Chains that are not forwarded any more until somebody acts, with the reason, by number.
     pub stopped: BTreeMap<u16, String>,
-    /// Chains whose files cannot be read now, with the reason, by number. They are tried again every 5
-    /// seconds; the others continue.
+    /// Chains whose files cannot be read now, with the reason, by number. They are tried again when the
+    /// store is next asked; the others continue.
     pub unreadable: BTreeMap<u16, String>,
     /// Durable records that the store has not acknowledged, as last measured: up to a second ago, or before
     /// the current call of the sink or the current pause.
@@ -54,7 +54,8 @@ pub enum State {
     Connecting,
     /// Records are being forwarded, or the forwarder waits for more.
     Forwarding,
-    /// The store does not answer, or asks to be tried later.
+    /// The store does not answer, or asks to be tried later; or a file of the log or of the forwarder cannot be
+    /// read or written.
     Unavailable,
     /// Somebody has to change something: credentials, a schema, a certificate.
     Setup,
@@ -160,7 +161,7 @@ pub enum NoticeKind {
     StoreLost,
     /// A chain is not forwarded any more until somebody acts.
     ChainStopped,
-    /// The store refused a record because of its content.
+    /// The store refused a record because of its content, or did not accept a gap.
     Rejected,
     /// Retention removed records before they could be offered.
     Missed,
@@ -169,7 +170,8 @@ pub enum NoticeKind {
 }
 
 impl NoticeKind {
-    /// Returns whether somebody has to act: the problem does not end by itself.
+    /// Returns whether somebody should look into it. Some of these problems end by themselves later, such as a
+    /// store that is behind, or a file that cannot be read for a while.
     #[must_use]
     pub const fn needs_action(self) -> bool {
         !matches!(self, Self::Waiting | Self::Unavailable | Self::Healed | Self::CaughtUp)

@@ -34,7 +34,7 @@ pub struct ChainStatus {
     /// The id of the chain. If the chain cannot be read, the id that the forwarder knows under its number;
     /// empty if it knows none or several.
     pub id: String,
-    /// The record after which forwarding continues, if any. [`fate`](Self::fate) tells whether the store has
+    /// The record after which forwarding continues, if any. [`fate`](Self::fate) states whether the store has
     /// it.
     pub last: Option<Head>,
     /// What became of [`last`](Self::last); `None` if there is none.
@@ -52,7 +52,7 @@ pub enum Fate {
     /// The store refused it.
     Refused,
     /// Forwarding began after it. Nothing of the chain has been acknowledged since.
-    BeganBehind,
+    BeganAfter,
     /// Forwarding was told to [continue after it](crate::skip). Nothing of the chain has been acknowledged
     /// since.
     Skipped,
@@ -131,7 +131,7 @@ impl Chain {
             if position.skipped == Some(last) {
                 Fate::Skipped
             } else if position.from == Some(last) {
-                Fate::BeganBehind
+                Fate::BeganAfter
             } else if refused.contains(&last) || position.given_up.contains(&last.seq()) {
                 Fate::Refused
             } else {

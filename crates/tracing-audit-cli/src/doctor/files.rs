@@ -103,7 +103,7 @@ fn check_locks(control: &Path, owner: u32, findings: &mut Findings) {
         check_access(&path, owner, findings);
         let is_lock = name.starts_with("chain-");
         if is_lock && fs::symlink_metadata(&path).is_ok_and(|data| data.mode() & 0o044 != 0) {
-            let found = format!("others may read {}, and can so hold the lock of the chain", path.display());
+            let found = format!("others may read {}, so they can hold the lock of the chain", path.display());
             findings.must(ACCESS, found, format!("chmod go= {}", quoted(&path)));
         }
     }

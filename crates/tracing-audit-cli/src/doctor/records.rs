@@ -66,7 +66,7 @@ pub(super) fn look(
     }
     // All chains without a finding share one line per check.
     for (check, found) in [
-        ("ends", "each run was closed, or its program is at work"),
+        ("ends", "each run was closed, or its program is running"),
         ("unsynced", "nothing waits for a sync for long"),
         ("clock", "the times of recent records do not go back"),
         ("losses", "no gaps in the recent records"),
@@ -143,7 +143,8 @@ impl Chain {
         let age = self.now.duration_since(last).unwrap_or_default();
         // Without a running program, silence is normal.
         if self.is_held == Some(true) && age > SILENCE {
-            let found = format!("chain {:03}: its program wrote nothing for {}", self.number, words(age));
+            let found =
+                format!("chain {:03}: its program has written nothing for {}", self.number, words(age));
             let remedy =
                 "check whether the program hangs, and `AuditLog::health`: it should write a mark each hour";
             findings.must("last record", found, remedy);

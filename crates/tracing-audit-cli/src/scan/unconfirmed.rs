@@ -59,7 +59,7 @@ impl UnconfirmedSet {
     pub(crate) fn said_by(record: &Record, ids: &HashMap<u16, String>) -> Self {
         let mut set = Self::default();
         let Some(Named { chain, is_other, id, ranges }) = named_by(record) else { return set };
-        // An earlier chain may have had this number, before the log was restarted from scratch. Only the id tells.
+        // An earlier chain may have had this number, before the log was restarted from scratch. Only the id distinguishes them.
         if !is_other || id == ids.get(&chain).map(String::as_str) {
             for (first, last) in ranges {
                 set.add(chain, first, last);

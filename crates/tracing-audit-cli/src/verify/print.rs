@@ -100,7 +100,7 @@ fn chain_text(text: &mut String, chain: &ChainReport, checked: &Checked) {
         line!(text, "    times    {} to {}", escape(&short(first)), escape(&short(last)));
     }
     if chain.provisional() > 0 {
-        line!(text, "    behind   {} not known to be durable", counted(chain.provisional(), "record"));
+        line!(text, "    pending  {} not known to be durable", counted(chain.provisional(), "record"));
     }
     let (critical, routine) = (chain.lost_critical(), chain.lost_routine());
     // Only what the chain itself counted: a killed process may have lost more.

@@ -47,13 +47,13 @@ fn a_log_is_forwarded_once_and_again() {
         (code, said.as_str()),
         (
             0,
-            "file: not running, 0 records refused\n  chain 000: the store has record 20; 0 durable records behind it\n"
+            "file: not running, 0 records refused\n  chain 000: the store has record 20; 0 durable records after it\n"
         )
     );
     assert_eq!(place.run("forward log --to file:now.jsonl --name now --from now --once").0, 0);
     assert_eq!(fs::read_to_string(place.path("now.jsonl")).unwrap(), "");
     let (_, said, _) = place.run("forward status log");
-    let now = "chain 000: forwarding began after record 20, and the store has acknowledged nothing since; 0 durable records behind it\n";
+    let now = "chain 000: forwarding began after record 20, and the store has acknowledged nothing since; 0 durable records after it\n";
     assert!(said.ends_with(now), "{said}");
     assert_eq!(place.run("forward rejected log file"), (0, String::new(), String::new()));
 }
@@ -65,7 +65,7 @@ fn an_unreadable_chain_is_reported_and_stops_no_other_command() {
     assert_eq!(place.run("forward log --to file:copy.jsonl --once").0, 0);
     fs::create_dir(place.path("log/audit-001-00000001.jsonl")).unwrap();
     let (code, said, _) = place.run("forward status log");
-    let chains = "  chain 000: the store has record 13; 0 durable records behind it\n  chain 001: the store has nothing; the chain \
+    let chains = "  chain 000: the store has record 13; 0 durable records after it\n  chain 001: the store has nothing; the chain \
                   cannot be read\n";
     assert!(code == 0 && said.ends_with(chains), "{said}");
     let required = "required now: file\n".to_owned();
@@ -189,7 +189,7 @@ fn impossible_requests_are_refused_with_the_reason() {
         "{said}"
     );
     let (code, _, said) = place.run(&format!("forward give-up log file {head}"));
-    assert!(code == 2 && said.contains("the others were not refused"), "{said}");
+    assert!(code == 2 && said.contains("the other records are not on the list of refused ones"), "{said}");
 }
 
 #[test]

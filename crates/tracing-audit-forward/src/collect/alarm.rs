@@ -41,7 +41,7 @@ pub struct Alarm {
 pub enum AlarmKind {
     /// Two records arrived under one number: the log was restored, cloned or rewritten.
     Forked,
-    /// A line does not match its hash, or does not link to the one before.
+    /// A line does not fit into its chain, or the copy of a chain is damaged or lacks a record that arrived again.
     Altered,
     /// The forwarder of a log does not forward a chain: the log was truncated or rewound, is damaged, or
     /// cannot be read.

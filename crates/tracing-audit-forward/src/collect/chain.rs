@@ -102,7 +102,8 @@ pub struct Fault {
 pub enum FaultKind {
     /// Two records under one number: the log was restored, cloned or rewritten.
     Forked,
-    /// A line that does not match its hash, or does not link to the one before.
+    /// A line that was not appended: it does not match its hash, does not link to the one before, or belongs to
+    /// another chain or segment. Or the copy is damaged, or lacks a record that arrived late or again.
     Altered,
 }
 

@@ -564,8 +564,8 @@ fn key_of(chain: &CollectedChain) -> (&str, &str, Option<u16>, &str) {
     (&chain.service, &chain.host, chain.chain, &chain.chain_id)
 }
 
-/// Clears the alarms that stay, of one chain or of all, once somebody has looked: faults and missing records.
-/// Returns how many chains had any.
+/// Clears the alarms that do not end by themselves: faults and missing records, of one chain, or of all with
+/// `None`. Returns how many chains had any.
 ///
 /// # Errors
 ///

@@ -100,6 +100,8 @@ impl Directory {
             // Durable before the cut below: these lines exist nowhere else.
             replace(&free, &rest, true).map_err(|error| Error::io("write", aside)(error))?;
         }
+        // Not synced: if a crash undoes the cut, the next start cuts again, and lines appended later are synced
+        // with the length.
         #[expect(clippy::disallowed_methods, reason = "it is a copy")]
         file.set_len(chain.bytes).map_err(failed)
     }

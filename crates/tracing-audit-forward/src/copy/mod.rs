@@ -106,7 +106,7 @@ impl CopyChecker {
     }
 
     /// Sets the record after which forwarding of a chain began, so that the copy has none before.
-    pub fn begins_behind(&mut self, chain_id: &str, seq: u64) {
+    pub fn begins_after(&mut self, chain_id: &str, seq: u64) {
         self.chain(chain_id).begin = Some(seq);
     }
 
@@ -489,10 +489,10 @@ mod tests {
     #[test]
     fn forwarding_may_begin_in_the_middle() {
         let mut checker = CopyChecker::new();
-        checker.begins_behind(ID, 4);
+        checker.begins_after(ID, 4);
         check(checker, &chain(9)[4..], &[]);
         let mut checker = CopyChecker::new();
-        checker.begins_behind(ID, 4);
+        checker.begins_after(ID, 4);
         check(checker, &chain(9)[5..], &[(5, CopyFindingKind::Missing { through: 5 })]);
     }
 
@@ -513,7 +513,7 @@ mod tests {
         let check = |seq, lines: &[String], begin: Option<u64>, expected: Option<Option<u64>>| {
             let mut checker = CopyChecker::new();
             if let Some(begin) = begin {
-                checker.begins_behind(ID, begin);
+                checker.begins_after(ID, begin);
             }
             for at in [seq - 1, seq, 1] {
                 let (other, line) = witness(at);
@@ -571,7 +571,7 @@ mod tests {
         let good = chain(9);
         let begun = |heads: &[Head]| {
             let mut checker = expecting(heads);
-            checker.begins_behind(ID, 4);
+            checker.begins_after(ID, 4);
             report(checker, &good[4..])
         };
         let (gone, last_gone) = (head(&good[1], &good[1]), head(&good[3], &good[3]));

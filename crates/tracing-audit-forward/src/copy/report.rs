@@ -133,8 +133,8 @@ pub struct CopyHole {
 pub enum HoleReason {
     /// The forwarder reported a gap: retention removed the records before they could be copied.
     Gap,
-    /// A later record says that retention had removed the records. Somebody who deletes them from the copy
-    /// afterwards can hide behind it.
+    /// A later record states that retention had removed the records. This also explains records that somebody deletes
+    /// from the copy afterwards, so such a deletion is not found.
     Pruned,
     /// The store refused the record.
     Rejected,
@@ -241,7 +241,7 @@ impl fmt::Display for CopyBehind {
         write!(f, "the record is witnessed by another chain and is not here: ")?;
         match self.last_seq {
             Some(last) => write!(f, "chain {:03} ends with {last}", self.chain)?,
-            None => write!(f, "nothing of chain {:03} is", self.chain)?,
+            None => write!(f, "no record of chain {:03} is here", self.chain)?,
         }
         f.write_str("; it is late, was not to be forwarded, or was removed: compare it with the log")
     }

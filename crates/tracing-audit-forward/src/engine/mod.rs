@@ -418,7 +418,7 @@ impl Engine {
         !reading.is_empty() && reading.is_all() && reading.waited() < self.pace.linger && nobody_drains()
     }
 
-    /// Tells the sink which chains are not being forwarded, if that has changed.
+    /// Reports to the sink which chains are not being forwarded, if that has changed.
     fn report_left_out(&mut self) {
         let of = |ids: &BTreeMap<u16, Arc<str>>, state: &Stats| {
             let whys = state.stopped.iter().chain(&state.unreadable);
@@ -536,8 +536,9 @@ impl Engine {
     /// Continues without a chain that cannot be read, and tries it again with the next connection.
     fn leave_out(&mut self, chain: u16, why: String) {
         self.no_longer_read(chain);
-        let message =
-            format!("chain {chain:03} is not forwarded for now: {why}; it is tried again every 5 s");
+        let message = format!(
+            "chain {chain:03} is not forwarded for now: {why}; it is tried again when the store is next asked"
+        );
         let known = self.unreadable.insert(chain, why.clone());
         if known.as_ref() != Some(&why) {
             self.notify(NoticeKind::Io, message);

@@ -38,8 +38,9 @@ use crate::{
 /// message after another in each chain.
 ///
 /// The first message of each chain in an atomic batch, and every message that is published singly, names the
-/// message of its subject that it must follow. So messages of two senders never interleave, and a message published twice is stored once, however late. After a doubtful answer, the
-/// leader of the stream is asked for the last message of the subject.
+/// message of its subject that it must follow. So messages of two senders never interleave, and a message
+/// published twice is stored once, however late. After a doubtful answer, the leader of the stream is asked for
+/// the last message of the subject.
 ///
 /// A stream that may lose what it acknowledged is refused, unless that is [allowed](NatsBuilder::allow). What
 /// an acknowledgement is worth also depends on the server: see docs/forwarding/nats.md, which also describes

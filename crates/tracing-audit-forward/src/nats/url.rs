@@ -94,7 +94,7 @@ impl FromStr for Target {
             authority.rsplit_once('@').map_or((None, authority), |(user, at)| (Some(user), at));
         let stream = percent_decoded(stream).ok_or_else(|| bad(BAD_PERCENT))?;
         if stream.is_empty() || stream.contains(|c: char| " .*>/\\".contains(c) || c.is_control()) {
-            return Err(bad("the name of the stream is empty, or has a character that such a name has not"));
+            return Err(bad("the name of the stream is empty, or has a character that is not allowed in it"));
         }
         let servers = hosts.split(',').map(|host| server(scheme, host)).collect::<Result<Vec<_>, _>>()?;
         let credentials = match user.map(|user| user.split_once(':').ok_or(user)) {
@@ -133,8 +133,8 @@ impl FromStr for Target {
         };
         if target.tls == Tls::AsTheServer && !others.is_tls_off && !target.servers.iter().all(is_here) {
             return Err(bad(
-                "to another machine everything would be sent for anybody to read; say tls:// instead of nats://, or \
-                 the parameter tls=off if that is meant",
+                "the connection to another machine would not be encrypted; use tls:// instead of nats://, or add tls=off \
+                 to allow that",
             ));
         }
         Ok(target)

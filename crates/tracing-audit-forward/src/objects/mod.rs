@@ -41,8 +41,9 @@ use crate::{
 /// Then a manifest is put, which lists all sealed segments with their checksums. Nothing is ever overwritten
 /// or deleted.
 ///
-/// The first call tests whether the server supports this, and refuses one that does not. Of two senders of
-/// one chain, such as a machine and its clone, the store lets only one put each part; the other is stopped.
+/// The first call tests whether the server supports this, and refuses one that does not. If two senders of one
+/// chain, such as a machine and its clone, have different records, the store accepts those of one of them, and the
+/// chain of the other is stopped.
 ///
 /// Each call waits no longer than its timeouts. Asking the store what it has costs two LIST requests for each
 /// chain: every 15 minutes while all is well, and after each failure. docs/forwarding/objects.md describes

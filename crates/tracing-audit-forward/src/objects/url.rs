@@ -40,7 +40,7 @@ impl Target {
         let location = if let Some(rest) = address.strip_prefix("s3://") {
             let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             if rest.contains('@') {
-                return Err(bad("credentials stand in the environment, not in the URL"));
+                return Err(bad("credentials belong in the environment, not in the URL"));
             }
             if name.is_empty() {
                 return Err(bad("it names no bucket"));
@@ -73,7 +73,7 @@ impl Target {
                 ("compress", _) => target.is_compressed = is_on(&value)?,
                 ("endpoint", Location::S3(_)) if value.contains('@') => {
                     return Err(bad(
-                        "an endpoint takes no user and password: they stand in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                        "an endpoint takes no user and password: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
                     ));
                 }
                 ("endpoint", Location::S3(bucket)) => bucket.endpoint = Some(value),

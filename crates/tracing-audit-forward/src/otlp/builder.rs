@@ -129,7 +129,7 @@ impl OtlpBuilder {
     /// Accepts any certificate. Anybody on the path can then read the records and the headers, and
     /// acknowledge records that no store has. For experiments only: use [`ca_file`](Self::ca_file) to trust
     /// your own authority. Each build with it gives a warning. Default: off.
-    pub fn danger_accept_any_certificate(mut self) -> Self {
+    pub fn dangerously_accept_any_certificate(mut self) -> Self {
         self.is_any_certificate_accepted = true;
         self
     }

@@ -149,7 +149,7 @@ impl Sink for Otlp {
         Ok(None)
     }
 
-    /// Sends one request. OTLP does not tell which records of a partial success were rejected, so that is
+    /// Sends one request. OTLP does not report which records of a partial success were rejected, so that is
     /// [`SinkError::Refused`] although the receiver accepted the others. They are sent again when the
     /// forwarder divides the batch, and the receiver then has them twice.
     fn offer(&mut self, batch: &[Entry]) -> Result<(), SinkError> {

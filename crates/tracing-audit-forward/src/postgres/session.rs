@@ -294,7 +294,7 @@ where
             }
             Some(Ok(_)) => {}
             Some(Err(error)) => {
-                let error = failure::of("go on with the connection", &error);
+                let error = failure::of("continue on the connection", &error);
                 *messages.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 return;
             }

@@ -139,7 +139,7 @@ fn status_distinguishes_what_the_store_has_from_where_forwarding_begins() {
         reached(name)
     };
     let head = emit();
-    assert_eq!(forward("now", StartAt::Now, &Store::default()), (Some(head), Fate::BeganBehind));
+    assert_eq!(forward("now", StartAt::Now, &Store::default()), (Some(head), Fate::BeganAfter));
     let refusing = Store::with(|_| Some(SinkError::Refused { reason: "no".to_owned() }));
     assert_eq!(forward("store", StartAt::Beginning, &refusing), (Some(head), Fate::Refused));
     let refused: Vec<Head> =

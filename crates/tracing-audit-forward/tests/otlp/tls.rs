@@ -81,7 +81,7 @@ fn any_certificate_is_accepted_only_on_request_and_with_a_warning() {
     let (say, said) = std::sync::mpsc::channel();
     let mut sink = tls
         .builder()
-        .danger_accept_any_certificate()
+        .dangerously_accept_any_certificate()
         .on_warning(move |warning| say.send(warning.to_owned()).unwrap())
         .build()
         .unwrap();

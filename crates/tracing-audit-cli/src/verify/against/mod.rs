@@ -170,7 +170,7 @@ impl<'a> Pair<'a> {
         if let Some(line) = &line {
             // Retention may have removed the beginning of the copy: its first record has nothing to link to.
             if let Some(seq) = line.seq.filter(|_| !self.has_begun) {
-                self.checker.begins_behind(&self.id, seq.saturating_sub(1));
+                self.checker.begins_after(&self.id, seq.saturating_sub(1));
             }
             self.has_begun = true;
             self.checker.line(&self.id, &line.bytes);

@@ -329,7 +329,7 @@ fn a_silent_writer_and_a_slow_disk_are_reported() {
     assert!(!look().contains("its program wrote nothing") && !look().contains("not known to be durable"));
     flock(&held, FlockOperation::LockExclusive).unwrap();
     let said = look();
-    assert!(said.contains("DO    last record   chain 000: its program wrote nothing for"), "{said}");
+    assert!(said.contains("DO    last record   chain 000: its program has written nothing for"), "{said}");
     assert!(
         said.contains("DO    unsynced      chain 000: ")
             && said.contains("records are not known to be durable"),

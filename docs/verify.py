@@ -1240,7 +1240,7 @@ EXIT_CODE = {"intact": 0, "damaged": 1, "unclean": 3}
 COULD_NOT_CHECK = 2
 NEVER_CHECKED = ("whether a chain was removed that no other chain witnessed and of which no head was given",
                  "who wrote the lines: well-formed lines appended by somebody else, a forged `prune` among them, look "
-                 "like the log's own (only signatures would tell)")
+                 "like the log's own (only signatures would show the difference)")
 
 
 def count(number, what=""):

@@ -14,8 +14,8 @@ use crate::error::Error;
 /// It borrows nothing, so it can be spawned, and it needs no particular runtime. The call itself starts the
 /// operation; the future only waits for it. Dropping the future ends the wait and nothing else.
 ///
-/// The wait bound is measured from the first poll. It needs a timer thread, which the first future of a log that is
-/// awaited starts. If the system refuses that thread, the waits of futures have no bound.
+/// The wait bound is measured from the first poll. A timer thread enforces it; the first future of a log to be awaited
+/// starts that thread. If the system refuses to start it, the waits of futures have no bound.
 ///
 /// The future holds a handle to the log. Dropping the last handle closes the log and blocks the thread for at
 /// most the wait bound plus 100 ms. On a runtime, end with [`close_async`](crate::AuditLog::close_async), or keep a handle

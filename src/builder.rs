@@ -301,7 +301,8 @@ impl Builder {
 
     /// Sets the longest time that an open log blocks a caller, from 1 ms to 1 h. Default: 5 s.
     ///
-    /// Dropping the last handle can take 100 ms more.
+    /// Dropping the last handle can take 100 ms more, and so can a call that prints to a standard error that no process
+    /// reads. With [`OnFailure::Abort`], the thread then waits at most as long again for the last attempt to write.
     pub fn wait_bound(mut self, bound: Duration) -> Self {
         self.plan.wait_bound = bound;
         self
@@ -331,8 +332,10 @@ impl Builder {
         self
     }
 
-    /// Sets whether the log prints a line to standard error when critical events are lost or the disk refuses them.
-    /// Default: on.
+    /// Sets whether the log prints a line to standard error when events are not recorded. Default: on.
+    ///
+    /// That is when critical events are lost or not confirmed, when the disk refuses events, and when events are
+    /// emitted after `close` or in a forked child. Lost routine events of an open log are reported as notices only.
     ///
     /// It prints at most one line a minute. Turn it off where standard error is a terminal interface, and use
     /// [`on_notice`](Self::on_notice) instead.
@@ -412,8 +415,8 @@ impl Builder {
     ///
     /// [`Error::Setting`] for a value out of range, [`Error::InsecureDirectory`] for a directory that is a
     /// symlink, belongs to another user or is writable by others, [`Error::NetworkFileSystem`],
-    /// [`Error::Locked`] with `exclusive`, [`Error::NoChain`], and [`Error::Io`] with the path for any
-    /// operation that the system refuses.
+    /// [`Error::Locked`] with `exclusive`, [`Error::NoChain`], [`Error::Thread`] if a thread could not be started, and
+    /// [`Error::Io`] with the path for any operation that the system refuses.
     pub fn open(self) -> Result<AuditLog, Error> {
         self.check()?;
         wiring::start(self.plan).map(AuditLog::of)

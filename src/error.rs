@@ -27,8 +27,8 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The system did not start the thread that writes the log.
-    #[error("cannot start the writer thread of the log {}", path.display())]
+    /// The system did not start a thread of the log: the writer's, or the one for `on_notice` or `on_head`.
+    #[error("cannot start a thread of the log {}", path.display())]
     #[non_exhaustive]
     Thread {
         /// The directory of the log.
@@ -58,11 +58,11 @@ pub enum Error {
         reason: NoChainReason,
     },
 
-    /// A setting of the builder has a value out of range.
-    #[error("the setting `{setting}` is out of range: {reason}")]
+    /// A setting of a builder or a reader has a value that is not allowed, alone or with the other settings.
+    #[error("the setting `{setting}` is not valid: {reason}")]
     #[non_exhaustive]
     Setting {
-        /// The name of the builder's method.
+        /// The name of the method that sets it.
         setting: &'static str,
         /// What is wrong with the value, or which values are allowed.
         reason: String,
@@ -144,7 +144,8 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The wait bound passed before everything was durable. The records may still become durable.
+    /// The wait bound passed before everything was durable, or the log was stalled and the call did not wait. The
+    /// records may still become durable.
     #[error(
         "the wait bound of {bound:?} passed while {} of the log {} could not be made durable; what is not durable is kept and \
          retried", counted(*not_durable, "record"), path.display()
@@ -156,7 +157,7 @@ pub enum Error {
         /// How many accepted events of the log were not durable, awaited or not. At least 1: if there was none, the wait
         /// was for a record of the log itself, as for `close` and `rotate`.
         not_durable: u64,
-        /// The bound that passed.
+        /// The wait bound.
         bound: Duration,
     },
 
@@ -247,7 +248,8 @@ impl Error {
         move |source| Self::Io { action, path: path.as_ref().to_owned(), source }
     }
 
-    /// Returns whether the wait bound passed. Nothing is lost then: the records are kept and may still become durable.
+    /// Returns whether a wait ended without a result, at the wait bound or because the log is stalled. Nothing is lost
+    /// then: the records are kept and may still become durable.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Unconfirmed { .. })
@@ -285,7 +287,9 @@ impl Error {
 #[non_exhaustive]
 pub enum NoChainReason {
     /// The log has as many chains as it can have, and each is in use or cannot be continued.
-    #[error("it already has {chains}; stop some of the processes that write to it")]
+    #[error(
+        "it has {chains} chains, the most that a log can have; stop some of the processes that write to it"
+    )]
     #[non_exhaustive]
     TooMany {
         /// The largest number of chains that a log can have.

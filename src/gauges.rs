@@ -52,7 +52,8 @@ impl Gauge {
     }
 }
 
-/// A state that the writer enters and leaves. Readers act on it, so what led to the state is visible too.
+/// A state. Acquire and release: a thread that sees a change also sees what was written before it, because threads act
+/// on the state.
 #[derive(Debug, Default)]
 pub(crate) struct Flag(AtomicBool);
 

@@ -51,17 +51,18 @@
 //! covers them has succeeded. The durable records are always a prefix of their chain. Nothing is
 //! acknowledged from a file whose sync failed: records that are not durable stay in memory and are
 //! written again to another file. Events that could not be recorded are counted, and a chained `gap`
-//! record holds their number. No wait is longer than [`Builder::wait_bound`]; dropping the last handle can take
-//! 100 ms more. The layer does not panic, emits no events, and does not change what other layers see.
+//! record holds their number. No wait for the disk is longer than [`Builder::wait_bound`]. Dropping the last handle can
+//! take 100 ms more, and so can a line to a standard error that no process reads. The layer does not panic and emits no
+//! events. It does not change what other layers see, except in the two cases that [`AuditFilter`] lists.
 //!
 //! [`docs::durability`] lists the assumptions behind these guarantees, [`docs::format`] specifies the
 //! files, and [`docs::operations`] is for operators.
 //!
 //! # What is not guaranteed
 //!
-//! The files are not protected by a key. Anyone who can rewrite all of them can recompute every hash,
-//! and cutting off their end leaves no trace in them. [`Report::not_checked`] lists what a verification
-//! could not check. Lines are not encrypted, and secrets are withheld by field name only.
+//! The files are not protected by a key. Anyone who can rewrite all of them can recompute every hash, or cut off the
+//! end of the log without a trace. [`Report::not_checked`] lists what a verification could not check. Lines are not
+//! encrypted, and secrets are withheld by field name only.
 
 #[cfg(windows)]
 compile_error!(

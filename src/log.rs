@@ -108,14 +108,14 @@ impl AuditLog {
     /// needs only `tracing`.
     ///
     /// The result is a handle like any other: it keeps the log open, so drop it when the work is done. If the
-    /// subscriber has layers of several logs, the log whose layer was added last is returned; of a `Vec` of
-    /// layers, the first.
+    /// subscriber has layers of several logs, the log whose layer was added last is returned. If those layers are
+    /// in one `Vec`, it is the log of the first.
     ///
     /// Returns `None`
     ///
     /// - if there is no subscriber, or it has no layer of a log;
     /// - if the last handle of the log was dropped, which closed it. A log that was closed while handles remain is
-    ///   returned, and `confirm` on it is an error, as it should be;
+    ///   returned, and `confirm` then returns an error;
     /// - if the layer is inside a `tracing_subscriber::reload::Layer`. Its events are recorded, but the layer
     ///   cannot be found there: pass the `AuditLog` on instead. Boxed and optional layers, layers in a `Vec`, and
     ///   filters around the layer, even reloadable ones, are no obstacle;

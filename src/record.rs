@@ -84,8 +84,8 @@ impl Record {
 
     /// Returns the record as a head, to store elsewhere.
     ///
-    /// Do not store the head of a [provisional](Self::is_provisional) record. A power cut may withdraw
-    /// the record, and an honest log would then be reported as damaged.
+    /// Do not store the head of a [provisional](Self::is_provisional) record. After a power cut, the log may continue
+    /// without the record, and an intact log would then be reported as damaged.
     #[must_use]
     pub fn head(&self) -> Head {
         self.head

@@ -10,14 +10,17 @@ use crate::{
 
 /// When records are synced to disk.
 ///
-/// In every mode, a queued record is written to the file within 10 ms, so that a killed process
-/// loses little. The mode sets when `fdatasync` runs.
+/// In every mode, a queued record is written to the file within 10 ms, or when the sync in progress ends. A killed
+/// process therefore loses little. The mode sets when `fdatasync` runs.
 ///
 /// | what can be lost | killed process | power cut |
 /// |---|---|---|
 /// | `Immediate` | no event whose macro returned | no event whose macro returned |
-/// | `Batched` | events queued in the last 10 ms | unsynced events: at most `size` records or `interval` |
-/// | `Hybrid` | routine events as in `Batched`; no critical event | routine events as in `Batched`; no critical event |
+/// | `Batched` | events not yet written | the last batch (`size` or `interval`), and what arrives during two syncs |
+/// | `Hybrid` | routine: as in `Batched`; no critical event whose macro returned | the same |
+///
+/// A macro also returns when the wait bound has passed, and at once while the log is failing or stalled. Its event can
+/// then still be lost. With `critical_immediate: false`, so can a critical event until its sync has ended.
 ///
 /// # Examples
 ///
@@ -156,8 +159,11 @@ impl Rotation {
     /// The default size limit of a segment: 256 MiB.
     pub(crate) const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 
-    /// Keeps one segment for the life of the log. Retention then never removes anything, and a copy always copies all
-    /// of it.
+    /// Begins no new segment because of time or size. One still begins after a failure, and by
+    /// [`AuditLog::rotate`](crate::AuditLog::rotate).
+    ///
+    /// Retention never removes the newest segment. So it normally removes nothing, and every copy has to include the
+    /// whole file.
     #[must_use]
     pub const fn never() -> Self {
         Self { period: None, max_bytes: u64::MAX }
@@ -412,8 +418,8 @@ impl FromStr for Retention {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum OnFull {
-    /// The emitting thread waits for room, at most for the wait bound. After that, the event is
-    /// lost: it is counted, and included in a `gap` record.
+    /// The emitting thread waits for room, at most for the wait bound, and not at all while the log is stalled. Then
+    /// the event is lost: it is counted, and included in a `gap` record.
     #[default]
     Block,
     /// The event is dropped at once, counted, and included in a `gap` record.

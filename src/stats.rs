@@ -11,14 +11,16 @@ use crate::{chain::Head, named::named, severity::Severity};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum LossReason {
-    /// The queue had no room, and none became free within the wait bound.
+    /// The queue had no room. None became free within the wait bound, or the event did not wait: the log was stalled,
+    /// or `on_full` is [`OnFull::DropRoutine`](crate::OnFull::DropRoutine).
     QueueFull,
     /// The disk refused the event until the log ended.
     IoFailure,
     /// Capturing the event panicked. A panic in a `Debug` or `Display` of the application loses only
     /// that field, which `truncated` lists as failed.
     Panic,
-    /// The event was emitted while an audit event was being captured, or by a thread of the log itself.
+    /// The event was emitted by code that runs while an audit event or the fields of a span are captured (a `Debug`,
+    /// `classify`, `enrich`), or by a thread of the log itself.
     Reentrant,
     /// A layer nearer to the registry vetoed the event after the audit layer had seen it.
     Vetoed,
@@ -54,7 +56,7 @@ pub struct Stats {
     pub durable: u64,
     /// Events that could not be recorded, by reason and severity; entries of zero are left out.
     pub lost: Vec<Loss>,
-    /// Waits that ended at the wait bound, or were not started because the log was stalled.
+    /// Waits that ended at the wait bound, or were not started because the log was stalled or failing.
     pub unconfirmed_waits: u64,
     /// Events in the queue, not yet written.
     pub queued_events: u64,
@@ -139,10 +141,11 @@ pub enum Health {
     Failing,
     /// A wait reached its bound, so no caller waits until a sync succeeds.
     Stalled,
-    /// The live segment was removed, replaced, truncated or written to by somebody else since the log was opened.
+    /// The live segment was changed by something other than the log since the log was opened: removed, replaced,
+    /// truncated, written to, given a second name, or its file was closed by this program.
     ///
-    /// Everything is recorded, in a new segment. But somebody has permission to change the log and uses it. The state
-    /// lasts until the log is opened again.
+    /// Everything is recorded, in a new segment. But somebody can change the log and does so, or the program closes
+    /// descriptors that are not its own. The state lasts until the log is opened again.
     Tampered,
     /// The part of the queue open to routine events is full.
     Overloaded,
@@ -214,7 +217,7 @@ impl Recovery {
 pub struct ChainRecovery {
     /// The number of the chain.
     pub chain: u16,
-    /// The head after which the chain continues, if it had any durable record.
+    /// The head after which the chain continues. `None` if it had no durable record, or was left alone.
     pub head: Option<Head>,
     /// Bytes of a torn tail, which are ignored from now on. They stay in the file.
     pub torn_bytes: u64,
@@ -268,7 +271,10 @@ impl fmt::Display for Notice {
     }
 }
 
-/// The kinds of [`Notice`]. A notice about the content of the log is also a `notice` record in it.
+/// The kinds of [`Notice`].
+///
+/// Most notices are also `notice` records in the log. Notices about outages, stalls, losses, vetoes and removals are
+/// not: in the log, `recovery`, `gap` and `prune` records have what these are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum NoticeKind {
@@ -317,14 +323,15 @@ pub enum NoticeKind {
     TimeJumped,
     /// The directory is on a file system that loses everything at a restart, or with its container.
     VolatileFileSystem,
-    /// The system has no boot id, so a restart is not detected. What could not be synced is then not retried after one.
+    /// The system has no boot id, so restarts are not detected. A chain whose last segment could not be synced is
+    /// therefore not tried again after a restart.
     BootIdMissing,
     /// Segments were removed by retention.
     Pruned,
     /// Retention could not remove a segment.
     RetentionFailed,
     /// Retention keeps segments that it would remove, because a forwarder does not report yet that its store has them.
-    /// Given once, until no segment waits any more.
+    /// Given once for each chain, and again only after none of its segments had to wait.
     RetentionWaits,
     /// A layer nearer to the registry vetoes audit events.
     Vetoed,

@@ -73,7 +73,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, ParseError> {
         ParseError::new(
             "size",
             text,
-            "bytes, or a number with `kB`, `MB`, `GB`, `KiB`, `MiB` or `GiB`: `256MiB`",
+            "bytes, or a number with `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB` or `TiB`: `256MiB`",
         )
     })
 }

@@ -6,11 +6,11 @@ use crate::named::named;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Every durable record is present and unaltered, and each chain ends with `close` or is
-    /// being written.
+    /// Every durable record that retention did not remove is present and unaltered, except as
+    /// [`Report::not_checked`](crate::Report::not_checked) states. Each chain ends with `close` or is being written.
     Intact,
-    /// Nothing durable is altered, but a chain ends without `close` or with a torn tail and no process holds it, or a
-    /// later version wrote it.
+    /// Nothing durable is altered. But a chain ends without `close` or with a torn tail, and no process is known to
+    /// hold it. Or a segment has a later format, which this version cannot judge.
     Unclean,
     /// Durable records are altered or missing.
     Damaged,

@@ -381,8 +381,8 @@ impl Obstacle {
                 "a `max_level_…` or `release_max_level_…` feature of `tracing` removes them from this build"
                     .to_owned()
             }
-            Self::MaxLevel(max) => format!("the highest level that any subscriber wants is {max}"),
-            Self::Callsite => "a filter in front of the layer never wants them".to_owned(),
+            Self::MaxLevel(max) => format!("no subscriber enables a level more verbose than {max}"),
+            Self::Callsite => "a filter in front of the layer disables their call sites".to_owned(),
             Self::Disabled => "a filter in front of the layer, or behind it, disables them".to_owned(),
             Self::PassedBy => "they are enabled, but this layer is not asked".to_owned(),
             Self::Reloaded => {

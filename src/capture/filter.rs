@@ -13,13 +13,20 @@ use crate::gauges::Flag;
 
 /// The per-layer filter in which [`AuditLog::layer`](crate::AuditLog::layer) wraps its layer.
 ///
-/// With it, the layer receives audit events whatever other layers want, and other layers receive nothing that they
-/// do not want.
+/// With it, the layer receives audit events whatever the filters of other layers decide, and does not affect what
+/// those layers receive.
 ///
 /// Per-layer filters keep their answer in a thread-local, which a nested `enabled!` or event overwrites
 /// ([tokio-rs/tracing#2704](https://github.com/tokio-rs/tracing/issues/2704)). A filter that decided there by the
 /// tag would lose audit events and pass others. So this filter decides only which callsites can be of interest, and
 /// the layer examines each event itself.
+///
+/// If other filters' answers were overwritten, they are asked again. Two cases cannot be repaired:
+///
+/// - Code in the fields of a span overwrites the answers about the span. Another layer can then miss the span, or
+///   receive one that it had refused.
+/// - A filter outside of this one had refused an event by its values (`Filter::event_enabled`) and is asked again. Its
+///   layer can then receive the event.
 pub struct AuditFilter {
     capture: Arc<Capture>,
     /// Whether its layer was added to a subscriber.

@@ -40,8 +40,8 @@ use crate::{
 /// The layer that turns audit events into records.
 ///
 /// [`AuditLog::layer`](crate::AuditLog::layer) returns it inside its own per-layer filter. Add it to a subscriber
-/// like any other layer. It never panics, never emits events, and never changes what other layers see. Dropping it
-/// does not close the log.
+/// like any other layer. It never panics and never emits events. It does not change what other layers see, except in
+/// the two cases that [`AuditFilter`](crate::AuditFilter) lists. Dropping it does not close the log.
 pub struct AuditLayer {
     capture: Arc<Capture>,
     subscriber: SubscriberRef,
@@ -255,7 +255,7 @@ impl AuditLayer {
         let mut scratch = Scratch::take();
         let plan: std::rc::Rc<Plan> = scratch.plans.of(self.capture.id, &self.capture.rules, metadata);
         if plan.has_inherited {
-            // An audit event from a `Debug` of a span's field is nested in no other event, but the buffers are in use.
+            // An audit event from a `Debug` of a span's field is counted as lost, like one from a field of an event.
             let capturing = Capturing::begin();
             scratch.values.clear();
             record(&mut Visitor { plan: &plan, values: &mut scratch.values });

@@ -12,7 +12,7 @@ use crate::{
     stats::LossReason,
 };
 
-/// 128 random bits, drawn with a chain's first segment: (`id`, `seq`) identifies a record for ever.
+/// 128 random bits, drawn with a chain's first segment: (`id`, `seq`) identifies a durable record permanently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ChainId(pub(crate) u128);
 

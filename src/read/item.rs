@@ -12,8 +12,8 @@ pub enum ReadItem {
     Record(Record),
 
     /// Records that belong here and are missing. Retention removed them before they were read, or their lines are no
-    /// longer records; [`verify`](crate::verify()) tells the two apart. If one of them declared earlier records void,
-    /// these are not withdrawn: [provisional](Record::is_provisional) records before a gap may be void.
+    /// longer records; [`verify`](crate::verify()) reports which. A missing line may have declared earlier records
+    /// void. No `Withdrawn` reports that, so [provisional](Record::is_provisional) records before a gap may be void.
     #[non_exhaustive]
     Gap {
         /// The number of the chain.
@@ -25,8 +25,8 @@ pub enum ReadItem {
     },
 
     /// All records of the chain that were returned before, from this sequence number on, are void: a new segment
-    /// begins with this number. They had been [provisional](Record::is_provisional). Most of them are returned again,
-    /// with other numbers or neighbours.
+    /// begins with this number. They had been [provisional](Record::is_provisional), or were a `close` at the end of
+    /// the log. Most of them are returned again, with other numbers or neighbours.
     #[non_exhaustive]
     Withdrawn {
         /// The number of the chain.

@@ -301,7 +301,7 @@ impl ReadItems {
     }
 
     /// Returns the chains read so far with their ids: 32 hexadecimal digits, drawn when the chain began. An id and a
-    /// sequence number identify a record for ever. A chain without a readable first line is left out.
+    /// sequence number identify a durable record permanently. A chain without a readable first line is left out.
     #[must_use]
     pub fn chains(&self) -> Vec<(u16, String)> {
         let chains = self.walks.iter();

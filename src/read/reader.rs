@@ -19,7 +19,7 @@ use crate::{
 
 /// Reads a log: all of it, its end, what follows a record, or for as long as it is written.
 ///
-/// The log is read in windows while it is iterated, so a log of any length takes little memory. The reader never
+/// The log is read in chunks while it is iterated, so a log of any length takes little memory. The reader never
 /// writes, takes no lock, and works while other processes write, rotate and prune.
 ///
 /// # Order
@@ -69,7 +69,7 @@ use crate::{
 ///         ReadItem::Gap { chain, first_seq, last_seq, .. } => {
 ///             eprintln!("records {first_seq} to {last_seq} of chain {chain} are gone");
 ///         }
-///         // Durable records are never withdrawn.
+///         // `Withdrawn`: with `durable_only`, this can only happen to a `close`.
 ///         _ => {}
 ///     }
 /// }
@@ -213,9 +213,10 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// [`Error::NoLog`] where there is no segment, [`Error::Io`] where one cannot be read, [`Error::NoSuchRecord`]
-    /// where the log does not have the record of [`after`](Self::after), [`Error::Parse`] for an invalid
-    /// [`chain`](Self::chain), [`Error::Setting`] for settings that cannot be combined.
+    /// [`Error::NoLog`] where there is no directory or, without [`follow`](Self::follow), no segment in it.
+    /// [`Error::Io`] where a segment cannot be read, [`Error::NoSuchRecord`] where the log does not have the record of
+    /// [`after`](Self::after), [`Error::Parse`] for an invalid [`chain`](Self::chain), [`Error::Setting`] for settings
+    /// that cannot be combined.
     pub fn items(self) -> Result<ReadItems, Error> {
         let storage = self.storage()?;
         self.items_of(storage)

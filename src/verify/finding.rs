@@ -31,7 +31,7 @@ pub enum FindingKind {
     RenamedSegment,
     /// A segment declares records void that were durable.
     Voided,
-    /// A file that was given up before anything in it counted now holds more than it can have held then.
+    /// A file that was given up before anything in it counted holds more bytes now than it can have held then.
     Destroyed,
     /// A chain ends before a record that was durable: it was truncated, or copied before the chain or head that
     /// names this record was written.
@@ -44,7 +44,7 @@ pub enum FindingKind {
     UnsupportedFormat,
     /// The end of a chain was only partly written and was never durable.
     TornTail,
-    /// The last run of a chain ended without `close`, and no writer holds the chain.
+    /// The last run of a chain ended without `close`, and no writer is known to hold the chain.
     NotClosed,
 }
 
@@ -218,7 +218,8 @@ named!(NoteKind, "kind of a note", [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum NotCheckedKind {
-    /// The end of a chain behind the newest head that was given, or all of it without one. Needs a head kept elsewhere.
+    /// Whether a chain was cut off or rewritten after the newest head that was given; without a head, anywhere. Needs a
+    /// head kept elsewhere.
     End,
     /// A head that was given, but whose record was removed by retention or is trusted.
     Head,

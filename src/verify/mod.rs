@@ -356,7 +356,7 @@ impl Report {
                 NotCheckedKind::Author,
                 None,
                 "who wrote the lines: well-formed lines appended by somebody else, a forged `prune` among them, \
-                 look like the log's own (only signatures would tell)",
+                 look like the log's own (only signatures would show the difference)",
             ),
         ]);
     }

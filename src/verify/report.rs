@@ -65,7 +65,7 @@ pub enum ChainState {
     Closed,
     /// A writer holds it.
     Live,
-    /// Its last run ended without `close`, and no writer holds it.
+    /// Its last run ended without `close`, and no writer is known to hold it.
     NotClosed,
     /// It was not judged how the chain ends: it is damaged at its end, or of a later format.
     Unknown,
@@ -177,7 +177,7 @@ impl ChainReport {
 /// Prints as text for people: the verdict, the chains and their heads, the findings, the notes, and
 /// what could not be checked.
 #[derive(Clone)]
-#[must_use = "a verification that nobody looks at protects nothing; call `ensure_intact`"]
+#[must_use = "the report may contain damage; call `ensure_intact`"]
 pub struct Report {
     pub(super) path: PathBuf,
     pub(super) chains: Vec<ChainReport>,

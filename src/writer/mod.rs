@@ -483,7 +483,7 @@ impl Writer {
     /// Notes the durable head in the lock file if that is due. The next opener need not read what
     /// lies before a noted head.
     fn note_head(&mut self, now: &Moment) {
-        if self.ledger.live().is_none() || !self.ledger.is_behind_its_note() {
+        if self.ledger.live().is_none() || !self.ledger.is_ahead_of_its_note() {
             return;
         }
         if !(self.timers.note_is_due(now.elapsed) || self.ledger.must_note()) {
@@ -511,7 +511,7 @@ impl Writer {
         let is_rotation_wanted = self.rotations.done < self.rotations.asked;
         let has_retention = !self.settings.retention.is_off() && !self.passes.is_running();
         let doze = now.elapsed + self.flush.doze();
-        let has_note = self.ledger.live().is_some() && self.ledger.is_behind_its_note();
+        let has_note = self.ledger.live().is_some() && self.ledger.is_ahead_of_its_note();
         let sync = self.flush.due_at(self.ledger.unsynced());
         // A mark that is due must wait for the next sync. Without this bound, the writer would loop
         // until then.

@@ -236,14 +236,13 @@ impl<'a> Opener<'a> {
             Tried::Taken(lock) => lock,
             Tried::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
         };
+        // Listed again, under the lock: its last holder may have begun a segment since the caller's listing.
         let mut directory = self.list()?;
         if lock.is_new && directory.chains.contains_key(&chain) {
             // Its writer may not know yet that its lock was removed. Give it the time to find out.
             self.clock.sleep(LOCK_WAS_REMOVED);
             directory = self.list()?;
         }
-        // The last holder of the lock may have begun a segment since the directory was listed, so
-        // the list is read under the lock.
         let names = directory.segments(chain);
         let noted = lock.slots.noted.as_ref();
         let mut witnessed: Vec<Witness> = noted.and_then(Noted::head).into_iter().collect();

@@ -62,7 +62,7 @@ pub(super) struct Passes {
 struct Running {
     messages: Receiver<Message>,
     answers: Sender<bool>,
-    /// Tells the thread to end. Relaxed ordering is enough: the flag guards no other data.
+    /// Whether the thread must end. Relaxed ordering is enough: the flag guards no other data.
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -186,8 +186,8 @@ impl Writer {
             return Ok(());
         }
         if self.ledger.has_idle_files() {
-            // The pass would sync the directory. If that sync failed, the next segment could not
-            // tell that the names of these files are in doubt.
+            // The pass would sync the directory. If that sync failed, the ledger would have no record
+            // of it, and could begin a segment although the names of these files are in doubt.
             self.timers.retention_soon(now.elapsed);
             return Ok(());
         }
@@ -249,7 +249,7 @@ impl Writer {
     ) -> Result<bool, Trouble> {
         // A pass that was told to stop may have decided long ago, and about another chain.
         let is_stopped =
-            self.passes.running.as_ref().is_none_or(|running| running.stop.load(Ordering::Acquire));
+            self.passes.running.as_ref().is_none_or(|running| running.stop.load(Ordering::Relaxed));
         if self.ledger.is_of(chain) && !is_stopped { self.ledger.prune(info, now) } else { Ok(false) }
     }
 

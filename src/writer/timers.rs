@@ -155,8 +155,8 @@ impl Timers {
         self.retention_due = now;
     }
 
-    /// Brings the next pass of retention forward, because there is less free space than retention
-    /// should keep.
+    /// Brings the next pass of retention forward to at most a minute from now. Called when a pass
+    /// could not remove everything, and while less space is free than retention should keep.
     pub(super) fn retention_soon(&mut self, now: Duration) {
         self.retention_due = self.retention_due.min(now + RETENTION_RETRY);
     }

@@ -236,7 +236,7 @@ fn a_head_of_a_removed_record_cannot_be_checked() {
          rewritten (no head kept elsewhere was given)",
         "whether a chain was removed that no other chain witnessed and of which no head was given",
         "who wrote the lines: well-formed lines appended by somebody else, a forged `prune` among them, look \
-         like the log's own (only signatures would tell)",
+         like the log's own (only signatures would show the difference)",
     ];
     let wrong = |seq: u64| Head { hash: other(), ..chain.head_at(seq) };
     let report = log.verifier().expect_head(wrong(4)).run_on(&log).unwrap();

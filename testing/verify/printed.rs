@@ -28,7 +28,7 @@ fn lines<T: ToString>(items: &[T]) -> Vec<String> {
 const GENERAL: &str =
     "  - whether a chain was removed that no other chain witnessed and of which no head was given
   - who wrote the lines: well-formed lines appended by somebody else, a forged `prune` among them, look like \
-                       the log's own (only signatures would tell)\n";
+                       the log's own (only signatures would show the difference)\n";
 
 #[test]
 fn an_intact_log_prints_without_findings_and_notes() {

@@ -93,7 +93,8 @@ impl<'log> Expectation<'log> {
     ///
     /// # Panics
     ///
-    /// If there is none or more than one. The message shows the recorded events and how they differ.
+    /// If there is none or more than one; the message shows the recorded events and how each differs. Also as
+    /// [`TestLog::records`]: if a fault is on, call [`TestLog::heal`] first.
     #[expect(clippy::must_use_candidate, reason = "an assertion may be all that is wanted")]
     #[track_caller]
     pub fn once(self) -> Record {
@@ -124,7 +125,7 @@ impl<'log> Expectation<'log> {
     ///
     /// # Panics
     ///
-    /// If there is one. The message shows the recorded events.
+    /// If there is one; the message shows the recorded events. Also as [`TestLog::records`].
     #[track_caller]
     pub fn never(self) {
         self.times(0);

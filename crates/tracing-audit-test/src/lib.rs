@@ -36,7 +36,7 @@ pub fn capture() -> TestLog {
 ///
 /// # Panics
 ///
-/// If the settings are refused, or the directory cannot be created.
+/// If the directory cannot be created, or the log cannot be opened with these settings.
 ///
 /// # Examples
 ///
@@ -169,7 +169,7 @@ impl TestLog {
     ///
     /// # Panics
     ///
-    /// If there is none. The message shows the recorded events.
+    /// If there is none; the message shows the recorded events. Also as [`records`](Self::records).
     #[track_caller]
     pub fn assert_recorded(&self, mut is_wanted: impl FnMut(&Record) -> bool) -> Record {
         let events = self.events();

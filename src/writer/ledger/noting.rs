@@ -44,7 +44,7 @@ impl Ledger {
     }
 
     /// Returns whether the durable head is ahead of the noted one.
-    pub(in crate::writer) fn is_behind_its_note(&self) -> bool {
+    pub(in crate::writer) fn is_ahead_of_its_note(&self) -> bool {
         self.noted().is_none_or(|noted| noted.point.seq != self.durable.seq)
     }
 

@@ -60,7 +60,8 @@ impl Pseudonyms {
         fs::File::open(&aside)?.sync_all()?;
         fs::rename(&aside, &self.path)?;
         // Without this, a power cut can bring the old table back.
-        fs::File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::File::open(dir)?.sync_all()
     }
 }
 

@@ -336,6 +336,7 @@ impl Builder {
     ///
     /// That is when critical events are lost or not confirmed, when the disk refuses events, and when events are
     /// emitted after `close` or in a forked child. Lost routine events of an open log are reported as notices only.
+    /// Events lost as [`LossReason::Reentrant`](crate::LossReason::Reentrant) are only counted.
     ///
     /// It prints at most one line a minute. Turn it off where standard error is a terminal interface, and use
     /// [`on_notice`](Self::on_notice) instead.

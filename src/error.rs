@@ -147,8 +147,8 @@ pub enum Error {
     /// The wait bound passed before everything was durable, or the log was stalled and the call did not wait. The
     /// records may still become durable.
     #[error(
-        "the wait bound of {bound:?} passed while {} of the log {} could not be made durable; what is not durable is kept and \
-         retried", counted(*not_durable, "record"), path.display()
+        "{} of the log {} could not be made durable: the wait bound of {bound:?} passed, or had passed for an earlier call; \
+         what is not durable is kept and retried", counted(*not_durable, "record"), path.display()
     )]
     #[non_exhaustive]
     Unconfirmed {

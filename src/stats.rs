@@ -139,7 +139,8 @@ pub enum Health {
     Closed,
     /// The segment failed and no new one could be begun. Retried with increasing backoff.
     Failing,
-    /// A wait reached its bound, so no caller waits until a sync succeeds.
+    /// A wait for durability, or for room in the queue, reached its bound. Until a sync succeeds, events, `flush` and
+    /// `confirm` do not wait.
     Stalled,
     /// The live segment was changed by something other than the log since the log was opened: removed, replaced,
     /// truncated, written to, given a second name, or its file was closed by this program.
@@ -273,8 +274,9 @@ impl fmt::Display for Notice {
 
 /// The kinds of [`Notice`].
 ///
-/// Most notices are also `notice` records in the log. Notices about outages, stalls, losses, vetoes and removals are
-/// not: in the log, `recovery`, `gap` and `prune` records have what these are about.
+/// Most notices are also `notice` records in the log. Notices about outages are not, except where the old segment
+/// continues, nor are those about stalls, losses, vetoes and removals. Of these, `recovery`, `gap` and `prune` records
+/// have what the log needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum NoticeKind {

@@ -118,17 +118,23 @@ impl Timer {
             alarms.last += 1;
             alarms.last
         });
-        alarms.pending.insert((deadline, number), waker.clone());
+        let replaced = alarms.pending.insert((deadline, number), waker.clone());
         // Only an earlier first deadline cuts the sleep of the timer thread short.
         if alarms.pending.first_key_value().is_some_and(|(first, _)| first.1 == number) {
             self.shared.changed.notify_one();
         }
+        drop(alarms);
+        // A waker may hold a task, and the task another alarm, whose `Drop` takes the lock.
+        drop(replaced);
         number
     }
 
     fn remove(&self, deadline: Instant, alarm: u64) {
         let mut alarms = self.shared.alarms.lock().unwrap_or_else(PoisonError::into_inner);
-        alarms.pending.remove(&(deadline, alarm));
+        let removed = alarms.pending.remove(&(deadline, alarm));
+        drop(alarms);
+        // As in `set`.
+        drop(removed);
     }
 }
 
@@ -205,7 +211,41 @@ impl<T, P: FnMut(&Waker) -> Poll<T> + Unpin> Future for Bounded<'_, P> {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, task::Wake};
+
     use super::*;
+
+    /// A waker can hold a task, and the task another alarm. The last reference to such a waker was once dropped under
+    /// the lock of the alarms, and dropping the other alarm waited for the same lock.
+    #[test]
+    fn a_waker_that_holds_an_alarm_is_dropped_without_the_lock() {
+        type Alarm = Pin<Box<dyn Future<Output = Option<()>> + Send>>;
+
+        struct Task(#[expect(dead_code, reason = "held until the task is dropped")] Mutex<Alarm>);
+
+        impl Wake for Task {
+            fn wake(self: Arc<Self>) {}
+        }
+
+        fn alarm(timer: &'static Timer, waker: &Waker) -> Alarm {
+            let mut alarm: Alarm =
+                Box::pin(timer.bounded(Duration::from_secs(3600), |_| Poll::<()>::Pending));
+            assert!(alarm.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
+            alarm
+        }
+
+        let timer: &'static Timer = Box::leak(Box::new(Timer::start(|| {}).unwrap()));
+        let task = || Waker::from(Arc::new(Task(Mutex::new(alarm(timer, Waker::noop())))));
+        let removed = alarm(timer, &task());
+        let mut replaced = alarm(timer, &task());
+        let (done, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            drop(removed);
+            assert!(replaced.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            done.send(()).unwrap();
+        });
+        ended.recv_timeout(Duration::from_secs(10)).expect("the lock is free while wakers are dropped");
+    }
 
     #[test]
     fn a_wait_ends_at_its_bound() {

@@ -337,7 +337,7 @@ impl Status {
 /// Formats the table, with the alarms below it.
 fn table(fleet: &Fleet) -> String {
     let mut rows =
-        vec![["LOG", "CHAIN", "RECORD", "GAPS", "TIME", "LAG", "ARRIVED", "ID"].map(str::to_owned)];
+        vec![["LOG", "CHAIN", "RECORD", "GAPS", "TIME", "LAG", "LAST SIGN", "ID"].map(str::to_owned)];
     rows.extend(fleet.chains.iter().map(|chain| row(fleet, chain)));
     let widths: Vec<usize> = (0..rows.first().map_or(0, |row| row.len()))
         .map(|column| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0))

@@ -18,7 +18,7 @@ pub trait Sink: Send {
     ///
     /// Called when forwarding begins, after a call failed with `Unavailable` or `Setup`, when a program drains,
     /// and once a minute or as often as [`pace`](Self::pace) says. While a chain is left out: every 5 seconds,
-    /// or after [`Pace::linger`] if that is longer.
+    /// or, if other chains are forwarded, after [`Pace::linger`] if that is longer.
     ///
     /// # Errors
     ///

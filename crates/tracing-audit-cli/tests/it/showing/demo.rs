@@ -84,3 +84,28 @@ fn each_tampering_is_found() {
     let (code, _, error) = place.run("demo shut --events 100");
     assert!(code == 2 && error.contains("refusing"), "{error}");
 }
+
+/// Numbers differ from run to run: one of the writers is killed.
+fn without_numbers(line: &str) -> String {
+    line.chars().map(|character| if character.is_ascii_digit() { '0' } else { character }).collect()
+}
+
+#[test]
+fn the_readme_shows_what_the_command_prints() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+    let mut blocks = readme.split("```");
+    let block =
+        blocks.find(|block| block.starts_with("text\n$ tracing-audit ")).expect("a block of commands");
+    let place = Place::new().0;
+    let (mut printed, mut compared) = (String::new(), 0);
+    for line in block.lines().skip(1) {
+        if let Some(command) = line.strip_prefix("$ tracing-audit ") {
+            printed = place.run(command.split('#').next().unwrap().trim()).1;
+        } else if line != "…" {
+            let shown = without_numbers(line);
+            assert!(printed.lines().any(|line| without_numbers(line) == shown), "{line}\n{printed}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 3, "{block}");
+}

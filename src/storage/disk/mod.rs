@@ -273,6 +273,7 @@ fn first_line_of(path: &str) -> String {
 /// Returns whether /proc/locks lists an exclusive lock on this file. Every user can read it, but it
 /// does not list the processes of other containers. On file systems such as btrfs it shows another
 /// device than the file, so no lock is found.
+#[cfg(target_os = "linux")]
 fn lists_writer(locks: &str, file: &Stat) -> bool {
     let device = (rustix::fs::major(file.device), rustix::fs::minor(file.device));
     let sought = format!("{:02x}:{:02x}:{}", device.0, device.1, file.inode);
@@ -282,6 +283,12 @@ fn lists_writer(locks: &str, file: &Stat) -> bool {
         let [kind, _, access, _, file] = [(); 5].map(|()| words.next().unwrap_or_default());
         kind == "FLOCK" && access == "WRITE" && file == sought
     })
+}
+
+/// Returns false: only Linux has /proc/locks.
+#[cfg(not(target_os = "linux"))]
+fn lists_writer(_: &str, _: &Stat) -> bool {
+    false
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -439,6 +446,7 @@ mod tests {
         assert_eq!(by_path.map(|stat| (stat.bytes, stat.links)), Some((5, 1)));
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn only_a_writer_is_found_in_the_list_of_locks() {
         let lines = [
